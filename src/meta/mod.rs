@@ -1,3 +1,9 @@
 //! What is downloaded: bencode, metainfo and the arithmetic of pieces, blocks and files. Pure: bytes in, values out.
 
+pub mod bencode;
 pub mod geometry;
+mod hex;
+pub mod names;
+pub mod torrent;
+
+pub use hex::{Hex, hex};

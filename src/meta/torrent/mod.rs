@@ -1,0 +1,137 @@
+//! Metainfo (BEP 3): what a torrent holds, checked once, so that everything behind it can trust the numbers.
+//!
+//! After [`Metainfo::parse`] these hold: there is one hash for each piece of the geometry; the files lie end to end
+//! from 0 to the total length in their order; their paths are safe and distinct (see [`names`](super::names)).
+//! The bytes may come from a stranger, so every length, count and sum has a limit or is checked.
+
+mod error;
+mod read;
+mod trackers;
+
+use std::fmt;
+use std::path::PathBuf;
+
+use sha1::{Digest, Sha1};
+
+pub use self::error::{Field, TorrentError};
+pub use self::trackers::{TRACKERS_MAX, URL_LEN_MAX};
+use super::bencode::{self, Limits};
+use super::geometry::{Geometry, PieceIndex};
+use super::hex;
+
+/// Bytes of metainfo: room for [`PIECES_MAX`] hashes (80 MiB) and as many paths.
+pub const METAINFO_LEN_MAX: usize = 128 << 20;
+/// Pieces: 1 TiB in pieces of 256 KiB.
+pub const PIECES_MAX: u32 = 1 << 22;
+/// Bytes of a piece.
+pub const PIECE_LEN_MAX: u32 = 512 << 20;
+/// Files, pad files counted.
+pub const FILES_MAX: usize = 1 << 18;
+/// Elements of the path of a file.
+pub const PATH_DEPTH_MAX: usize = 100;
+/// Bytes of the path of a file, made safe: what is left of Linux' 4096 when the output folder has a path as well.
+pub const PATH_LEN_MAX: usize = 3072;
+/// Bytes of a file: what an offset of the kernel can be.
+pub const FILE_LEN_MAX: u64 = i64::MAX as u64;
+
+/// The SHA-1 of the info dictionary's bytes: the name of a torrent everywhere on the network. Shown as 40 digits.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct InfoHash(pub [u8; 20]);
+
+impl InfoHash {
+    /// The hash of an info dictionary, given its bytes as they came.
+    pub fn of(info: &[u8]) -> Self {
+        Self(Sha1::digest(info).into())
+    }
+}
+
+impl fmt::Display for InfoHash {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        hex(&self.0).fmt(f)
+    }
+}
+
+impl fmt::Debug for InfoHash {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "InfoHash({self})")
+    }
+}
+
+/// One file of a torrent.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct FileEntry {
+    /// Where it belongs: relative to the output folder, safe, and distinct from the paths of all other files that
+    /// are not pads. The torrent's name is not part of it, except that it is the whole path of a single file.
+    pub path: PathBuf,
+    /// Its bytes.
+    pub len: u64,
+    /// Its first byte in the content.
+    pub offset: u64,
+    /// Whether it only fills up a piece (BEP 47): its bytes are zeros, and it is not written.
+    pub pad: bool,
+}
+
+/// What a torrent says about its content.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Metainfo {
+    /// The torrent's name on the network.
+    pub info_hash: InfoHash,
+    /// How the content is cut into pieces.
+    pub geometry: Geometry,
+    piece_hashes: Box<[[u8; 20]]>,
+    /// The suggested name of the file or folder, made safe; the info hash where there is none.
+    pub name: String,
+    /// The files, in the order of their bytes in the content; at least one.
+    pub files: Vec<FileEntry>,
+    /// Whether the content is one file instead of a folder.
+    pub is_single_file: bool,
+    /// The tracker of the key `announce`.
+    pub announce: Option<String>,
+    /// All trackers: lists to try in order (BEP 12), none of them empty. From `announce-list`, else `announce`.
+    pub tiers: Vec<Vec<String>>,
+    /// Whether peers may come only from the trackers (BEP 27).
+    pub private: bool,
+}
+
+impl Metainfo {
+    /// Reads a `.torrent` file.
+    pub fn parse(bytes: &[u8]) -> Result<Self, TorrentError> {
+        let document = open(bytes)?;
+        let root = document.root();
+        let info = root.get("info").ok_or(TorrentError::Missing(Field::new("info")))?;
+        let mut metainfo = read::info(info)?;
+        metainfo.announce = trackers::announce(root);
+        metainfo.tiers = trackers::tiers(root, metainfo.announce.as_ref());
+        Ok(metainfo)
+    }
+
+    /// Reads an info dictionary alone, as peers send it (BEP 9). It knows no trackers.
+    pub fn from_info(info: &[u8]) -> Result<Self, TorrentError> {
+        read::info(open(info)?.root())
+    }
+
+    /// The SHA-1 that a piece must have.
+    pub fn piece_hash(&self, piece: PieceIndex) -> &[u8; 20] {
+        &self.piece_hashes[piece.at()]
+    }
+
+    /// The hashes of all pieces in order.
+    pub fn piece_hashes(&self) -> &[[u8; 20]] {
+        &self.piece_hashes
+    }
+}
+
+/// Parses a dictionary of a length that is allowed.
+fn open(bytes: &[u8]) -> Result<bencode::Document<'_>, TorrentError> {
+    if bytes.len() > METAINFO_LEN_MAX {
+        return Err(TorrentError::TooLong { len: bytes.len() });
+    }
+    let document = bencode::parse(bytes, Limits::METAINFO)?;
+    match document.root().kind() {
+        bencode::Kind::Dict => Ok(document),
+        got => Err(TorrentError::NotADict { got }),
+    }
+}
+
+#[cfg(test)]
+mod tests;
