@@ -1,5 +1,6 @@
 //! ringtide: a BitTorrent downloader whose cost per byte is close to what the kernel and the hash function cost.
 
+pub mod discovery;
 pub mod disk;
 pub mod hash;
 pub mod meta;

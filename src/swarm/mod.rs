@@ -1,1 +1,3 @@
 //! swarm
+
+pub mod book;

@@ -1,0 +1,442 @@
+//! Announces to the trackers of one torrent for as long as a download lasts, from threads of its own.
+//!
+//! One thread decides; every request has a short-lived thread, of which [`REQUESTS_MAX`] may be busy. Requests always
+//! end by themselves, so nobody waits for a thread: a program that exits leaves them where they are.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
+use std::thread;
+use std::time::{Duration, Instant};
+use std::{error, fmt};
+
+use super::http::{self, HttpError, TrackerError};
+use super::rounds::{Round, Tiers, TrackerIndex};
+use super::tracker::{Announce, Event, Reply, Totals};
+
+/// Requests under way at a time.
+pub const REQUESTS_MAX: usize = 8;
+
+/// The times that announcing goes by.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Timing {
+    /// How long one request may take. Who has nobody else to ask hears of a silent tracker after this.
+    pub request: Duration,
+    /// How long one tracker is waited for before the next is asked as well.
+    pub patience: Duration,
+    /// The wait after every tracker has failed; doubled each time that happens again.
+    pub retry_min: Duration,
+    /// What the doubling ends at.
+    pub retry_max: Duration,
+    /// The soonest that [`Announcer::request_more`] asks again, where the tracker's `min interval` is not longer.
+    pub more_min: Duration,
+    /// How long [`Announcer::finish`] may take.
+    pub finish: Duration,
+    /// How long [`announce_once`] may take.
+    pub once: Duration,
+}
+
+impl Default for Timing {
+    fn default() -> Self {
+        Self {
+            request: Duration::from_secs(20),
+            patience: Duration::from_secs(2),
+            retry_min: Duration::from_secs(10),
+            retry_max: Duration::from_secs(10 * 60),
+            more_min: Duration::from_secs(30),
+            finish: Duration::from_millis(900),
+            once: Duration::from_secs(12),
+        }
+    }
+}
+
+/// What to announce, and to whom.
+#[derive(Clone, Debug)]
+pub struct AnnounceConfig {
+    /// The `announce-list` (BEP 12), or the one `announce` URL in a tier of its own.
+    pub tiers: Vec<Vec<String>>,
+    /// Names the torrent.
+    pub info_hash: [u8; 20],
+    /// Names this run.
+    pub peer_id: [u8; 20],
+    /// Where this client would listen.
+    pub port: u16,
+    /// Lets a tracker know this client again from another address.
+    pub key: u32,
+    /// Decides the order of trackers inside a tier.
+    pub seed: u64,
+    /// When to do what.
+    pub timing: Timing,
+}
+
+impl AnnounceConfig {
+    fn announce(&self, totals: Totals, event: Option<Event>, tracker_id: Option<Vec<u8>>) -> Announce {
+        let Self { info_hash, peer_id, port, key, .. } = *self;
+        Announce { info_hash, peer_id, port, key, totals, event, tracker_id }
+    }
+}
+
+/// What happened. URLs are those of the torrent.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum AnnounceEvent {
+    /// A tracker has answered, perhaps with nobody.
+    Peers {
+        /// The tracker.
+        url: String,
+        /// The peers in its order; this client and duplicates may be among them.
+        peers: Vec<SocketAddr>,
+    },
+    /// A tracker has answered and wants the user to know something.
+    Warning {
+        /// The tracker.
+        url: String,
+        /// Its words, fit for a terminal.
+        text: String,
+    },
+    /// A tracker has failed; others may work. One that cannot be asked at all is reported once, when no other works.
+    Failed {
+        /// The tracker.
+        url: String,
+        /// Why.
+        error: TrackerError,
+    },
+    /// All trackers have failed.
+    Exhausted {
+        /// When they are asked again; `None` where there is none that can be asked.
+        retry_in: Option<Duration>,
+    },
+}
+
+/// Says how much has been moved so far; called from other threads, before each request.
+pub type TotalsFn = dyn Fn() -> Totals + Send + Sync;
+
+/// Takes what happened; called from the announcer's thread, which waits for it.
+pub type EventsFn = dyn Fn(AnnounceEvent) + Send;
+
+/// A running announcer. Dropping it ends the announces without telling the trackers; see [`Announcer::finish`].
+#[derive(Debug)]
+pub struct Announcer {
+    inputs: Sender<Input>,
+    finish: Duration,
+}
+
+impl Announcer {
+    /// Starts announcing at once.
+    ///
+    /// # Errors
+    /// When the system gives no thread.
+    pub fn start(
+        config: AnnounceConfig,
+        totals: Arc<TotalsFn>,
+        events: Box<EventsFn>,
+    ) -> std::io::Result<Self> {
+        let (inputs, queue) = mpsc::channel();
+        let finish = config.timing.finish;
+        let coordinator = Coordinator::new(config, totals, events, inputs.clone());
+        thread::Builder::new().name("announcer".to_owned()).spawn(move || coordinator.run(&queue))?;
+        Ok(Self { inputs, finish })
+    }
+
+    /// Asks for peers before the next regular announce, as soon as the trackers allow.
+    pub fn request_more(&self) {
+        // The announcer's thread lives for as long as `self`.
+        let _ = self.inputs.send(Input::More);
+    }
+
+    /// Tells the trackers that have answered in this run that it is over, and before that, when `completed`, that the
+    /// last missing piece has come in during it. Waits for their answers, at most [`Timing::finish`].
+    pub fn finish(self, completed: bool) {
+        let (done, all_done) = mpsc::channel();
+        if self.inputs.send(Input::Finish { completed, done }).is_ok() {
+            // Nothing is ever sent: the wait ends when the last farewell drops its sender.
+            let _ = all_done.recv_timeout(self.finish);
+        }
+    }
+}
+
+impl Drop for Announcer {
+    fn drop(&mut self) {
+        let _ = self.inputs.send(Input::Quit);
+    }
+}
+
+/// A sender that only lives to be dropped.
+type Done = Sender<std::convert::Infallible>;
+
+enum Input {
+    Answer { tracker: TrackerIndex, answer: Result<Reply, TrackerError> },
+    More,
+    Finish { completed: bool, done: Done },
+    Quit,
+}
+
+/// What is known of a tracker beside its URL.
+#[derive(Clone, Default)]
+struct Contact {
+    is_busy: bool,
+    /// It has answered, so it knows of this client.
+    has_answered: bool,
+    tracker_id: Option<Vec<u8>>,
+}
+
+struct Coordinator {
+    config: AnnounceConfig,
+    tiers: Tiers,
+    contacts: Vec<Contact>,
+    totals: Arc<TotalsFn>,
+    events: Box<EventsFn>,
+    inputs: Sender<Input>,
+    /// The round under way.
+    round: Option<Round>,
+    /// When the next round starts; `None` means never.
+    next_round_at: Option<Instant>,
+    /// The soonest that [`Announcer::request_more`] may start one.
+    more_at: Instant,
+    lost_rounds: u32,
+}
+
+impl Coordinator {
+    fn new(
+        config: AnnounceConfig,
+        totals: Arc<TotalsFn>,
+        events: Box<EventsFn>,
+        inputs: Sender<Input>,
+    ) -> Self {
+        let tiers = Tiers::new(&config.tiers, config.seed);
+        let contacts = vec![Contact::default(); tiers.trackers().len()];
+        let now = Instant::now();
+        Self {
+            config,
+            tiers,
+            contacts,
+            totals,
+            events,
+            inputs,
+            round: None,
+            next_round_at: Some(now),
+            more_at: now,
+            lost_rounds: 0,
+        }
+    }
+
+    fn run(mut self, queue: &Receiver<Input>) {
+        loop {
+            self.advance(Instant::now());
+            let input = match self.wake_at() {
+                Some(at) => queue.recv_timeout(at.saturating_duration_since(Instant::now())),
+                None => queue.recv().map_err(RecvTimeoutError::from),
+            };
+            match input {
+                Ok(Input::Answer { tracker, answer }) => self.on_answer(tracker, answer),
+                Ok(Input::More) => self.on_more(),
+                Ok(Input::Finish { completed, done }) => return self.say_farewell(completed, &done),
+                Ok(Input::Quit) | Err(RecvTimeoutError::Disconnected) => return,
+                Err(RecvTimeoutError::Timeout) => {}
+            }
+        }
+    }
+
+    /// Does what is due.
+    fn advance(&mut self, now: Instant) {
+        if self.round.is_none() && self.next_round_at.is_some_and(|at| at <= now) {
+            let contacts = &self.contacts;
+            let order = self.tiers.order().filter(|&tracker| !contacts[tracker].is_busy);
+            self.round = Some(Round::new(order, self.config.timing.patience, now));
+        }
+        while self.can_ask()
+            && let Some(tracker) = self.round.as_mut().and_then(|round| round.next(now))
+        {
+            self.ask(tracker);
+        }
+        if self.round.as_ref().is_some_and(Round::is_lost) {
+            self.on_lost_round(now);
+        }
+    }
+
+    fn can_ask(&self) -> bool {
+        self.contacts.iter().filter(|contact| contact.is_busy).count() < REQUESTS_MAX
+    }
+
+    fn wake_at(&self) -> Option<Instant> {
+        match &self.round {
+            // A full house is left by an answer, which wakes anyway.
+            Some(round) => round.wake_at().filter(|_| self.can_ask()),
+            None => self.next_round_at,
+        }
+    }
+
+    fn ask(&mut self, tracker: TrackerIndex) {
+        let Ok(url) = self.tiers.trackers()[tracker].url.clone() else { return };
+        let contact = &mut self.contacts[tracker];
+        contact.is_busy = true;
+        let event = (!contact.has_answered).then_some(Event::Started);
+        let request = self.config.announce((self.totals)(), event, contact.tracker_id.clone());
+        let (timeout, inputs) = (self.config.timing.request, self.inputs.clone());
+        let ask = move || {
+            let answer = http::announce(&url, &request, timeout);
+            // Nobody hears it when the announcer has ended.
+            let _ = inputs.send(Input::Answer { tracker, answer });
+        };
+        if !spawn(ask) {
+            let _ = self.inputs.send(Input::Answer { tracker, answer: Err(TrackerError::NoThread) });
+        }
+    }
+
+    fn on_answer(&mut self, tracker: TrackerIndex, answer: Result<Reply, TrackerError>) {
+        let url = self.tiers.trackers()[tracker].text.clone();
+        let contact = &mut self.contacts[tracker];
+        contact.is_busy = false;
+        let reply = match answer {
+            Ok(reply) => reply,
+            Err(error) => {
+                if let Some(round) = &mut self.round {
+                    round.on_failure(tracker);
+                }
+                return (self.events)(AnnounceEvent::Failed { url, error });
+            }
+        };
+        contact.has_answered = true;
+        // A tracker that sends no new id goes by the old one.
+        contact.tracker_id = reply.tracker_id.or(contact.tracker_id.take());
+        self.tiers.promote(tracker);
+        self.lost_rounds = 0;
+        if self.round.take().is_some() {
+            let now = Instant::now();
+            let interval_min = reply.interval_min.unwrap_or_default();
+            self.next_round_at = Some(now + reply.interval.max(interval_min));
+            self.more_at = now + self.config.timing.more_min.max(interval_min);
+        }
+        if let Some(text) = reply.warning {
+            (self.events)(AnnounceEvent::Warning { url: url.clone(), text });
+        }
+        (self.events)(AnnounceEvent::Peers { url, peers: reply.peers });
+    }
+
+    fn on_lost_round(&mut self, now: Instant) {
+        let Timing { retry_min, retry_max, .. } = self.config.timing;
+        if self.lost_rounds == 0 {
+            for tracker in self.tiers.trackers() {
+                if let Err(error) = &tracker.url {
+                    let error = TrackerError::Url(error.clone());
+                    (self.events)(AnnounceEvent::Failed { url: tracker.text.clone(), error });
+                }
+            }
+        }
+        let is_hopeless = self.tiers.order().next().is_none();
+        let wait = retry_min.saturating_mul(1 << self.lost_rounds.min(16)).min(retry_max);
+        let retry_in = (!is_hopeless).then_some(wait);
+        self.lost_rounds = self.lost_rounds.saturating_add(1);
+        self.round = None;
+        self.next_round_at = retry_in.map(|wait| now + wait);
+        self.more_at = now + wait;
+        (self.events)(AnnounceEvent::Exhausted { retry_in });
+    }
+
+    fn on_more(&mut self) {
+        self.next_round_at = self.next_round_at.map(|at| at.min(self.more_at));
+    }
+
+    /// Sends the last announces and returns without waiting for them.
+    fn say_farewell(&self, completed: bool, done: &Done) {
+        let totals = (self.totals)();
+        let timeout = self.config.timing.finish;
+        let answered = |&tracker: &TrackerIndex| self.contacts[tracker].has_answered;
+        for tracker in self.tiers.order().filter(answered).take(REQUESTS_MAX) {
+            let Ok(url) = self.tiers.trackers()[tracker].url.clone() else { continue };
+            let tracker_id = self.contacts[tracker].tracker_id.clone();
+            let completed = completed.then_some(Event::Completed);
+            let requests: Vec<Announce> = (completed.into_iter().chain([Event::Stopped]))
+                .map(|event| self.config.announce(totals, Some(event), tracker_id.clone()))
+                .collect();
+            let done = done.clone();
+            spawn(move || {
+                for request in &requests {
+                    // The run is over: there is nobody left to tell of a failure.
+                    let _ = http::announce(&url, request, timeout);
+                }
+                drop(done);
+            });
+        }
+    }
+}
+
+/// Runs `job` on a thread of its own; `false` when the system gives none.
+fn spawn(job: impl FnOnce() + Send + 'static) -> bool {
+    thread::Builder::new().name("tracker".to_owned()).spawn(job).is_ok()
+}
+
+/// The answer to [`announce_once`].
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct OnceReply {
+    /// The tracker that answered.
+    pub url: String,
+    /// What it said.
+    pub reply: Reply,
+}
+
+/// Why no tracker has answered: one reason each, in the order in which they failed.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct AllFailed {
+    /// The trackers' URLs with what was wrong. Empty where the torrent has no tracker.
+    pub failures: Vec<(String, TrackerError)>,
+}
+
+impl fmt::Display for AllFailed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.failures.is_empty() {
+            return f.write_str("the torrent names no tracker");
+        }
+        f.write_str("no tracker has answered")?;
+        for (place, (url, error)) in self.failures.iter().enumerate() {
+            write!(f, "{} {url}: {error}", if place == 0 { ":" } else { ";" })?;
+        }
+        Ok(())
+    }
+}
+
+impl error::Error for AllFailed {}
+
+/// Asks the trackers for peers once and waits for the first answer, at most [`Timing::once`].
+///
+/// No event is sent, so a tracker does not expect to hear again.
+pub fn announce_once(config: &AnnounceConfig, totals: Totals) -> Result<OnceReply, AllFailed> {
+    let tiers = Tiers::new(&config.tiers, config.seed);
+    let request = Arc::new(config.announce(totals, None, None));
+    let (answers, queue) = mpsc::channel();
+    let timeout = config.timing.once;
+    let end = Instant::now() + timeout;
+    let mut round = Round::new(tiers.order(), config.timing.patience, Instant::now());
+    let mut failures = Vec::new();
+    let text = |tracker: TrackerIndex| tiers.trackers()[tracker].text.clone();
+    while !round.is_lost() && Instant::now() < end {
+        let now = Instant::now();
+        while round.silent().len() < REQUESTS_MAX
+            && let Some(tracker) = round.next(now)
+        {
+            let Ok(url) = tiers.trackers()[tracker].url.clone() else { continue };
+            let (request, own_answers) = (Arc::clone(&request), answers.clone());
+            let left = end.saturating_duration_since(now);
+            let ask = move || drop(own_answers.send((tracker, http::announce(&url, &request, left))));
+            if !spawn(ask) {
+                let _ = answers.send((tracker, Err(TrackerError::NoThread)));
+            }
+        }
+        let wake_at = round.wake_at().filter(|_| round.silent().len() < REQUESTS_MAX).unwrap_or(end);
+        match queue.recv_timeout(wake_at.min(end).saturating_duration_since(Instant::now())) {
+            Ok((tracker, Ok(reply))) => return Ok(OnceReply { url: text(tracker), reply }),
+            Ok((tracker, Err(error))) => {
+                round.on_failure(tracker);
+                failures.push((text(tracker), error));
+            }
+            Err(_) => {}
+        }
+    }
+    let late = TrackerError::Http(HttpError::TimedOut { timeout });
+    failures.extend(round.silent().iter().map(|&tracker| (text(tracker), late.clone())));
+    let unusable = |tracker: &super::rounds::Named| {
+        let error = tracker.url.as_ref().err()?.clone();
+        Some((tracker.text.clone(), TrackerError::Url(error)))
+    };
+    failures.extend(tiers.trackers().iter().filter_map(unusable));
+    Err(AllFailed { failures })
+}
