@@ -1,2 +1,16 @@
-//! The `ringtide` command.
-fn main() {}
+//! The `ringtide` command: parse, run, print the error, exit code. All else is in the library.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    let code = match ringtide::cli::run(std::env::args_os()) {
+        Ok(()) => 0,
+        Err(ringtide::error::Error::Stdout(error)) if error.kind() == std::io::ErrorKind::BrokenPipe => 0,
+        Err(error) => {
+            eprintln!("ringtide: {error}");
+            error.exit_code()
+        }
+    };
+    // Threads that wait for a dead tracker or resolver are not waited for.
+    std::process::exit(code.into())
+}

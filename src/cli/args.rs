@@ -1,0 +1,195 @@
+//! What the command line may say.
+
+use std::ffi::{OsStr, OsString};
+use std::net::SocketAddr;
+
+use argh::FromArgs;
+
+use crate::error::Error;
+
+/// Downloads torrents, fast, and verifies every byte.
+#[derive(FromArgs, Debug)]
+struct Args {
+    /// print the version and exit
+    #[argh(switch, short = 'V')]
+    version: bool,
+    #[argh(subcommand)]
+    command: Option<Command>,
+}
+
+/// The subcommands.
+#[derive(FromArgs, Debug)]
+#[argh(subcommand)]
+pub(super) enum Command {
+    Decode(Decode),
+    Info(Info),
+    Peers(Peers),
+    Handshake(Handshake),
+    DownloadPiece(DownloadPiece),
+    Download(Download),
+}
+
+/// Print a bencoded value as JSON.
+#[derive(FromArgs, Debug)]
+#[argh(subcommand, name = "decode", example = "{command_name} d3:foo3:bar5:helloi52ee")]
+pub(super) struct Decode {
+    /// the value, or - to read it from standard input
+    #[argh(positional, from_str_fn(os_string))]
+    pub(super) value: OsString,
+}
+
+/// Print what a torrent file says: tracker, length, info hash, pieces, files.
+#[derive(FromArgs, Debug)]
+#[argh(subcommand, name = "info", example = "{command_name} debian.torrent")]
+pub(super) struct Info {
+    /// the torrent file
+    #[argh(positional)]
+    pub(super) torrent: String,
+}
+
+/// Print the peers that the torrent's trackers know of, one a line.
+#[derive(FromArgs, Debug)]
+#[argh(subcommand, name = "peers", example = "{command_name} debian.torrent")]
+pub(super) struct Peers {
+    /// the torrent file
+    #[argh(positional)]
+    pub(super) torrent: String,
+}
+
+/// Exchange handshakes with a peer and print its peer id.
+#[derive(FromArgs, Debug)]
+#[argh(subcommand, name = "handshake", example = "{command_name} debian.torrent 192.0.2.7:6881")]
+pub(super) struct Handshake {
+    /// the torrent file
+    #[argh(positional)]
+    pub(super) torrent: String,
+    /// the peer, as IP:PORT or [IPV6]:PORT
+    #[argh(positional, from_str_fn(peer))]
+    pub(super) peer: SocketAddr,
+}
+
+/// Download one piece of a torrent into a file.
+#[derive(FromArgs, Debug)]
+#[argh(subcommand, name = "download_piece", example = "{command_name} -o piece-0 debian.torrent 0")]
+pub(super) struct DownloadPiece {
+    /// where the piece goes
+    #[argh(option, short = 'o', long = "output", arg_name = "out")]
+    pub(super) output: String,
+    /// the torrent file
+    #[argh(positional)]
+    pub(super) torrent: String,
+    /// the piece, counted from 0
+    #[argh(positional)]
+    pub(super) index: u32,
+    /// ask this peer too, as IP:PORT or [IPV6]:PORT; may be given several times
+    #[argh(option, from_str_fn(peer), arg_name = "ip:port")]
+    pub(super) peer: Vec<SocketAddr>,
+    /// replace what the output holds
+    #[argh(switch)]
+    pub(super) overwrite: bool,
+    /// wait until everything is on the disk
+    #[argh(switch)]
+    pub(super) sync: bool,
+    /// use at most so many cores (default: those the process may use)
+    #[argh(option, arg_name = "n")]
+    pub(super) threads: Option<usize>,
+    /// give up when nothing came for so many seconds
+    #[argh(option, arg_name = "seconds")]
+    pub(super) timeout: Option<u64>,
+    /// print nothing but errors on stderr
+    #[argh(switch, short = 'q')]
+    pub(super) quiet: bool,
+}
+
+/// Download a torrent: into a file, or into a folder if it has several files.
+#[derive(FromArgs, Debug)]
+#[argh(
+    subcommand,
+    name = "download",
+    example = "{command_name} -o debian.iso debian.torrent",
+    note = "What is there already is kept: an interrupted download goes on when the same command is run again."
+)]
+pub(super) struct Download {
+    /// where the content goes
+    #[argh(option, short = 'o', long = "output", arg_name = "out")]
+    pub(super) output: String,
+    /// the torrent file
+    #[argh(positional)]
+    pub(super) torrent: String,
+    /// ask this peer too, as IP:PORT or [IPV6]:PORT; may be given several times
+    #[argh(option, from_str_fn(peer), arg_name = "ip:port")]
+    pub(super) peer: Vec<SocketAddr>,
+    /// replace what the output holds
+    #[argh(switch)]
+    pub(super) overwrite: bool,
+    /// wait until everything is on the disk
+    #[argh(switch)]
+    pub(super) sync: bool,
+    /// use at most so many cores (default: those the process may use)
+    #[argh(option, arg_name = "n")]
+    pub(super) threads: Option<usize>,
+    /// give up when nothing came for so many seconds
+    #[argh(option, arg_name = "seconds")]
+    pub(super) timeout: Option<u64>,
+    /// print nothing but errors on stderr
+    #[argh(switch, short = 'q')]
+    pub(super) quiet: bool,
+}
+
+/// What a command line asks for.
+#[derive(Debug)]
+pub(super) enum Parsed {
+    /// Text for stdout and nothing else.
+    Help(String),
+    /// A command to run.
+    Command(Command),
+}
+
+/// Makes sense of the arguments after the program's name.
+pub(super) fn parse(args: Vec<OsString>) -> Result<Parsed, Error> {
+    // A bencoded value may be any bytes, also such that look like an option or are not text.
+    if let [command, value] = args.as_slice()
+        && command == "decode"
+        && value != "--help"
+        && value != "help"
+    {
+        return Ok(Parsed::Command(Command::Decode(Decode { value: value.clone() })));
+    }
+    let texts = args.iter().map(|arg| text(arg)).collect::<Result<Vec<_>, _>>()?;
+    match Args::from_args(&["ringtide"], &texts) {
+        Ok(Args { version: true, .. }) => {
+            Ok(Parsed::Help(format!("ringtide {}\n", env!("CARGO_PKG_VERSION"))))
+        }
+        Ok(Args { command: Some(command), .. }) => Ok(Parsed::Command(command)),
+        Ok(Args { command: None, .. }) => {
+            Err(Error::Usage("no command given; 'ringtide --help' lists them".to_owned()))
+        }
+        Err(exit) if exit.status.is_ok() => Ok(Parsed::Help(exit.output)),
+        Err(exit) => Err(Error::Usage(one_line(&exit.output))),
+    }
+}
+
+fn text(arg: &OsStr) -> Result<&str, Error> {
+    arg.to_str()
+        .ok_or_else(|| Error::Usage(format!("'{}' is not valid UTF-8", arg.to_string_lossy())))
+}
+
+/// argh's complaints have several lines and end with a hint; one line is easier to read and to grep.
+fn one_line(output: &str) -> String {
+    let complaint: Vec<&str> = output.split_whitespace().collect();
+    let complaint = complaint.join(" ");
+    let end = complaint.find(" Run ringtide").unwrap_or(complaint.len());
+    format!("{}; see 'ringtide --help'", complaint[..end].trim_end_matches('.'))
+}
+
+#[expect(clippy::unnecessary_wraps, reason = "argh wants a Result")]
+fn os_string(value: &str) -> Result<OsString, String> {
+    Ok(value.into())
+}
+
+fn peer(value: &str) -> Result<SocketAddr, String> {
+    match value.parse::<SocketAddr>() {
+        Ok(addr) if addr.port() != 0 => Ok(addr),
+        _ => Err(format!("'{value}' is not IP:PORT or [IPV6]:PORT")),
+    }
+}

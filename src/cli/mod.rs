@@ -1,0 +1,239 @@
+//! The command line: one structure and one short function for each subcommand.
+//!
+//! stdout is an interface: it carries what the CodeCrafters course prescribes and nothing else. Progress, notices and
+//! errors go to stderr.
+
+mod args;
+mod progress;
+
+use std::ffi::OsString;
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::time::Duration;
+
+use args::{Command, Decode, Download, DownloadPiece, Handshake, Info, Parsed, Peers};
+use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::flag;
+
+use crate::disk::Existing;
+use crate::discovery::announcer::{AnnounceConfig, Timing, announce_once};
+use crate::discovery::tracker::Totals;
+use crate::download::{self, Interrupt, Request};
+use crate::error::Error;
+use crate::meta::bencode;
+use crate::meta::hex;
+use crate::meta::torrent::{METAINFO_LEN_MAX, Metainfo};
+use crate::net::close::CloseReason;
+use crate::wire::handshake;
+
+/// How long `handshake` waits for a connection and for the answer, each.
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Runs the command that the arguments name, the first being the program's own name.
+///
+/// # Errors
+/// What the user should be told, with the exit code of the process.
+pub fn run(args: impl Iterator<Item = OsString>) -> Result<(), Error> {
+    if let Ok(filter) = tracing_subscriber::EnvFilter::try_from_default_env() {
+        tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).init();
+    }
+    match args::parse(args.skip(1).collect())? {
+        Parsed::Help(text) => print(&text),
+        Parsed::Command(Command::Decode(args)) => decode(&args),
+        Parsed::Command(Command::Info(args)) => info(&args),
+        Parsed::Command(Command::Peers(args)) => peers(&args),
+        Parsed::Command(Command::Handshake(args)) => shake_hands(&args),
+        Parsed::Command(Command::DownloadPiece(args)) => download_piece(args),
+        Parsed::Command(Command::Download(args)) => download(args),
+    }
+}
+
+fn decode(args: &Decode) -> Result<(), Error> {
+    let mut input = Vec::new();
+    let bytes = if args.value.as_bytes() == b"-" {
+        read_limited(io::stdin().lock(), Path::new("-"), &mut input)?;
+        &input
+    } else {
+        args.value.as_bytes()
+    };
+    let document = bencode::parse(bytes, bencode::Limits::ANY).map_err(Error::Bencode)?;
+    let mut json = String::new();
+    bencode::to_json(document.root(), &mut json);
+    json.push('\n');
+    print(&json)
+}
+
+fn info(args: &Info) -> Result<(), Error> {
+    let metainfo = read_torrent(&args.torrent)?;
+    print(&describe(&metainfo))
+}
+
+/// The lines of `info`.
+fn describe(metainfo: &Metainfo) -> String {
+    use std::fmt::Write as _;
+    let geometry = metainfo.geometry;
+    let announce = metainfo.announce.as_deref().or_else(|| Some(metainfo.tiers.first()?.first()?.as_str()));
+    let mut text = String::new();
+    // Writing to a String cannot fail.
+    let _ = writeln!(text, "Tracker URL: {}", announce.unwrap_or("none"));
+    let _ = writeln!(text, "Length: {}", geometry.total_len());
+    let _ = writeln!(text, "Info Hash: {}", metainfo.info_hash);
+    let _ = writeln!(text, "Piece Length: {}", geometry.piece_len());
+    text.push_str("Piece Hashes:\n");
+    for piece in geometry.pieces() {
+        let _ = writeln!(text, "{}", hex(metainfo.piece_hash(piece)));
+    }
+    if !metainfo.is_single_file {
+        text.push_str("Files:\n");
+        for file in metainfo.files.iter().filter(|file| !file.pad) {
+            let _ = writeln!(text, "{} {}", file.len, file.path.display());
+        }
+    }
+    text
+}
+
+fn peers(args: &Peers) -> Result<(), Error> {
+    let metainfo = read_torrent(&args.torrent)?;
+    let config = AnnounceConfig {
+        tiers: metainfo.tiers.clone(),
+        info_hash: metainfo.info_hash.0,
+        peer_id: download::peer_id(),
+        port: download::PORT,
+        key: download::random() as u32,
+        seed: download::random(),
+        timing: Timing::default(),
+    };
+    let totals = Totals { uploaded: 0, downloaded: 0, left: metainfo.geometry.total_len().max(1) };
+    let answer = announce_once(&config, totals).map_err(|error| Error::Tracker(error.to_string()))?;
+    if let Some(warning) = &answer.reply.warning {
+        eprintln!("ringtide: {} warns: {warning}", answer.url);
+    }
+    print(&answer.reply.peers.iter().map(|peer| format!("{peer}\n")).collect::<String>())
+}
+
+fn shake_hands(args: &Handshake) -> Result<(), Error> {
+    let metainfo = read_torrent(&args.torrent)?;
+    let addr = args.peer;
+    let fail = |reason| Error::Peer { addr, reason };
+    let theirs = exchange_handshakes(&metainfo, addr).map_err(fail)?;
+    if theirs.info_hash != metainfo.info_hash.0 {
+        return Err(fail(CloseReason::OtherTorrent));
+    }
+    print(&format!("Peer ID: {}\n", hex(&theirs.peer_id)))
+}
+
+fn exchange_handshakes(
+    metainfo: &Metainfo,
+    addr: SocketAddr,
+) -> Result<handshake::Handshake, CloseReason> {
+    let mut stream = TcpStream::connect_timeout(&addr, HANDSHAKE_TIMEOUT).map_err(CloseReason::Dial)?;
+    stream.set_read_timeout(Some(HANDSHAKE_TIMEOUT)).map_err(CloseReason::Io)?;
+    let ours = handshake::Handshake::new(0, metainfo.info_hash.0, download::peer_id());
+    stream.write_all(&ours.encode()).map_err(CloseReason::Io)?;
+    let mut answer = [0; handshake::LEN];
+    stream.read_exact(&mut answer).map_err(|error| match error.kind() {
+        io::ErrorKind::UnexpectedEof => CloseReason::Closed,
+        io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => CloseReason::HandshakeTimeout,
+        _ => CloseReason::Io(error),
+    })?;
+    handshake::Handshake::decode(&answer).map_err(CloseReason::Handshake)
+}
+
+fn download_piece(args: DownloadPiece) -> Result<(), Error> {
+    let metainfo = read_torrent(&args.torrent)?;
+    let piece = metainfo.geometry.piece(args.index).ok_or_else(|| {
+        let count = metainfo.geometry.piece_count();
+        let range = count.checked_sub(1).map_or_else(String::new, |last| format!(": 0 to {last}"));
+        Error::Usage(format!("there is no piece {}, the torrent has {count}{range}", args.index))
+    })?;
+    let text = format!("Piece {} downloaded to {}.\n", args.index, args.output);
+    let request = Request {
+        metainfo: Arc::new(metainfo),
+        output: args.output.into(),
+        piece: Some(piece),
+        existing: existing(args.overwrite),
+        sync: args.sync,
+        threads: threads(args.threads)?,
+        peers: args.peer,
+        patience: args.timeout.map(Duration::from_secs),
+    };
+    fetch(&request, args.quiet)?;
+    print(&text)
+}
+
+fn download(args: Download) -> Result<(), Error> {
+    let metainfo = Arc::new(read_torrent(&args.torrent)?);
+    let text = format!("Downloaded {} to {}.\n", args.torrent, args.output);
+    let request = Request {
+        metainfo,
+        output: args.output.into(),
+        piece: None,
+        existing: existing(args.overwrite),
+        sync: args.sync,
+        threads: threads(args.threads)?,
+        peers: args.peer,
+        patience: args.timeout.map(Duration::from_secs),
+    };
+    fetch(&request, args.quiet)?;
+    print(&text)
+}
+
+fn fetch(request: &Request, quiet: bool) -> Result<(), Error> {
+    let mut observer = progress::Reporter::new(quiet);
+    let summary = download::run(request, &interrupts()?, &mut observer);
+    observer.finish(summary.as_ref().ok());
+    summary.map(drop)
+}
+
+/// Makes SIGINT and SIGTERM end the download in good order, and a second one end the process at once.
+fn interrupts() -> Result<Interrupt, Error> {
+    let interrupt = Interrupt::default();
+    let again = Arc::new(AtomicBool::new(false));
+    for signal in [SIGINT, SIGTERM] {
+        flag::register_conditional_shutdown(signal, 128 + signal, Arc::clone(&again)).map_err(Error::Thread)?;
+        flag::register(signal, Arc::clone(&again)).map_err(Error::Thread)?;
+        flag::register_usize(signal, Arc::clone(&interrupt), signal as usize).map_err(Error::Thread)?;
+    }
+    Ok(interrupt)
+}
+
+const fn existing(overwrite: bool) -> Existing {
+    if overwrite { Existing::Overwrite } else { Existing::Keep }
+}
+
+/// The cores to use: as asked, or those the process may use.
+fn threads(asked: Option<usize>) -> Result<usize, Error> {
+    match asked {
+        Some(0) => Err(Error::Usage("--threads takes a number of 1 or more".to_owned())),
+        Some(threads) => Ok(threads.min(THREADS_MAX)),
+        None => Ok(std::thread::available_parallelism().map_or(1, usize::from).min(THREADS_MAX)),
+    }
+}
+
+/// More cores than that do not make a download faster.
+const THREADS_MAX: usize = 64;
+
+fn read_torrent(path: &str) -> Result<Metainfo, Error> {
+    let path = Path::new(path);
+    let mut bytes = Vec::new();
+    let file = File::open(path).map_err(|error| Error::Read { path: path.to_owned(), error })?;
+    read_limited(file, path, &mut bytes)?;
+    Metainfo::parse(&bytes).map_err(|error| Error::Torrent { path: path.to_owned(), error })
+}
+
+fn read_limited(source: impl Read, path: &Path, into: &mut Vec<u8>) -> Result<(), Error> {
+    let max = METAINFO_LEN_MAX as u64;
+    let read = source.take(max + 1).read_to_end(into);
+    let read = read.map_err(|error| Error::Read { path: path.to_owned(), error })?;
+    if read as u64 > max { Err(Error::TooLarge { path: path.to_owned(), max }) } else { Ok(()) }
+}
+
+fn print(text: &str) -> Result<(), Error> {
+    let mut stdout = io::stdout().lock();
+    stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()).map_err(Error::Stdout)
+}

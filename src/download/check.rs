@@ -1,0 +1,80 @@
+//! Finds out which pieces an existing output already holds.
+
+use std::sync::Arc;
+use std::sync::mpsc;
+
+use super::{Interrupt, Observer, Request, check_interrupt, total, wanted};
+use crate::disk::{Found, Output, PieceLease};
+use crate::error::{Error, Progress};
+use crate::hash::{Job, Message, Verifier};
+use crate::meta::geometry::PieceIndex;
+use crate::swarm::bitfield::Bitfield;
+
+/// Bytes being hashed at a time: enough for full lanes, little enough to stay in the caches' reach.
+const IN_FLIGHT_BYTES: u64 = 64 << 20;
+/// Pieces being hashed at a time.
+const IN_FLIGHT_MAX: usize = 256;
+
+struct Check {
+    lease: PieceLease,
+}
+
+impl Job for Check {
+    fn len(&self) -> usize {
+        self.lease.size() as usize
+    }
+
+    fn message(&self) -> Message<'_> {
+        Message { segments: self.lease.segments() }
+    }
+}
+
+/// Hashes the pieces that may be there; those that are right are sealed and returned.
+///
+/// # Errors
+/// [`Error::NotOurs`] when there was data and none of it belongs to this torrent.
+pub(super) fn existing(
+    request: &Request,
+    output: &Arc<Output>,
+    found: &Found,
+    interrupt: &Interrupt,
+    observer: &mut dyn Observer,
+) -> Result<Bitfield, Error> {
+    let geometry = request.metainfo.geometry;
+    let mut have = Bitfield::new(geometry.piece_count());
+    let candidates: Vec<PieceIndex> = wanted(request).filter(|&piece| found.may_hold(piece)).collect();
+    let total_bytes = candidates.iter().map(|&piece| u64::from(geometry.piece_size(piece))).sum();
+    let (verdicts, results) = mpsc::channel();
+    let done = move |check: Check, digest| drop(verdicts.send((check, digest)));
+    let verifier = Verifier::start(request.threads, done).map_err(Error::Thread)?;
+    let (mut in_flight, mut in_flight_bytes, mut checked_bytes) = (0, 0, 0);
+    let mut next = candidates.iter();
+    loop {
+        while in_flight < IN_FLIGHT_MAX && in_flight_bytes < IN_FLIGHT_BYTES {
+            let Some(&piece) = next.next() else { break };
+            // A piece that cannot be leased is fetched again, and whatever is wrong is told then.
+            let Ok(lease) = output.lease(piece) else { continue };
+            in_flight += 1;
+            in_flight_bytes += u64::from(lease.size());
+            verifier.submit(Check { lease });
+        }
+        if in_flight == 0 {
+            break;
+        }
+        let Ok((check, digest)) = results.recv() else { break };
+        in_flight -= 1;
+        in_flight_bytes -= u64::from(check.lease.size());
+        checked_bytes += u64::from(check.lease.size());
+        let piece = check.lease.piece();
+        if digest == *request.metainfo.piece_hash(piece) {
+            check.lease.seal();
+            have.set(piece);
+        }
+        observer.checking(checked_bytes, total_bytes);
+        check_interrupt(interrupt, Progress { done: 0, total: total(request) })?;
+    }
+    if have.count_ones() == 0 {
+        return Err(Error::NotOurs { path: request.output.clone() });
+    }
+    Ok(have)
+}

@@ -1,0 +1,180 @@
+//! A whole download: opens the output, keeps what is there, finds peers, runs the cores, and says how it ended.
+//!
+//! The calling thread is the control thread. It decides whom to dial and when to give up, a few times a second, and
+//! never touches the data: that goes from the rings to the map to the verifier.
+
+mod check;
+mod control;
+
+use std::hash::{BuildHasher, RandomState};
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use crate::disk::{Existing, Output, Plan, Target};
+use crate::error::{Error, Progress};
+use crate::meta::geometry::PieceIndex;
+use crate::meta::torrent::Metainfo;
+use crate::net::core;
+use crate::swarm::bitfield::Bitfield;
+
+/// The port told to trackers. Nobody listens there: this client does not serve.
+pub const PORT: u16 = 6881;
+
+/// What to download, and how.
+#[derive(Clone, Debug)]
+pub struct Request {
+    /// The torrent.
+    pub metainfo: Arc<Metainfo>,
+    /// Where it goes: a file, or for a torrent of several files a folder.
+    pub output: PathBuf,
+    /// Only this piece, into a file of its own.
+    pub piece: Option<PieceIndex>,
+    /// What to do with an output that is there already.
+    pub existing: Existing,
+    /// Whether to wait until everything is on the disk.
+    pub sync: bool,
+    /// Cores to use at most, at least 1.
+    pub threads: usize,
+    /// Peers to ask beside those that the trackers name.
+    pub peers: Vec<SocketAddr>,
+    /// When to give up if nothing comes; `None` for the defaults.
+    pub patience: Option<Duration>,
+}
+
+/// Where a download stands.
+#[derive(Clone, Copy, Debug)]
+pub struct Snapshot {
+    /// Bytes verified, those found in place among them.
+    pub done: u64,
+    /// Bytes wanted.
+    pub total: u64,
+    /// Bytes of blocks received in this run.
+    pub received: u64,
+    /// Peers connected.
+    pub peers: usize,
+}
+
+/// Is told how it goes, a few times a second.
+pub trait Observer {
+    /// What was there before is being checked.
+    fn checking(&mut self, done: u64, total: u64);
+    /// The download is running.
+    fn downloading(&mut self, snapshot: &Snapshot);
+    /// Something the user should know, as one line.
+    fn notice(&mut self, text: &str);
+}
+
+/// How a download went.
+#[derive(Clone, Debug)]
+pub struct Summary {
+    /// Bytes wanted.
+    pub total: u64,
+    /// Bytes that were there before and were kept.
+    pub kept: u64,
+    /// Bytes that were received and not needed.
+    pub wasted: u64,
+    /// Blocks that were received straight into their place.
+    pub hits: u64,
+    /// Blocks that came through the decoder.
+    pub misses: u64,
+    /// Receives that brought something.
+    pub receives: u64,
+    /// From the start to the last verified piece.
+    pub elapsed: Duration,
+}
+
+/// A signal that asks for the end; 0 for none.
+pub type Interrupt = Arc<AtomicUsize>;
+
+/// Runs a download to its end.
+///
+/// # Errors
+/// [`Error`] of every kind but usage and reading. What was verified stays in place and is kept by the next run; when
+/// nothing was, whatever this run made is removed.
+pub fn run(request: &Request, interrupt: &Interrupt, observer: &mut dyn Observer) -> Result<Summary, Error> {
+    let started = Instant::now();
+    core::probe().map_err(Error::Uring)?;
+    let (output, found) = Output::open(plan(request)?, request.existing)?;
+    let checked = if found.holds_data() {
+        check::existing(request, &output, &found, interrupt, observer)
+    } else {
+        Ok(Bitfield::new(request.metainfo.geometry.piece_count()))
+    };
+    let have = match checked {
+        Ok(have) => have,
+        Err(error) => return Err(undo(&output, error)),
+    };
+    let kept = bytes_of(request, &have);
+    let (done, result) = control::run(request, &output, &have, started, interrupt, observer);
+    if result.is_err() && done == 0 {
+        return result.map_err(|error| undo(&output, error));
+    }
+    let mut summary = result?;
+    output.finish(request.sync)?;
+    summary.kept = kept;
+    Ok(summary)
+}
+
+/// A number nobody can guess, for peer ids and random choices; not for secrets.
+pub fn random() -> u64 {
+    RandomState::new().hash_one(Instant::now())
+}
+
+/// The name of this run among peers, BEP 20 style.
+pub fn peer_id() -> [u8; 20] {
+    let mut id = *b"-Ri0100-............";
+    id[8..16].copy_from_slice(&random().to_le_bytes());
+    id[16..].copy_from_slice(&random().to_le_bytes()[..4]);
+    id
+}
+
+fn plan(request: &Request) -> Result<Plan, Error> {
+    let metainfo = &request.metainfo;
+    let geometry = metainfo.geometry;
+    if let Some(piece) = request.piece {
+        return Ok(Plan::piece(&request.output, geometry, piece));
+    }
+    if metainfo.is_single_file {
+        return Ok(Plan::file(&request.output, geometry));
+    }
+    let targets = metainfo.files.iter().map(|file| {
+        let target = if file.pad { Target::Pad } else { Target::File(file.path.clone()) };
+        (target, file.len)
+    });
+    Ok(Plan::folder(&request.output, geometry, targets)?)
+}
+
+/// The pieces this request is about.
+fn wanted(request: &Request) -> impl Iterator<Item = PieceIndex> {
+    let geometry = request.metainfo.geometry;
+    let only = request.piece;
+    geometry.pieces().filter(move |&piece| only.is_none_or(|only| only == piece))
+}
+
+/// The bytes of the wanted pieces in a set.
+fn bytes_of(request: &Request, set: &Bitfield) -> u64 {
+    let geometry = request.metainfo.geometry;
+    wanted(request).filter(|&piece| set.get(piece)).map(|piece| u64::from(geometry.piece_size(piece))).sum()
+}
+
+fn total(request: &Request) -> u64 {
+    let geometry = request.metainfo.geometry;
+    request.piece.map_or(geometry.total_len(), |piece| u64::from(geometry.piece_size(piece)))
+}
+
+fn undo(output: &Output, error: Error) -> Error {
+    if let Err(undo) = output.undo() {
+        tracing::warn!("cannot clean up: {undo}");
+    }
+    error
+}
+
+fn check_interrupt(interrupt: &Interrupt, progress: Progress) -> Result<(), Error> {
+    match interrupt.load(Ordering::Relaxed) {
+        0 => Ok(()),
+        signal => Err(Error::Interrupted { signal: signal as i32, progress }),
+    }
+}

@@ -1,0 +1,215 @@
+//! What reaches the user: one kind of error for each thing a user can do something about, each with its exit code.
+//!
+//! Peers never appear here one by one: what a peer does wrong closes that peer (`net::close`), and only "nobody is
+//! left to ask" is an error.
+
+use std::fmt;
+use std::io;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::disk::DiskError;
+use crate::meta::bencode::ParseError;
+use crate::meta::torrent::TorrentError;
+use crate::net::close::CloseReason;
+
+/// Why a command failed.
+#[derive(Debug)]
+pub enum Error {
+    /// The command line makes no sense.
+    Usage(String),
+    /// The input cannot be read.
+    Read {
+        /// The file, or `-` for standard input.
+        path: PathBuf,
+        /// What the system says.
+        error: io::Error,
+    },
+    /// The input is larger than any torrent may be.
+    TooLarge {
+        /// The file.
+        path: PathBuf,
+        /// Its limit in bytes.
+        max: u64,
+    },
+    /// The value is no bencode.
+    Bencode(ParseError),
+    /// The file is no usable torrent.
+    Torrent {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        error: TorrentError,
+    },
+    /// The output cannot be written to standard output.
+    Stdout(io::Error),
+    /// No tracker answered, or the torrent names none; the text says which and why.
+    Tracker(String),
+    /// The one peer that was asked for failed.
+    Peer {
+        /// Which.
+        addr: SocketAddr,
+        /// How.
+        reason: CloseReason,
+    },
+    /// Nobody is left to ask.
+    NoPeers {
+        /// Bytes verified so far, and of how many.
+        progress: Progress,
+        /// What the trackers and the last peer said.
+        detail: String,
+    },
+    /// Peers are there, but nothing has come for so long.
+    Stalled {
+        /// Bytes verified so far, and of how many.
+        progress: Progress,
+        /// For how long.
+        after: Duration,
+    },
+    /// The output cannot be made or kept.
+    Disk(DiskError),
+    /// The output holds something else than this torrent.
+    NotOurs {
+        /// The output path.
+        path: PathBuf,
+    },
+    /// The kernel gives no ring.
+    Uring(io::Error),
+    /// The system gives no thread.
+    Thread(io::Error),
+    /// The user ended the download.
+    Interrupted {
+        /// The number of the signal.
+        signal: i32,
+        /// Bytes verified so far, and of how many.
+        progress: Progress,
+    },
+}
+
+/// How far a download got.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Progress {
+    /// Bytes verified.
+    pub done: u64,
+    /// Bytes wanted.
+    pub total: u64,
+}
+
+impl fmt::Display for Progress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} of {} bytes are verified", self.done, self.total)?;
+        if self.done > 0 { write!(f, "; run the same command again to go on") } else { Ok(()) }
+    }
+}
+
+impl Error {
+    /// The exit code of the process: see the table in the README.
+    pub const fn exit_code(&self) -> u8 {
+        match self {
+            Self::Read { .. }
+            | Self::TooLarge { .. }
+            | Self::Bencode(_)
+            | Self::Torrent { .. }
+            | Self::Stdout(_) => 1,
+            Self::Usage(_) => 2,
+            Self::Tracker(_) => 3,
+            Self::Peer { .. } | Self::NoPeers { .. } | Self::Stalled { .. } => 4,
+            Self::Disk(_) | Self::NotOurs { .. } => 5,
+            Self::Uring(_) | Self::Thread(_) => 6,
+            // As shells have it: 130 for Ctrl-C, 143 for SIGTERM.
+            Self::Interrupted { signal, .. } => 128 + *signal as u8,
+        }
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Usage(text) | Self::Tracker(text) => f.write_str(text),
+            Self::Read { path, error } => write!(f, "cannot read {}: {}", path.display(), plain(error)),
+            Self::TooLarge { path, max } => {
+                write!(f, "{} is larger than the {max} bytes that a torrent may have", path.display())
+            }
+            Self::Bencode(error) => write!(f, "not bencode: {error}"),
+            Self::Torrent { path, error } => write!(f, "{} is no usable torrent: {error}", path.display()),
+            Self::Stdout(error) => write!(f, "cannot write to standard output: {}", plain(error)),
+            Self::Peer { addr, reason } => write!(f, "peer {addr}: {reason}"),
+            Self::NoPeers { progress, detail } => write!(f, "no peers left to ask: {detail}; {progress}"),
+            Self::Stalled { progress, after } => {
+                write!(f, "nothing came from any peer for {} s; {progress}", after.as_secs())
+            }
+            Self::Disk(error) => error.fmt(f),
+            Self::NotOurs { path } => write!(
+                f,
+                "{} already holds something else: no piece of it belongs to this torrent; give another -o, or \
+                 --overwrite to replace it",
+                path.display()
+            ),
+            Self::Uring(error) => write!(f, "io_uring is not available: {}", uring_advice(error)),
+            Self::Thread(error) => write!(f, "cannot start a thread: {}", plain(error)),
+            Self::Interrupted { progress, .. } => write!(f, "interrupted; {progress}"),
+        }
+    }
+}
+
+impl std::error::Error for Error {}
+
+impl From<DiskError> for Error {
+    fn from(error: DiskError) -> Self {
+        Self::Disk(error)
+    }
+}
+
+/// The system's words without Rust's `(os error 2)`.
+fn plain(error: &io::Error) -> String {
+    let text = error.to_string();
+    let end = text.find(" (os error").unwrap_or(text.len());
+    text[..end].to_lowercase()
+}
+
+/// Which of the known reasons it is that the kernel gives no ring, and what to do about it.
+fn uring_advice(error: &io::Error) -> String {
+    let sysctl = std::fs::read_to_string("/proc/sys/kernel/io_uring_disabled").unwrap_or_default();
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let seccomp = status.lines().find_map(|line| line.strip_prefix("Seccomp:")).unwrap_or("0");
+    advice(error, sysctl.trim(), seccomp.trim() != "0")
+}
+
+fn advice(error: &io::Error, sysctl: &str, seccomp: bool) -> String {
+    let cause = match error.raw_os_error() {
+        Some(libc::ENOSYS) => "this kernel has none (Linux 5.11 or newer is needed)".to_owned(),
+        Some(libc::ENOMEM) => "the limit on locked memory is too low; raise it with 'ulimit -l 8192' (see ulimit -l)".to_owned(),
+        Some(libc::EPERM) if matches!(sysctl, "1" | "2") => format!(
+            "the sysctl kernel.io_uring_disabled is {sysctl}; as root, 'sysctl kernel.io_uring_disabled=0' allows it"
+        ),
+        Some(libc::EPERM | libc::EACCES) if seccomp => "a seccomp filter forbids it, as the default profiles of Docker \
+             and containerd do; run the container with a profile that allows io_uring_setup, io_uring_enter and \
+             io_uring_register, for example --security-opt seccomp=unconfined"
+            .to_owned(),
+        _ => "the kernel refuses it; see kernel.io_uring_disabled, seccomp and ulimit -l".to_owned(),
+    };
+    format!("{cause} ({error})")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_known_cause_of_a_missing_ring_is_named() {
+        let because = |errno, sysctl, seccomp| advice(&io::Error::from_raw_os_error(errno), sysctl, seccomp);
+        assert!(because(libc::ENOSYS, "", false).contains("Linux 5.11"));
+        assert!(because(libc::ENOMEM, "0", false).contains("ulimit -l"));
+        assert!(because(libc::EPERM, "2", true).contains("kernel.io_uring_disabled is 2"));
+        assert!(because(libc::EPERM, "0", true).contains("seccomp"));
+        assert!(because(libc::EPERM, "0", false).contains("refuses"));
+    }
+
+    #[test]
+    fn a_signal_is_told_by_the_exit_code() {
+        let progress = Progress { done: 0, total: 1 };
+        assert_eq!(Error::Interrupted { signal: 2, progress }.exit_code(), 130);
+        assert_eq!(Error::Interrupted { signal: 15, progress }.exit_code(), 143);
+    }
+}

@@ -1,0 +1,55 @@
+//! Why a peer's connection ended.
+
+use std::fmt;
+use std::io;
+
+use crate::swarm::fault::Fault;
+use crate::wire::handshake::HandshakeError;
+
+/// Why a connection ended, or did not come about.
+#[derive(Debug)]
+pub enum CloseReason {
+    /// No connection: refused, unreachable, or no socket to be had.
+    Dial(io::Error),
+    /// No connection in time.
+    DialTimeout,
+    /// No handshake in time.
+    HandshakeTimeout,
+    /// What came was no BitTorrent handshake.
+    Handshake(HandshakeError),
+    /// The peer serves another torrent.
+    OtherTorrent,
+    /// The peer is this process.
+    Ourselves,
+    /// The peer closed the connection.
+    Closed,
+    /// The connection broke.
+    Io(io::Error),
+    /// The peer broke the protocol or stalled.
+    Fault(Fault),
+    /// The peer sent wrong data.
+    Poisoned,
+    /// The output failed, which is not the peer's fault.
+    Disk,
+    /// The download is over.
+    Finished,
+}
+
+impl fmt::Display for CloseReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Dial(error) => write!(f, "cannot connect: {error}"),
+            Self::DialTimeout => write!(f, "no connection in time"),
+            Self::HandshakeTimeout => write!(f, "no handshake in time"),
+            Self::Handshake(error) => error.fmt(f),
+            Self::OtherTorrent => write!(f, "it serves another torrent"),
+            Self::Ourselves => write!(f, "it is this process"),
+            Self::Closed => write!(f, "it closed the connection"),
+            Self::Io(error) => write!(f, "connection lost: {error}"),
+            Self::Fault(fault) => fault.fmt(f),
+            Self::Poisoned => write!(f, "it sent wrong data"),
+            Self::Disk => write!(f, "the output failed"),
+            Self::Finished => write!(f, "the download is over"),
+        }
+    }
+}

@@ -1,0 +1,147 @@
+//! The thread of one core: a ring, the peers that live on it, and a clock for all of them.
+
+use std::cell::RefCell;
+use std::io;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::mpsc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+
+use super::close::CloseReason;
+use super::peer::{self, Peer};
+use super::shared::{Event, Shared};
+use super::uring;
+use crate::swarm::session::Tally;
+
+/// How often timers, stalls and the endgame are looked at.
+const TICK: Duration = Duration::from_millis(100);
+/// How long a stopping core waits for its peers' operations to end.
+const STOP_PATIENCE: Duration = Duration::from_millis(300);
+
+/// What the control thread asks of a core. The control thread bounds how many peers it dials.
+#[derive(Debug)]
+enum Command {
+    Dial(SocketAddr),
+    Close(SocketAddr),
+    Stop,
+}
+
+/// A running core.
+#[derive(Debug)]
+pub struct Core {
+    commands: UnboundedSender<Command>,
+    stopped: mpsc::Receiver<()>,
+}
+
+impl Core {
+    /// Starts the thread of a core. Fails where the kernel gives no ring.
+    pub fn start(index: usize, shared: Arc<Shared>) -> io::Result<Self> {
+        let (commands, inbox) = unbounded_channel();
+        let (started, result) = mpsc::channel();
+        let (stopping, stopped) = mpsc::channel();
+        thread::Builder::new().name(format!("ring-{index}")).spawn(move || {
+            // The ring belongs to the thread that makes it.
+            match uring::runtime() {
+                Ok(runtime) => {
+                    let _ = started.send(Ok(()));
+                    let ended = runtime.block_on(serve(inbox, shared));
+                    let _ = stopping.send(());
+                    if !ended {
+                        // Dropping the runtime would wait for operations that do not end.
+                        std::mem::forget(runtime);
+                    }
+                }
+                Err(error) => drop(started.send(Err(error))),
+            }
+        })?;
+        result.recv().map_err(io::Error::other)??;
+        Ok(Self { commands, stopped })
+    }
+
+    /// Connects to a peer; how it went comes as an [`Event`].
+    pub fn dial(&self, addr: SocketAddr) {
+        let _ = self.commands.send(Command::Dial(addr));
+    }
+
+    /// Closes the connection to a peer that sent wrong data, if this core has it.
+    pub fn close(&self, addr: SocketAddr) {
+        let _ = self.commands.send(Command::Close(addr));
+    }
+
+    /// Asks the core to close all connections and end.
+    pub fn stop(&self) {
+        let _ = self.commands.send(Command::Stop);
+    }
+
+    /// Waits until the core has ended, but not longer than its peers are given to end.
+    pub fn join(self) {
+        let _ = self.stopped.recv_timeout(2 * STOP_PATIENCE);
+    }
+}
+
+/// Tries to make a ring, as every download needs one: the error tells why there is none.
+pub fn probe() -> io::Result<()> {
+    thread::scope(|scope| {
+        let made = scope.spawn(|| uring::runtime().map(drop)).join();
+        made.unwrap_or_else(|_| Err(io::Error::other("making the ring panicked")))
+    })
+}
+
+type Peers = Rc<RefCell<Vec<Rc<Peer>>>>;
+
+/// Runs the core until it is told to stop; returns whether all of its operations have ended.
+async fn serve(mut inbox: UnboundedReceiver<Command>, shared: Arc<Shared>) -> bool {
+    let peers = Peers::default();
+    tokio_uring::spawn(tick(Rc::clone(&peers), Arc::clone(&shared)));
+    loop {
+        match inbox.recv().await {
+            Some(Command::Dial(addr)) => dial(addr, &peers, &shared),
+            Some(Command::Close(addr)) => {
+                for peer in peers.borrow().iter().filter(|peer| peer.addr() == addr) {
+                    peer.close(CloseReason::Poisoned);
+                }
+            }
+            Some(Command::Stop) | None => break,
+        }
+    }
+    for peer in peers.borrow().iter() {
+        peer.close(CloseReason::Finished);
+    }
+    let deadline = Instant::now() + STOP_PATIENCE;
+    while !peers.borrow().is_empty() && Instant::now() < deadline {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    peers.borrow().is_empty()
+}
+
+fn dial(addr: SocketAddr, peers: &Peers, shared: &Arc<Shared>) {
+    match Peer::new(addr, Instant::now()) {
+        Ok(peer) => {
+            peers.borrow_mut().push(Rc::clone(&peer));
+            let (peers, shared) = (Rc::clone(peers), Arc::clone(shared));
+            tokio_uring::spawn(async move {
+                peer::run(Rc::clone(&peer), &shared).await;
+                peers.borrow_mut().retain(|other| !Rc::ptr_eq(other, &peer));
+            });
+        }
+        Err(error) => {
+            shared.tell(Event::Closed { addr, reason: CloseReason::Dial(error), tally: Tally::default() });
+        }
+    }
+}
+
+async fn tick(peers: Peers, shared: Arc<Shared>) {
+    let mut clock = tokio::time::interval(TICK);
+    clock.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        clock.tick().await;
+        let now = Instant::now();
+        for peer in peers.borrow().iter() {
+            peer.tick(&shared, now);
+        }
+    }
+}

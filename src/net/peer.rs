@@ -1,0 +1,385 @@
+//! One peer on one core: dial, handshake, then receive and request until one side closes.
+//!
+//! Three parties touch a [`Peer`], all on the same thread: its reader (the task that runs [`run`]), its writer (a task
+//! that sends what the others leave in `out`, so that a receive and a send go to the kernel together), and the core's
+//! clock, a few times a second. No borrow is held across an await.
+//!
+//! A receive is never dropped and never put under a timeout, as its bytes would be lost: whoever wants a peer gone notes
+//! the reason and shuts the socket down, and the receive ends by itself.
+
+use std::cell::{Cell, RefCell};
+use std::io;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use tokio::sync::Notify;
+
+use super::close::CloseReason;
+use super::scatter::Scatter;
+use super::shared::{Counters, Desk, Event, Shared};
+use super::uring::Socket;
+use crate::disk::{DiskError, PieceLease};
+use crate::swarm::fault::Fault;
+use crate::swarm::session::{Session, Tally};
+use crate::wire::decoder::{Decoder, Limits};
+use crate::wire::extension;
+use crate::wire::handshake::{self, Handshake};
+use crate::wire::message;
+
+/// A connection that is not there by then is given up.
+const DIAL_TIMEOUT: Duration = Duration::from_secs(10);
+/// A peer that has not sent its handshake by then is given up.
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+/// Bytes received at a time while nothing can be predicted.
+const BUFFER_LEN: usize = 16 * 1024;
+/// The same for a peer that is read through the decoder because predictions keep failing.
+const BUFFER_LEN_DECODING: usize = 128 * 1024;
+/// HAVE messages written per peer and tick.
+const HAVES_PER_TICK_MAX: usize = 1024;
+/// Of the last [`GUESSES`] receives that were aimed, so many may miss before the decoder takes over.
+const GUESSES_MISSED_MAX: u32 = GUESSES / 4;
+const GUESSES: u32 = 32;
+/// Receives through the decoder before predictions are tried again.
+const DECODED_RECEIVES: u32 = 256;
+
+/// The requests we say we hold (BEP 10). We serve none, but some clients take the number for what we will ask of them.
+const REQUESTS_HELD: u32 = 2000;
+/// Our name in the extension handshake.
+const CLIENT: &str = concat!("ringtide ", env!("CARGO_PKG_VERSION"));
+
+/// Where a peer stands.
+enum Phase {
+    Dialing { deadline: Instant },
+    Handshaking { deadline: Instant },
+    Talking(Box<Talk>),
+}
+
+/// A peer after the handshake.
+struct Talk {
+    session: Session<PieceLease>,
+    decoder: Decoder,
+}
+
+/// One peer.
+pub(super) struct Peer {
+    addr: SocketAddr,
+    socket: Rc<Socket>,
+    phase: RefCell<Phase>,
+    out: RefCell<Vec<u8>>,
+    out_ready: Notify,
+    closing: RefCell<Option<CloseReason>>,
+    over: Cell<bool>,
+}
+
+impl Peer {
+    /// A peer about to be dialed.
+    pub(super) fn new(addr: SocketAddr, now: Instant) -> io::Result<Rc<Self>> {
+        Ok(Rc::new(Self {
+            addr,
+            socket: Socket::new(addr)?,
+            phase: RefCell::new(Phase::Dialing { deadline: now + DIAL_TIMEOUT }),
+            out: RefCell::default(),
+            out_ready: Notify::new(),
+            closing: RefCell::default(),
+            over: Cell::new(false),
+        }))
+    }
+
+    /// Where it is.
+    pub(super) const fn addr(&self) -> SocketAddr {
+        self.addr
+    }
+
+    /// Ends the connection for that reason; the first reason counts.
+    pub(super) fn close(&self, reason: CloseReason) {
+        self.closing.borrow_mut().get_or_insert(reason);
+        self.socket.shutdown();
+        self.out_ready.notify_one();
+    }
+
+    /// Looks at the clock. Called a few times a second by the core.
+    pub(super) fn tick(self: &Rc<Self>, shared: &Shared, now: Instant) {
+        let overdue = match &mut *self.phase.borrow_mut() {
+            Phase::Dialing { deadline } => (now > *deadline).then_some(CloseReason::DialTimeout),
+            Phase::Handshaking { deadline } => (now > *deadline).then_some(CloseReason::HandshakeTimeout),
+            Phase::Talking(talk) => self.tick_session(&mut talk.session, shared, now).err(),
+        };
+        if let Some(reason) = overdue {
+            self.close(reason);
+        }
+        self.flush();
+    }
+
+    fn tick_session(
+        self: &Rc<Self>,
+        session: &mut Session<PieceLease>,
+        shared: &Shared,
+        now: Instant,
+    ) -> Result<(), CloseReason> {
+        let mut out = self.out.borrow_mut();
+        let wants_claims = session.tick(now, &mut Desk(shared), &mut out).map_err(CloseReason::Fault)?;
+        shared.with_verified(|verified| session.announce_haves(verified, HAVES_PER_TICK_MAX, &mut out));
+        if wants_claims {
+            let peer = Rc::clone(self);
+            tokio_uring::spawn(async move { peer.socket.cancel().await });
+        }
+        Ok(())
+    }
+
+    /// Wakes the writer if there is something to send.
+    fn flush(&self) {
+        if !self.out.borrow().is_empty() {
+            self.out_ready.notify_one();
+        }
+    }
+
+    /// The reason to end, if there is one already.
+    fn check_closing(&self) -> Result<(), CloseReason> {
+        self.closing.borrow_mut().take().map_or(Ok(()), Err)
+    }
+}
+
+/// Runs one peer from dial to close and reports how it ended.
+pub(super) async fn run(peer: Rc<Peer>, shared: &Shared) {
+    tokio_uring::spawn(write(Rc::clone(&peer)));
+    let Err(reason) = talk(&peer, shared).await;
+    let reason = peer.closing.borrow_mut().take().unwrap_or(reason);
+    peer.over.set(true);
+    peer.close(CloseReason::Finished);
+    let mut tally = Tally::default();
+    if let Phase::Talking(talk) = &mut *peer.phase.borrow_mut() {
+        talk.session.close(&mut Desk(shared));
+        tally = talk.session.tally();
+    }
+    Counters::add(&shared.counters().wasted, tally.wasted);
+    tracing::debug!(peer = %peer.addr, useful = tally.useful, wasted = tally.wasted, "closed: {reason}");
+    shared.tell(Event::Closed { addr: peer.addr, reason, tally });
+}
+
+/// Sends what is left in `out`, until the peer is closed.
+async fn write(peer: Rc<Peer>) {
+    let mut bytes = Vec::new();
+    while !peer.over.get() {
+        std::mem::swap(&mut bytes, &mut *peer.out.borrow_mut());
+        if bytes.is_empty() {
+            peer.out_ready.notified().await;
+            continue;
+        }
+        let mut sent = 0;
+        while sent < bytes.len() {
+            let (result, back) = peer.socket.send(bytes, sent).await;
+            bytes = back;
+            match result {
+                Ok(n) => sent += n,
+                // A cancel meant for the receive may hit the send; nothing of it was taken then.
+                Err(error) if is_retry(&error) && peer.closing.borrow().is_none() => {}
+                Err(error) => return peer.close(CloseReason::Io(error)),
+            }
+        }
+        bytes.clear();
+    }
+}
+
+async fn talk(peer: &Rc<Peer>, shared: &Shared) -> Result<std::convert::Infallible, CloseReason> {
+    peer.socket.connect(peer.addr).await.map_err(CloseReason::Dial)?;
+    peer.check_closing()?;
+    *peer.phase.borrow_mut() = Phase::Handshaking { deadline: Instant::now() + HANDSHAKE_TIMEOUT };
+    let (theirs, rest) = shake_hands(peer, shared).await?;
+    let geometry = shared.geometry();
+    let now = Instant::now();
+    let session = Session::new(peer.addr, geometry, now, &mut Desk(shared));
+    let limits = Limits::of_pieces(geometry.piece_count());
+    let talk = Box::new(Talk { session, decoder: Decoder::new(limits) });
+    *peer.phase.borrow_mut() = Phase::Talking(talk);
+    shared.tell(Event::Connected(peer.addr));
+    if theirs.has(handshake::EXTENSION) {
+        let offer = extension::Offer { reqq: REQUESTS_HELD, version: CLIENT }.encode();
+        message::write_extended(&mut peer.out.borrow_mut(), extension::HANDSHAKE_ID, &offer);
+    }
+    let mut reader = Reader::new(peer, shared);
+    reader.take(&rest)?;
+    loop {
+        reader.receive().await?;
+    }
+}
+
+async fn shake_hands(peer: &Peer, shared: &Shared) -> Result<(Handshake, Vec<u8>), CloseReason> {
+    let features = handshake::EXTENSION | handshake::FAST;
+    let ours = Handshake::new(features, shared.info_hash().0, shared.peer_id());
+    peer.out.borrow_mut().extend_from_slice(&ours.encode());
+    peer.flush();
+    let mut received = Vec::with_capacity(BUFFER_LEN);
+    let mut buffer = vec![0; BUFFER_LEN].into_boxed_slice();
+    while received.len() < handshake::LEN {
+        let (result, back) = peer.socket.recv(buffer).await;
+        peer.check_closing()?;
+        buffer = back;
+        let n = result.map_err(CloseReason::Io)?;
+        if n == 0 {
+            return Err(CloseReason::Closed);
+        }
+        received.extend_from_slice(&buffer[..n]);
+    }
+    let (theirs, rest) = received.split_first_chunk().ok_or(CloseReason::Closed)?;
+    let theirs = Handshake::decode(theirs).map_err(CloseReason::Handshake)?;
+    if theirs.info_hash != shared.info_hash().0 {
+        return Err(CloseReason::OtherTorrent);
+    }
+    if theirs.peer_id == shared.peer_id() {
+        return Err(CloseReason::Ourselves);
+    }
+    Ok((theirs, rest.to_vec()))
+}
+
+/// The receiving side of a peer after the handshake.
+struct Reader<'a> {
+    peer: &'a Rc<Peer>,
+    shared: &'a Shared,
+    scatter: Option<Box<Scatter>>,
+    buffer: Box<[u8]>,
+    guesses: u32,
+    missed: u32,
+    /// Receives still to go through the decoder.
+    decode_next: u32,
+}
+
+impl<'a> Reader<'a> {
+    fn new(peer: &'a Rc<Peer>, shared: &'a Shared) -> Self {
+        let buffer = vec![0; BUFFER_LEN].into_boxed_slice();
+        Self { peer, shared, scatter: None, buffer, guesses: 0, missed: 0, decode_next: 0 }
+    }
+
+    /// Receives once, by a scatter if what comes can be predicted, and works through what came.
+    async fn receive(&mut self) -> Result<(), CloseReason> {
+        let mut scatter = self.scatter.take().unwrap_or_else(Scatter::new);
+        let aimed = self.decode_next == 0 && self.with_talk(|talk| scatter.aim(&mut talk.session, &talk.decoder));
+        if aimed {
+            let (result, back) = self.peer.socket.recv_scatter(scatter).await;
+            self.scatter = Some(back);
+            self.settle(result)
+        } else {
+            self.scatter = Some(scatter);
+            self.decode_next = self.decode_next.saturating_sub(1);
+            self.receive_decoded().await
+        }
+    }
+
+    fn settle(&mut self, result: io::Result<usize>) -> Result<(), CloseReason> {
+        let Some(mut scatter) = self.scatter.take() else { return Ok(()) };
+        let now = Instant::now();
+        let settled = self.with_talk(|talk| {
+            let Talk { session, decoder } = talk;
+            scatter.settle(&result, session, decoder, now, &mut Desk(self.shared))
+        });
+        self.scatter = Some(scatter);
+        let received = self.check(result)?;
+        let counters = self.shared.counters();
+        Counters::add(&counters.hits, settled.hits);
+        Counters::add(&counters.received, received as u64);
+        self.judge_guess(!settled.spilled.is_empty());
+        self.take_at(&settled.spilled, now)
+    }
+
+    /// Demotes a peer whose answers cannot be predicted to the decoder, for a while.
+    fn judge_guess(&mut self, missed: bool) {
+        self.guesses += 1;
+        self.missed += u32::from(missed);
+        if self.missed > GUESSES_MISSED_MAX {
+            self.decode_next = DECODED_RECEIVES;
+            self.buffer = vec![0; BUFFER_LEN_DECODING].into_boxed_slice();
+        }
+        if self.guesses == GUESSES || self.decode_next > 0 {
+            (self.guesses, self.missed) = (0, 0);
+        }
+    }
+
+    async fn receive_decoded(&mut self) -> Result<(), CloseReason> {
+        let (result, buffer) = self.peer.socket.recv(std::mem::take(&mut self.buffer)).await;
+        self.buffer = buffer;
+        let received = self.check(result)?;
+        Counters::add(&self.shared.counters().received, received as u64);
+        let buffer = std::mem::take(&mut self.buffer);
+        let taken = self.take(&buffer[..received]);
+        self.buffer = buffer;
+        taken
+    }
+
+    /// The received length; 0 where a receive was only cancelled.
+    fn check(&self, result: io::Result<usize>) -> Result<usize, CloseReason> {
+        self.peer.check_closing()?;
+        match result {
+            Ok(0) => Err(CloseReason::Closed),
+            Ok(n) => {
+                Counters::add(&self.shared.counters().receives, 1);
+                Ok(n)
+            }
+            Err(error) if is_retry(&error) => Ok(0),
+            Err(error) if error.raw_os_error() == Some(libc::EFAULT) => {
+                // The kernel could not write to the map: no space behind it, or the file was cut short.
+                self.shared.tell(Event::Disk(DiskError::map_fault()));
+                Err(CloseReason::Disk)
+            }
+            Err(error) => Err(CloseReason::Io(error)),
+        }
+    }
+
+    fn take(&mut self, bytes: &[u8]) -> Result<(), CloseReason> {
+        self.take_at(bytes, Instant::now())
+    }
+
+    /// Feeds bytes to the decoder and its events to the session, then asks for more blocks.
+    fn take_at(&mut self, bytes: &[u8], now: Instant) -> Result<(), CloseReason> {
+        let shared = self.shared;
+        let mut misses = 0;
+        let fed = self.with_talk(|talk| {
+            talk.session.heard(now);
+            let fed = feed(talk, bytes, now, shared, &mut misses);
+            talk.session.fill(now, &mut Desk(shared), &mut self.peer.out.borrow_mut());
+            fed
+        });
+        Counters::add(&shared.counters().misses, misses);
+        self.peer.flush();
+        fed
+    }
+
+    fn with_talk<T>(&self, f: impl FnOnce(&mut Talk) -> T) -> T {
+        match &mut *self.peer.phase.borrow_mut() {
+            Phase::Talking(talk) => f(talk),
+            Phase::Dialing { .. } | Phase::Handshaking { .. } => unreachable!("a reader comes after the handshake"),
+        }
+    }
+}
+
+fn feed(
+    talk: &mut Talk,
+    mut bytes: &[u8],
+    now: Instant,
+    shared: &Shared,
+    misses: &mut u64,
+) -> Result<(), CloseReason> {
+    use crate::wire::decoder::Event as Wire;
+    let Talk { session, decoder } = talk;
+    let work = &mut Desk(shared);
+    while let Some(event) = decoder.next(&mut bytes).map_err(|error| CloseReason::Fault(Fault::Wire(error)))? {
+        match event {
+            Wire::Message(message) => session.message(message, work).map_err(CloseReason::Fault)?,
+            Wire::BlockStart(header) => {
+                *misses += 1;
+                session.block_start(header).map_err(CloseReason::Fault)?;
+            }
+            Wire::BlockData { at, data, last, .. } => {
+                session.block_data(at, data);
+                if last {
+                    session.block_end(now, work);
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Errors after which the same operation is simply done again.
+fn is_retry(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::ECANCELED | libc::EINTR | libc::EAGAIN))
+}

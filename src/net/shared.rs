@@ -1,0 +1,287 @@
+//! What all cores of a download share: who fetches what, the verifier, the counters, and the way to the control
+//! thread. Nothing here is touched per block but by one relaxed addition per receive.
+
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use sha1::{Digest, Sha1};
+
+use super::close::CloseReason;
+use crate::disk::{DiskError, Output, PieceLease, Refused};
+use crate::hash::{Job, Message, Verifier};
+use crate::meta::geometry::{Geometry, PieceIndex};
+use crate::meta::torrent::{InfoHash, Metainfo};
+use crate::swarm::bitfield::Bitfield;
+use crate::swarm::claim::{Claim, PieceWriter, Progress};
+use crate::swarm::ledger::Ledger;
+use crate::swarm::poison::Suspects;
+use crate::swarm::session::{Tally, Work};
+
+impl PieceWriter for PieceLease {
+    fn write(&mut self, begin: u32, data: &[u8]) {
+        Self::write(self, begin, data);
+    }
+}
+
+/// What cores and verifier tell the control thread. All of it is rare.
+#[derive(Debug)]
+pub enum Event {
+    /// A peer answered the handshake.
+    Connected(SocketAddr),
+    /// A peer is gone, or was never there.
+    Closed {
+        /// Which.
+        addr: SocketAddr,
+        /// Why.
+        reason: CloseReason,
+        /// What it had sent.
+        tally: Tally,
+    },
+    /// A peer sent wrong data.
+    Poisoned(SocketAddr),
+    /// The output cannot take what came.
+    Disk(DiskError),
+    /// Every wanted piece is verified.
+    Complete,
+}
+
+/// Sums over the whole download, for progress and summary. Monotonic.
+#[derive(Debug, Default)]
+pub struct Counters {
+    /// Bytes of block bodies received, wanted or not.
+    pub received: AtomicU64,
+    /// Bytes of blocks that were not needed, and of pieces that failed.
+    pub wasted: AtomicU64,
+    /// Bytes of pieces verified since the start.
+    pub verified: AtomicU64,
+    /// Receives that brought something.
+    pub receives: AtomicU64,
+    /// Blocks that were received straight into their place.
+    pub hits: AtomicU64,
+    /// Blocks that came through the decoder.
+    pub misses: AtomicU64,
+}
+
+impl Counters {
+    pub(super) fn add(counter: &AtomicU64, n: u64) {
+        if n > 0 {
+            counter.fetch_add(n, Ordering::Relaxed);
+        }
+    }
+}
+
+/// Takes what happened to the control thread; called from any thread.
+pub type EventsFn = dyn Fn(Event) + Send + Sync;
+
+/// The part that the verifier's threads need too.
+struct Board {
+    ledger: Mutex<Ledger<PieceLease>>,
+    suspects: Mutex<Suspects>,
+    counters: Counters,
+    events: Box<EventsFn>,
+}
+
+/// What all cores share.
+pub struct Shared {
+    board: Arc<Board>,
+    verifier: Verifier<Verify>,
+    output: Arc<Output>,
+    metainfo: Arc<Metainfo>,
+    peer_id: [u8; 20],
+}
+
+impl Shared {
+    /// The shared state of a download of the pieces that the ledger wants, verified on up to `threads` threads.
+    pub fn new(
+        metainfo: Arc<Metainfo>,
+        output: Arc<Output>,
+        ledger: Ledger<PieceLease>,
+        peer_id: [u8; 20],
+        threads: usize,
+        events: Box<EventsFn>,
+    ) -> std::io::Result<Arc<Self>> {
+        let board = Arc::new(Board {
+            ledger: Mutex::new(ledger),
+            suspects: Mutex::default(),
+            counters: Counters::default(),
+            events,
+        });
+        let verdicts = Arc::clone(&board);
+        let verifier = Verifier::start(threads, move |job, digest| verdicts.judge(job, digest))?;
+        Ok(Arc::new(Self { board, verifier, output, metainfo, peer_id }))
+    }
+
+    /// The sums so far.
+    pub fn counters(&self) -> &Counters {
+        &self.board.counters
+    }
+
+    /// The cut of the content.
+    pub fn geometry(&self) -> Geometry {
+        self.metainfo.geometry
+    }
+
+    /// The torrent's info hash.
+    pub fn info_hash(&self) -> InfoHash {
+        self.metainfo.info_hash
+    }
+
+    /// Our peer id.
+    pub const fn peer_id(&self) -> [u8; 20] {
+        self.peer_id
+    }
+
+    /// Calls `f` with the log of verified pieces.
+    pub(super) fn with_verified<T>(&self, f: impl FnOnce(&[PieceIndex]) -> T) -> T {
+        f(lock(&self.board.ledger).verified())
+    }
+
+    pub(super) fn tell(&self, event: Event) {
+        (self.board.events)(event);
+    }
+}
+
+/// One peer's way to the shared state.
+pub(super) struct Desk<'a>(pub(super) &'a Shared);
+
+impl Desk<'_> {
+    fn ledger(&self) -> MutexGuard<'_, Ledger<PieceLease>> {
+        lock(&self.0.board.ledger)
+    }
+}
+
+impl Work<PieceLease> for Desk<'_> {
+    fn joined(&mut self, has: &Bitfield) {
+        self.ledger().joined(has);
+    }
+
+    fn gained(&mut self, had: &Bitfield, piece: PieceIndex) {
+        self.ledger().gained(had, piece);
+    }
+
+    fn left(&mut self, has: &Bitfield) {
+        self.ledger().left(has);
+    }
+
+    fn wants_any(&mut self, has: &Bitfield) -> bool {
+        self.ledger().wants_any(has)
+    }
+
+    fn claim(
+        &mut self,
+        peer: SocketAddr,
+        has: &Bitfield,
+        after: Option<PieceIndex>,
+    ) -> Option<Claim<PieceLease>> {
+        let lease = |piece| match self.0.output.lease(piece) {
+            Ok(lease) => Some(lease),
+            Err(Refused::Disk(error)) => {
+                self.0.tell(Event::Disk(error));
+                None
+            }
+            // Nobody else is given what the picker gives out, so this is the end of the download at most.
+            Err(refused) => {
+                tracing::debug!(%piece, "no lease: {refused}");
+                None
+            }
+        };
+        self.ledger().claim(peer, has, after, lease)
+    }
+
+    fn give_back(&mut self, claim: Claim<PieceLease>) {
+        self.ledger().give_back(claim);
+    }
+
+    fn complete(&mut self, claim: Claim<PieceLease>) {
+        let piece = claim.piece();
+        self.ledger().received(piece);
+        let expected = *self.0.metainfo.piece_hash(piece);
+        self.0.verifier.submit(Verify { claim, expected });
+    }
+
+    fn help(&mut self, has: &Bitfield) -> Option<Arc<Progress>> {
+        self.ledger().help(has)
+    }
+
+    fn stop_helping(&mut self, piece: PieceIndex) {
+        self.ledger().stop_helping(piece);
+    }
+}
+
+/// A complete piece on its way through the verifier.
+#[derive(Debug)]
+struct Verify {
+    claim: Claim<PieceLease>,
+    expected: [u8; 20],
+}
+
+impl Job for Verify {
+    fn len(&self) -> usize {
+        self.claim.lease.size() as usize
+    }
+
+    fn message(&self) -> Message<'_> {
+        Message { segments: self.claim.lease.segments() }
+    }
+}
+
+impl Board {
+    /// What becomes of a piece whose digest is known. Runs on the verifier's threads.
+    fn judge(&self, job: Verify, digest: [u8; 20]) {
+        if digest == job.expected { self.accept(job.claim) } else { self.reject(job.claim) }
+    }
+
+    fn accept(&self, claim: Claim<PieceLease>) {
+        let piece = claim.piece();
+        for liar in self.liars(&claim) {
+            (self.events)(Event::Poisoned(liar));
+        }
+        let len = u64::from(claim.lease.size());
+        claim.lease.seal();
+        let complete = {
+            let mut ledger = lock(&self.ledger);
+            ledger.accept(piece);
+            ledger.is_complete()
+        };
+        Counters::add(&self.counters.verified, len);
+        if complete {
+            (self.events)(Event::Complete);
+        }
+    }
+
+    fn reject(&self, claim: Claim<PieceLease>) {
+        let piece = claim.piece();
+        tracing::warn!(%piece, "piece failed its hash check");
+        Counters::add(&self.counters.wasted, u64::from(claim.lease.size()));
+        let blocks =
+            claim.blocks().map(|block| (block, claim.source(block), block_digest(&claim.lease, block)));
+        if let Some(liar) = lock(&self.suspects).failed(piece, blocks) {
+            (self.events)(Event::Poisoned(liar));
+        }
+        // The lease goes first: whoever claims the piece next needs it.
+        drop(claim);
+        lock(&self.ledger).reject(piece);
+    }
+
+    fn liars(&self, claim: &Claim<PieceLease>) -> Vec<SocketAddr> {
+        let mut suspects = lock(&self.suspects);
+        if !suspects.contains(claim.piece()) {
+            return Vec::new();
+        }
+        suspects.passed(claim.piece(), |block| block_digest(&claim.lease, block))
+    }
+}
+
+fn block_digest(lease: &PieceLease, block: u32) -> [u8; 20] {
+    let begin = block * crate::meta::geometry::BLOCK_LEN;
+    let len = (lease.size() - begin).min(crate::meta::geometry::BLOCK_LEN);
+    let mut bytes = vec![0; len as usize];
+    lease.copy_out(begin, &mut bytes);
+    Sha1::digest(&bytes).into()
+}
+
+/// A panic of another thread leaves the state as good as any crash would; the download goes on with it.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

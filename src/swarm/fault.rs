@@ -1,0 +1,61 @@
+//! What a peer can do wrong. Each closes that peer and is counted; none stops the download.
+
+use std::fmt;
+
+use super::bitfield::BitfieldError;
+use crate::meta::geometry::{Block, BlockError};
+use crate::wire::decoder::WireError;
+
+/// Why a peer was closed, for what it sent or failed to send.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Fault {
+    /// Bytes that are no message.
+    Wire(WireError),
+    /// A block, or the rejection of one, that does not exist.
+    Block(BlockError),
+    /// A bitfield that does not fit the torrent.
+    Bitfield(BitfieldError),
+    /// A bitfield where the peer's pieces were already told (BEP 3: first message or not at all).
+    BitfieldLate,
+    /// HAVE of a piece that does not exist.
+    HaveOutOfRange {
+        /// The piece it named.
+        index: u32,
+        /// How many there are.
+        piece_count: u32,
+    },
+    /// Too many blocks that nobody asked for; this was the last.
+    Unrequested(Block),
+    /// Requests unanswered for [`REQUEST_TIMEOUT`](super::session::REQUEST_TIMEOUT).
+    RequestTimeout {
+        /// How many.
+        outstanding: usize,
+    },
+    /// Nothing at all for [`SILENCE_MAX`](super::session::SILENCE_MAX).
+    Silent,
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Wire(error) => error.fmt(f),
+            Self::Block(error) => error.fmt(f),
+            Self::Bitfield(error) => error.fmt(f),
+            Self::BitfieldLate => write!(f, "a bitfield came after the peer's pieces were already told"),
+            Self::HaveOutOfRange { index, piece_count } => {
+                write!(f, "it says it has piece {index}, the torrent has {piece_count}")
+            }
+            Self::Unrequested(block) => write!(
+                f,
+                "it keeps sending blocks that were not requested, the last at {} of piece {}",
+                block.begin, block.piece
+            ),
+            Self::RequestTimeout { outstanding } => {
+                write!(f, "it left {outstanding} requests unanswered for too long")
+            }
+            Self::Silent => write!(f, "it sent nothing for too long"),
+        }
+    }
+}
+
+impl std::error::Error for Fault {}
