@@ -16,8 +16,8 @@ impl Limits {
     /// For `.torrent` files and info dictionaries: 32 levels as in Transmission, 3 M values as in libtorrent. All
     /// piece hashes are one value; a file takes about 8, so hundreds of thousands of files fit.
     pub const METAINFO: Self = Self { depth_max: 32, tokens_max: 3_000_000 };
-    /// For tracker replies: 8 levels as in Transmission, and dictionaries of 7 values for 8000 peers and more.
-    pub const TRACKER: Self = Self { depth_max: 8, tokens_max: 65_536 };
+    /// For tracker replies: 8 levels as in Transmission, and room for as many peers as fit 1 MiB, 7 values each.
+    pub const TRACKER: Self = Self { depth_max: 8, tokens_max: 1 << 18 };
     /// For messages of peers (BEP 10, BEP 9), which are one or two small dictionaries.
     pub const PEER_MESSAGE: Self = Self { depth_max: 8, tokens_max: 1024 };
     /// For whatever a user wants to look at.

@@ -84,7 +84,7 @@ pub enum TorrentError {
         /// How many hashes there are.
         got: usize,
         /// How many pieces the content has.
-        expected: u64,
+        expected: u32,
     },
     /// The content has more pieces than [`PIECES_MAX`].
     TooManyPieces {

@@ -31,11 +31,11 @@ pub(super) fn info(info: Value<'_>) -> Result<Metainfo, TorrentError> {
         (None, Some(files)) => (file_list(files)?, false),
     };
     let total_len = files.last().map_or(0, |file| file.offset + file.len);
-    let (geometry, piece_hashes) = pieces(info, total_len, piece_len)?;
+    let geometry = geometry(total_len, piece_len)?;
     Ok(Metainfo {
         info_hash,
         geometry,
-        piece_hashes,
+        piece_hashes: piece_hashes(info, geometry)?,
         name,
         files,
         is_single_file,
@@ -45,27 +45,24 @@ pub(super) fn info(info: Value<'_>) -> Result<Metainfo, TorrentError> {
     })
 }
 
-/// The geometry, and the one hash for each of its pieces.
-fn pieces(
-    info: Value<'_>,
-    total_len: u64,
-    piece_len: u64,
-) -> Result<(Geometry, Box<[[u8; 20]]>), TorrentError> {
-    let pieces = info.get("pieces").ok_or(TorrentError::Missing(Field::new("pieces")))?;
-    let (hashes, rest) = string(pieces, Field::new("pieces"))?.as_chunks::<20>();
-    if !rest.is_empty() {
-        return Err(TorrentError::PiecesLen { len: hashes.len() * 20 + rest.len() });
-    }
+fn geometry(total_len: u64, piece_len: u64) -> Result<Geometry, TorrentError> {
     let count = total_len.div_ceil(piece_len);
-    let too_many = TorrentError::TooManyPieces { count };
-    if count > u64::from(PIECES_MAX) {
-        return Err(too_many);
-    }
-    if hashes.len() as u64 != count {
-        return Err(TorrentError::PieceCount { got: hashes.len(), expected: count });
-    }
     let geometry = u32::try_from(piece_len).ok().and_then(|piece_len| Geometry::new(total_len, piece_len));
-    Ok((geometry.ok_or(too_many)?, hashes.into()))
+    geometry.filter(|it| it.piece_count() <= PIECES_MAX).ok_or(TorrentError::TooManyPieces { count })
+}
+
+/// One hash for each piece.
+fn piece_hashes(info: Value<'_>, geometry: Geometry) -> Result<Box<[[u8; 20]]>, TorrentError> {
+    let pieces = info.get("pieces").ok_or(TorrentError::Missing(Field::new("pieces")))?;
+    let bytes = string(pieces, Field::new("pieces"))?;
+    let (hashes, rest) = bytes.as_chunks::<20>();
+    if !rest.is_empty() {
+        return Err(TorrentError::PiecesLen { len: bytes.len() });
+    }
+    if hashes.len() != geometry.piece_count() as usize {
+        return Err(TorrentError::PieceCount { got: hashes.len(), expected: geometry.piece_count() });
+    }
+    Ok(hashes.into())
 }
 
 fn single_file(info: Value<'_>, name: &str) -> Result<FileEntry, TorrentError> {
