@@ -95,7 +95,7 @@ impl<'a> Control<'a> {
         for piece in wanted(request).filter(|&piece| !have.get(piece)) {
             missing.set(piece);
         }
-        let ledger = Ledger::new(geometry, Picker::new(geometry.piece_count(), &missing, super::random()));
+        let ledger = Ledger::new(geometry, Picker::new(geometry, &missing, super::random()));
         let complete = ledger.is_complete();
         let (outbox, inbox) = mpsc::channel();
         let net = outbox.clone();

@@ -363,7 +363,7 @@ fn feed(
     let work = &mut Desk(shared);
     while let Some(event) = decoder.next(&mut bytes).map_err(|error| CloseReason::Fault(Fault::Wire(error)))? {
         match event {
-            Wire::Message(message) => session.message(message, work).map_err(CloseReason::Fault)?,
+            Wire::Message(message) => session.message(message, now, work).map_err(CloseReason::Fault)?,
             Wire::BlockStart(header) => {
                 *misses += 1;
                 session.block_start(header).map_err(CloseReason::Fault)?;

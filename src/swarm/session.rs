@@ -190,7 +190,12 @@ impl<L: PieceWriter> Session<L> {
     }
 
     /// Takes a whole message that is no block.
-    pub fn message(&mut self, message: Message<'_>, work: &mut impl Work<L>) -> Result<(), Fault> {
+    pub fn message(
+        &mut self,
+        message: Message<'_>,
+        now: Instant,
+        work: &mut impl Work<L>,
+    ) -> Result<(), Fault> {
         match message {
             Message::Choke => self.on_choke(work),
             Message::Unchoke => self.choked = false,
@@ -201,7 +206,7 @@ impl<L: PieceWriter> Session<L> {
             }
             Message::HaveAll => self.on_pieces(Bitfield::full(self.geometry.piece_count()), work)?,
             Message::HaveNone => self.on_pieces(Bitfield::new(self.geometry.piece_count()), work)?,
-            Message::Reject(block) => self.on_reject(block)?,
+            Message::Reject(block) => self.on_reject(block, now)?,
             Message::Extended { id: extension::HANDSHAKE_ID, payload } => {
                 if let Some(reqq) = Offered::parse(payload).reqq {
                     self.pipeline.set_reqq(reqq);
@@ -389,13 +394,13 @@ impl<L: PieceWriter> Session<L> {
         Ok(())
     }
 
-    fn on_reject(&mut self, raw: RawBlock) -> Result<(), Fault> {
+    fn on_reject(&mut self, raw: RawBlock, now: Instant) -> Result<(), Fault> {
         let block = self.geometry.check_block(raw.index, raw.begin, raw.len).map_err(Fault::Block)?;
         if let Some(at) = self.requests.iter().position(|request| request.block == block) {
             if let Some(Request { slot: Some(slot), .. }) = self.requests.remove(at) {
                 self.claims.ask_again(slot, block);
             }
-            self.pipeline.on_reject();
+            self.pipeline.on_reject(now);
         }
         Ok(())
     }
