@@ -1,0 +1,325 @@
+//! Which piece to ask of whom: rarest first, contiguous where that is a tie.
+//!
+//! A piece is *free* while it is wanted and nobody has claimed it. A peer *claims* whole pieces; a claim ends as
+//! received (the piece is verifying) or released (free again), and verifying ends as committed or rejected:
+//!
+//! ```text
+//!             claim              received              commit
+//!   Wanted ──────────▶ Claimed ───────────▶ Verifying ─────────▶ Have
+//!     ▲                   │ release             │ reject
+//!     └───────────────────┴─────────────────────┘
+//! ```
+//!
+//! The one claim is what makes a piece's bytes have one owner. Peers that help with a claimed piece at the end
+//! ([`Picker::endgame`]) do not own it.
+//!
+//! A claim looks at the rarest free pieces that the peer has. Among equally rare ones it takes the one behind the
+//! peer's last, so that a fast peer writes the disk in order and one peer is to blame for what it sent; without such a
+//! one it starts anew at random, where others are unlikely to be.
+//!
+//! Cost: a claim tries at most [`PROBES_MAX`] pieces, and where none of them hits, because the peer has few of the free
+//! ones, it scans words of 64 pieces. Pieces that change state or count take a step for each possible count of peers
+//! and for each open claim, at most. Only a peer that comes or goes with a part of the pieces costs a step a piece, and
+//! one pass over the free pieces at the next claim. Memory: 11.25 bytes a piece.
+
+use super::bitfield::{Bitfield, ones_of_word};
+use super::random::Random;
+use super::rarity::Rarity;
+use crate::meta::geometry::{Geometry, PieceIndex};
+
+/// How far a piece is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum PieceState {
+    /// Not to be downloaded.
+    Unwanted,
+    /// Free: to be downloaded, by nobody yet.
+    Wanted,
+    /// Some peer downloads it.
+    Claimed,
+    /// All bytes are here and are being hashed.
+    Verifying,
+    /// Here and correct.
+    Have,
+}
+
+/// Hands out the pieces of one torrent. At most 65 535 peers may be joined at a time.
+///
+/// Each transition panics where the piece is not in the state that it starts from: that is an error of the caller,
+/// never of a peer.
+#[derive(Debug)]
+pub struct Picker {
+    geometry: Geometry,
+    states: Vec<PieceState>,
+    /// The pieces in [`PieceState::Wanted`].
+    free: Bitfield,
+    /// The pieces that are wanted and not yet [`PieceState::Have`].
+    missing: Bitfield,
+    /// Counts the peers that have a piece, but for those counted in `seeds`.
+    rarity: Rarity,
+    /// Peers with all pieces that are not counted piece by piece.
+    seeds: u32,
+    /// The pieces in [`PieceState::Claimed`]; about one or two a peer.
+    claims: Vec<Claim>,
+    random: Random,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Claim {
+    piece: PieceIndex,
+    /// Peers that download it beside the owner.
+    helpers: u32,
+}
+
+/// What a look at the rarest pieces found.
+enum Probe {
+    /// One of the rarest free pieces of the peer.
+    Found(PieceIndex),
+    /// The peer has no free piece.
+    Nothing,
+    /// Too many pieces were tried.
+    GaveUp,
+}
+
+impl Picker {
+    /// A picker of the `wanted` pieces, with no peers. The seed decides all random choices.
+    pub fn new(geometry: Geometry, wanted: &Bitfield, seed: u64) -> Self {
+        let piece_count = geometry.piece_count();
+        assert_eq!(wanted.len(), piece_count, "the wanted pieces are those of another torrent");
+        let state = |piece| if wanted.get(piece) { PieceState::Wanted } else { PieceState::Unwanted };
+        Self {
+            geometry,
+            states: geometry.pieces().map(state).collect(),
+            free: wanted.clone(),
+            missing: wanted.clone(),
+            rarity: Rarity::new(piece_count),
+            seeds: 0,
+            claims: Vec::new(),
+            random: Random::new(seed),
+        }
+    }
+
+    /// How far the piece is.
+    pub fn state(&self, piece: PieceIndex) -> PieceState {
+        self.states[piece.at()]
+    }
+
+    /// How many joined peers have the piece.
+    pub fn availability(&self, piece: PieceIndex) -> u32 {
+        u32::from(self.rarity.count(piece)) + self.seeds
+    }
+
+    /// How many wanted pieces are not yet [`PieceState::Have`].
+    pub const fn remaining(&self) -> u32 {
+        self.missing.count_ones()
+    }
+
+    /// Whether every wanted piece is [`PieceState::Have`].
+    pub const fn is_complete(&self) -> bool {
+        self.remaining() == 0
+    }
+
+    /// How many pieces wait to be claimed.
+    pub const fn free(&self) -> u32 {
+        self.free.count_ones()
+    }
+
+    /// Whether a peer with these pieces has one that is wanted and not yet [`PieceState::Have`], claimed or not: then
+    /// we are interested (BEP 3).
+    pub fn wants_any(&self, has: &Bitfield) -> bool {
+        if has.is_full() { !self.is_complete() } else { has.intersects(&self.missing) }
+    }
+
+    /// A peer with these pieces came.
+    pub fn peer_joined(&mut self, has: &Bitfield) {
+        if has.is_full() {
+            self.seeds += 1;
+        } else {
+            self.rarity.change_all(has, &self.free, &self.geometry, Rarity::raise);
+        }
+    }
+
+    /// A peer that had joined without this piece has it now.
+    pub fn peer_has(&mut self, piece: PieceIndex) {
+        self.rarity.raise(piece, self.free.get(piece));
+    }
+
+    /// A peer went that has these pieces by now: those of [`Picker::peer_joined`] and of every [`Picker::peer_has`].
+    pub fn peer_left(&mut self, has: &Bitfield) {
+        // Which of the full peers goes does not matter: one that grew full was counted piece by piece, but leaves the
+        // same sums behind as one that came full.
+        if has.is_full() && self.seeds > 0 {
+            self.seeds -= 1;
+        } else {
+            self.rarity.change_all(has, &self.free, &self.geometry, Rarity::lower);
+        }
+    }
+
+    /// Claims a piece for a peer with these pieces: the rarest free one (of very many, one of the rarest). Of equally
+    /// rare ones it is the one behind `after`, the piece that the peer claimed last, or else a random one, at the start
+    /// of a run of free pieces if there is one near. `None` says that the peer has no free piece.
+    pub fn claim(&mut self, has: &Bitfield, after: Option<PieceIndex>) -> Option<PieceIndex> {
+        if self.free.count_ones() == 0 {
+            return None;
+        }
+        self.rarity.settle(&self.free, &self.geometry);
+        let piece = self.choose(has, after)?;
+        self.move_piece(piece, PieceState::Wanted, PieceState::Claimed);
+        self.rarity.remove(piece);
+        self.free.clear(piece);
+        self.claims.push(Claim { piece, helpers: 0 });
+        Some(piece)
+    }
+
+    /// A claimed piece is given up: it is free again.
+    pub fn release(&mut self, piece: PieceIndex) {
+        self.move_piece(piece, PieceState::Claimed, PieceState::Wanted);
+        self.end_claim(piece);
+        self.make_free(piece);
+    }
+
+    /// All bytes of a claimed piece are here.
+    pub fn received(&mut self, piece: PieceIndex) {
+        self.move_piece(piece, PieceState::Claimed, PieceState::Verifying);
+        self.end_claim(piece);
+    }
+
+    /// A verifying piece is correct.
+    pub fn commit(&mut self, piece: PieceIndex) {
+        self.move_piece(piece, PieceState::Verifying, PieceState::Have);
+        self.missing.clear(piece);
+    }
+
+    /// A verifying piece is not correct: it is free again.
+    pub fn reject(&mut self, piece: PieceIndex) {
+        self.move_piece(piece, PieceState::Verifying, PieceState::Wanted);
+        self.make_free(piece);
+    }
+
+    /// A free piece was there all along, from an earlier run.
+    pub fn found(&mut self, piece: PieceIndex) {
+        self.move_piece(piece, PieceState::Wanted, PieceState::Have);
+        self.rarity.remove(piece);
+        self.free.clear(piece);
+        self.missing.clear(piece);
+    }
+
+    /// A claimed piece for a peer with these pieces to help with: of those not excluded, the one with the fewest
+    /// helpers, which are then one more. For peers that found nothing to claim.
+    pub fn endgame(&mut self, has: &Bitfield, exclude: impl Fn(PieceIndex) -> bool) -> Option<PieceIndex> {
+        let open = self.claims.iter_mut().filter(|claim| has.get(claim.piece) && !exclude(claim.piece));
+        let claim = open.min_by_key(|claim| claim.helpers)?;
+        claim.helpers += 1;
+        Some(claim.piece)
+    }
+
+    /// A helper stopped helping. Of no effect where the claim it helped has ended.
+    pub fn helper_left(&mut self, piece: PieceIndex) {
+        if let Some(claim) = self.claims.iter_mut().find(|claim| claim.piece == piece) {
+            claim.helpers = claim.helpers.saturating_sub(1);
+        }
+    }
+
+    fn choose(&mut self, has: &Bitfield, after: Option<PieceIndex>) -> Option<PieceIndex> {
+        let next = after
+            .and_then(|piece| self.geometry.piece(piece.get() + 1))
+            .filter(|&piece| self.is_free_at(piece, has));
+        let piece = match self.probe(has, next) {
+            Probe::Found(piece) => piece,
+            Probe::Nothing => return None,
+            Probe::GaveUp => self.scan(has)?,
+        };
+        match next {
+            Some(next) if self.rarity.count(next) <= self.rarity.count(piece) => Some(next),
+            _ => Some(self.start_of_run(piece, has)),
+        }
+    }
+
+    /// Looks for the rarest free pieces of a peer, from a random one on in each bucket. Ends early at the bucket of
+    /// `next`, if that is a free piece of the peer.
+    fn probe(&mut self, has: &Bitfield, next: Option<PieceIndex>) -> Probe {
+        // What a peer without all pieces has is counted at least once: for itself.
+        let least = u16::from(!has.is_full());
+        let mut probes = 0;
+        for (count, bucket) in self.rarity.buckets(least).filter(|(_, bucket)| !bucket.is_empty()) {
+            if let Some(next) = next.filter(|&next| self.rarity.count(next) == count) {
+                return Probe::Found(next);
+            }
+            let (before, from) = bucket.split_at(self.random.below(bucket.len()));
+            for &piece in from.iter().chain(before) {
+                if has.get(piece) {
+                    return Probe::Found(piece);
+                }
+                probes += 1;
+                if probes == PROBES_MAX {
+                    return Probe::GaveUp;
+                }
+            }
+        }
+        Probe::Nothing
+    }
+
+    /// The rarest of the first free pieces of a peer, from a random word of 64 pieces on.
+    fn scan(&mut self, has: &Bitfield) -> Option<PieceIndex> {
+        let words = self.free.words().len();
+        let from = self.random.below(words);
+        (from..words)
+            .chain(0..from)
+            .flat_map(|at| ones_of_word(self.free.words()[at] & has.words()[at], at as u32))
+            .take(CANDIDATES_MAX)
+            .filter_map(|index| self.geometry.piece(index))
+            .min_by_key(|&piece| self.rarity.count(piece))
+    }
+
+    /// The first of the equally rare free pieces that end in `piece`, if it is near. Not where the piece before it is
+    /// claimed: whoever holds that will want to go on here.
+    fn start_of_run(&self, piece: PieceIndex, has: &Bitfield) -> PieceIndex {
+        let mut start = piece;
+        for _ in 0..RUN_MAX {
+            let before = start.get().checked_sub(1).and_then(|index| self.geometry.piece(index));
+            match before {
+                Some(before) if self.state(before) == PieceState::Claimed => return piece,
+                Some(before)
+                    if self.is_free_at(before, has)
+                        && self.rarity.count(before) == self.rarity.count(piece) =>
+                {
+                    start = before;
+                }
+                _ => return start,
+            }
+        }
+        piece
+    }
+
+    fn is_free_at(&self, piece: PieceIndex, has: &Bitfield) -> bool {
+        self.free.get(piece) && has.get(piece)
+    }
+
+    fn make_free(&mut self, piece: PieceIndex) {
+        self.free.set(piece);
+        self.rarity.insert(piece);
+    }
+
+    fn end_claim(&mut self, piece: PieceIndex) {
+        let at = self.claims.iter().position(|claim| claim.piece == piece);
+        debug_assert!(at.is_some(), "piece {piece} is claimed and in no claim");
+        at.map(|at| self.claims.swap_remove(at));
+    }
+
+    fn move_piece(&mut self, piece: PieceIndex, from: PieceState, to: PieceState) {
+        let state = &mut self.states[piece.at()];
+        assert_eq!(*state, from, "piece {piece} cannot become {to:?}");
+        *state = to;
+    }
+}
+
+/// Pieces that a claim tries, before it scans words for what the peer has.
+pub const PROBES_MAX: usize = 256;
+
+/// Pieces that such a scan compares.
+const CANDIDATES_MAX: usize = 64;
+
+/// How far before a random piece the start of its run is looked for.
+const RUN_MAX: usize = 64;
+
+#[cfg(test)]
+mod tests;
