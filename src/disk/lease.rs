@@ -8,8 +8,9 @@
 //!    where nothing leads on. So at most one lease of a piece lives at any time, and none after it was verified.
 //! 3. Pieces do not overlap in the content, spans do not overlap in the content, and no two spans are the same file
 //!    (checked when the output is opened). At most one map of a file exists at a time. So the windows of two leases
-//!    have no byte in common, which is the contract of [`Map::window`].
-//! 4. A lease owns its windows and lets go of them before the piece is free; a window owns its map: the memory stays mapped as long as the lease lives.
+//!    have no byte in common, which is the contract of [`Map::window`](super::map::Map::window).
+//! 4. A lease owns its windows and lets go of them before the piece is free. A window owns its map, so the memory stays
+//!    mapped as long as the lease lives; a lease that is leaked keeps its piece for ever.
 //! 5. Writes by this process need `&mut PieceLease`, reads `&PieceLease`. The kernel's writes go to the places given by
 //!    [`PieceLease::iovecs`], and whoever gives these to the kernel must own the lease, unused, until the operation is
 //!    complete. Then a late completion finds the piece still leased: it was neither given to anyone else nor verified.
