@@ -1,0 +1,215 @@
+//! Why the output cannot be made or kept: one variant for each thing a user can do something about.
+
+use std::path::{Path, PathBuf};
+use std::{fmt, io};
+
+/// A failure of the output. Every path is as the user can find it: the `-o` path with the file's own below it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum DiskError {
+    /// The folder in which the output was to be made does not exist.
+    FolderMissing {
+        /// That folder.
+        folder: PathBuf,
+    },
+    /// Something that is not a folder stands where a folder is needed.
+    NotAFolder {
+        /// Where it stands.
+        path: PathBuf,
+    },
+    /// A folder stands where a file is needed.
+    IsAFolder {
+        /// Where it stands.
+        path: PathBuf,
+    },
+    /// A pipe, a device or a socket stands where a file is needed.
+    NotAFile {
+        /// Where it stands.
+        path: PathBuf,
+    },
+    /// A symbolic link stands inside the output folder, or the output itself is a link to nothing.
+    Symlink {
+        /// The link.
+        path: PathBuf,
+    },
+    /// The name is empty, leads out of the output folder, lies too deep in it or cannot be a file's.
+    BadName {
+        /// The name as asked for.
+        path: PathBuf,
+    },
+    /// The file system takes no name of this length.
+    NameTooLong {
+        /// The name as asked for.
+        path: PathBuf,
+    },
+    /// The system denies the right to write there.
+    Denied {
+        /// Where.
+        path: PathBuf,
+    },
+    /// The file system is mounted read-only.
+    ReadOnly {
+        /// Where.
+        path: PathBuf,
+    },
+    /// There is not enough room for the content.
+    NoSpace {
+        /// The `-o` path.
+        path: PathBuf,
+        /// Bytes that the output still has to reserve.
+        needed: u64,
+        /// Bytes that are free.
+        free: u64,
+    },
+    /// There is no room for one more name.
+    FolderFull {
+        /// What could not be made.
+        path: PathBuf,
+    },
+    /// The user's quota is used up.
+    Quota {
+        /// The file that did not fit.
+        path: PathBuf,
+        /// The bytes it needs.
+        len: u64,
+    },
+    /// The file system cannot hold a file of this length.
+    FileTooBig {
+        /// The file.
+        path: PathBuf,
+        /// The bytes it needs.
+        len: u64,
+    },
+    /// A file is there already and is longer than the torrent's.
+    TooLong {
+        /// The file.
+        path: PathBuf,
+        /// Its bytes.
+        found: u64,
+        /// The bytes of the torrent's file.
+        expected: u64,
+    },
+    /// Two files of the torrent are one file on the disk (a hard link, or a file system that folds case).
+    SameFile {
+        /// The second of them.
+        path: PathBuf,
+    },
+    /// Another process is writing this output.
+    Busy {
+        /// The `-o` path.
+        path: PathBuf,
+    },
+    /// A file was removed, replaced or cut short after it was opened.
+    Changed {
+        /// The file.
+        path: PathBuf,
+    },
+    /// The file system does not let its files be mapped for writing.
+    NotMappable {
+        /// The file.
+        path: PathBuf,
+    },
+    /// The files do not add up to the content.
+    WrongTotal {
+        /// The bytes of all files.
+        files: u64,
+        /// The bytes of the content.
+        content: u64,
+    },
+    /// Anything else the system answered.
+    Io {
+        /// What was being done, to complete "cannot ...".
+        action: &'static str,
+        /// To what.
+        path: PathBuf,
+        /// The system's error number; 0 where there is none.
+        errno: i32,
+    },
+}
+
+impl DiskError {
+    /// The variant for what the system answered to `action` on `path`. Callers who know more about a number (what
+    /// ENOENT or ENOSPC means there) look at it first.
+    pub(super) fn new(action: &'static str, path: &Path, err: &io::Error) -> Self {
+        let path = path.to_path_buf();
+        match err.raw_os_error().unwrap_or(0) {
+            libc::EACCES | libc::EPERM => Self::Denied { path },
+            libc::EROFS => Self::ReadOnly { path },
+            libc::ENOTDIR => Self::NotAFolder { path },
+            libc::EISDIR => Self::IsAFolder { path },
+            libc::ENXIO => Self::NotAFile { path },
+            libc::ELOOP => Self::Symlink { path },
+            libc::ENAMETOOLONG => Self::NameTooLong { path },
+            libc::ENOSPC => Self::FolderFull { path },
+            libc::EINVAL if path.as_os_str().as_encoded_bytes().contains(&0) => Self::BadName { path },
+            errno => Self::Io { action, path, errno },
+        }
+    }
+}
+
+impl fmt::Display for DiskError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::FolderMissing { folder } => {
+                write!(
+                    f,
+                    "the folder {} does not exist, make it first or choose another output",
+                    folder.display()
+                )
+            }
+            Self::NotAFolder { path } => write!(f, "{} is not a folder", path.display()),
+            Self::IsAFolder { path } => write!(f, "{} is a folder, expected a file", path.display()),
+            Self::NotAFile { path } => {
+                write!(f, "{} is a pipe, device or socket, expected a file", path.display())
+            }
+            Self::Symlink { path } => {
+                write!(f, "{} is a symbolic link, which is not followed", path.display())
+            }
+            Self::BadName { path } => write!(f, "{:?} cannot be the name of an output file", path.display()),
+            Self::NameTooLong { path } => {
+                write!(f, "the name {} is too long for the file system", path.display())
+            }
+            Self::Denied { path } => write!(f, "no permission to write {}", path.display()),
+            Self::ReadOnly { path } => write!(f, "{} is on a read-only file system", path.display()),
+            Self::NoSpace { path, needed, free } => {
+                write!(
+                    f,
+                    "not enough room for {}: it needs {needed} more bytes, {free} are free",
+                    path.display()
+                )
+            }
+            Self::FolderFull { path } => {
+                write!(f, "the file system has no room for one more name: {}", path.display())
+            }
+            Self::Quota { path, len } => {
+                write!(f, "your disk quota has no room for {} of {len} bytes", path.display())
+            }
+            Self::FileTooBig { path, len } => {
+                write!(f, "the file system of {} cannot hold a file of {len} bytes", path.display())
+            }
+            Self::TooLong { path, found, expected } => write!(
+                f,
+                "{} exists and has {found} bytes where the torrent's file has {expected}, use --overwrite to replace it",
+                path.display()
+            ),
+            Self::SameFile { path } => {
+                write!(f, "{} is the same file on the disk as another one of the torrent", path.display())
+            }
+            Self::Busy { path } => write!(f, "another process is writing {}", path.display()),
+            Self::Changed { path } => {
+                write!(f, "{} was removed, replaced or cut short during the download", path.display())
+            }
+            Self::NotMappable { path } => {
+                write!(f, "the file system of {} does not support mapping files for writing", path.display())
+            }
+            Self::WrongTotal { files, content } => {
+                write!(f, "the files have {files} bytes, expected the content's {content}")
+            }
+            Self::Io { action, path, errno: 0 } => write!(f, "cannot {action} {}", path.display()),
+            Self::Io { action, path, errno } => {
+                write!(f, "cannot {action} {}: {}", path.display(), io::Error::from_raw_os_error(*errno))
+            }
+        }
+    }
+}
+
+impl std::error::Error for DiskError {}

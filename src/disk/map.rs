@@ -1,0 +1,197 @@
+//! Mapped memory: one [`Map`] for a file (or for pad bytes), and [`Window`]s into it.
+//!
+//! A window is the only way to touch mapped bytes. Making one is the one unsafe step, and its contract is
+//! exclusiveness: while a window lives, no other window covers any of its bytes. From there on `&mut Window` writes
+//! and `&Window` reads like any other owned memory. [`super::lease`] keeps the contract.
+//!
+//! What other processes may do to the file behind a shared map cannot be ruled out by any program:
+//! - They may write into it. Then the bytes that are hashed are not the bytes that arrived, and the digest says so.
+//!   Nothing but the digest is ever derived from mapped bytes: no length, no index, no branch.
+//! - They may cut it short, or the disk may fail to read a page. Then a load or a store of this process raises
+//!   SIGBUS, while a copy made by the kernel for a system call fails with EFAULT. Files are preallocated and their
+//!   length is checked when they are mapped, so a full disk is not among the causes, except on a file system that
+//!   cannot reserve space or that copies on write.
+
+#![expect(unsafe_code, reason = "copies to and from mapped memory, and drops its pages")]
+
+use std::fs::File;
+use std::sync::Arc;
+use std::{io, ptr, slice};
+
+use memmap2::{MmapOptions, MmapRaw, UncheckedAdvice};
+
+use super::sys;
+
+/// Memory that is a file, or private zeroes.
+pub(super) struct Map {
+    memory: MmapRaw,
+    kind: Kind,
+}
+
+/// What is behind the memory.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    /// A file, shared: what is written is in the file.
+    File,
+    /// Zeroes of this process, gone with the map.
+    Pad,
+}
+
+impl Map {
+    /// Maps the first `len` bytes of a file that is open for reading and writing. `len` is above 0.
+    pub(super) fn file(file: &File, len: u64) -> io::Result<Self> {
+        let memory = MmapOptions::new().len(address_len(len)?).map_raw(file)?;
+        Ok(Self { memory, kind: Kind::File })
+    }
+
+    /// `len` bytes of private zeroes that take no room until they are written. `len` is above 0.
+    pub(super) fn pad(len: u32) -> io::Result<Self> {
+        let memory = MmapOptions::new().len(address_len(u64::from(len))?).no_reserve_swap().map_anon()?;
+        Ok(Self { memory: memory.into(), kind: Kind::Pad })
+    }
+
+    /// The window on `len` bytes from `start`.
+    ///
+    /// # Panics
+    /// When the window does not lie inside the map.
+    ///
+    /// # Safety
+    /// - While the window lives, no other window, of this or of any other map of the same file, covers any of its
+    ///   bytes.
+    pub(super) unsafe fn window(self: &Arc<Self>, start: u64, len: u32) -> Window {
+        let end = start.checked_add(u64::from(len));
+        assert!(
+            end.is_some_and(|end| end <= self.memory.len() as u64),
+            "window {start}+{len} leaves a map of {} bytes",
+            self.memory.len()
+        );
+        Window { map: Arc::clone(self), start: start as usize, len: len as usize }
+    }
+}
+
+/// The exclusive right to a range of a [`Map`]. Every place in it is counted from its own start.
+///
+/// Invariant: `start + len <= map.memory.len()`, and the memory stays mapped while the window holds the map.
+pub(super) struct Window {
+    map: Arc<Map>,
+    start: usize,
+    len: usize,
+}
+
+impl Window {
+    /// Its bytes, counted.
+    pub(super) const fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Copies `data` to `at`. Panics when it does not fit.
+    #[expect(clippy::needless_pass_by_ref_mut, reason = "nobody else may use the bytes meanwhile")]
+    pub(super) fn write(&mut self, at: usize, data: &[u8]) {
+        let target = self.address(at, data.len());
+        // SAFETY: `address` has checked that the target lies inside the window; the window is the only right to those
+        // bytes and `&mut self` the only use of it, so `data` cannot overlap them; bytes need no alignment.
+        unsafe { ptr::copy_nonoverlapping(data.as_ptr(), target, data.len()) }
+    }
+
+    /// Its bytes.
+    pub(super) fn bytes(&self) -> &[u8] {
+        let start = self.address(0, self.len);
+        // SAFETY: `address` has checked that the bytes lie inside the window; mapped memory is always initialised; the
+        // window is the only right to them and is borrowed, so nothing of this process writes meanwhile.
+        unsafe { slice::from_raw_parts(start, self.len) }
+    }
+
+    /// The place of `len` bytes from `at`, for a system call to fill. Panics when they leave the window.
+    #[expect(clippy::needless_pass_by_ref_mut, reason = "nobody else may use the bytes meanwhile")]
+    pub(super) fn target(&mut self, at: usize, len: usize) -> libc::iovec {
+        libc::iovec { iov_base: self.address(at, len).cast(), iov_len: len }
+    }
+
+    /// Drops the whole pages inside the window from this process; the file keeps them. Pad bytes are left as they are.
+    pub(super) fn drop_pages(&mut self) {
+        let page_len = sys::page_len();
+        let first = self.start.next_multiple_of(page_len);
+        let end = (self.start + self.len) / page_len * page_len;
+        if self.map.kind == Kind::Pad || first >= end {
+            return;
+        }
+        // SAFETY: the map is shared with its file, so dropping pages changes no byte that anyone reads, only from
+        // where the next read takes it; `first..end` lies inside the map, whose own start is a page's.
+        let dropped =
+            unsafe { self.map.memory.unchecked_advise_range(UncheckedAdvice::DontNeed, first, end - first) };
+        // It only saves memory, and the kernel refuses it for locked pages alone.
+        if let Err(err) = dropped {
+            tracing::debug!(%err, "cannot drop the pages of a verified piece");
+        }
+    }
+
+    fn address(&self, at: usize, len: usize) -> *mut u8 {
+        assert!(
+            at.checked_add(len).is_some_and(|end| end <= self.len),
+            "{len} bytes at {at} leave a window of {}",
+            self.len
+        );
+        self.map.memory.as_mut_ptr().wrapping_add(self.start + at)
+    }
+}
+
+/// A length as the address space counts; an error where it is too large for it.
+fn address_len(len: u64) -> io::Result<usize> {
+    usize::try_from(len).map_err(|_| io::Error::from_raw_os_error(libc::ENOMEM))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::FileExt;
+
+    use super::*;
+
+    fn mapped(len: u64) -> (File, Arc<Map>) {
+        let file = tempfile::tempfile().unwrap();
+        file.set_len(len).unwrap();
+        let map = Arc::new(Map::file(&file, len).unwrap());
+        (file, map)
+    }
+
+    #[test]
+    fn what_a_window_writes_is_in_the_file_and_stays_there_without_its_pages() {
+        let (file, map) = mapped(100_000);
+        // SAFETY: the only window of the test.
+        let mut window = unsafe { map.window(5_000, 90_000) };
+        let data: Vec<u8> = (0..90_000u32).map(|i| (i % 251) as u8).collect();
+        window.write(0, &data);
+        window.drop_pages();
+        assert_eq!(window.bytes(), data);
+        let mut read = vec![0; 90_000];
+        file.read_exact_at(&mut read, 5_000).unwrap();
+        assert_eq!(read, data);
+    }
+
+    #[test]
+    fn pad_bytes_are_zeroes_that_keep_what_is_written() {
+        let map = Arc::new(Map::pad(10_000).unwrap());
+        // SAFETY: the only window of the test.
+        let mut window = unsafe { map.window(0, 10_000) };
+        assert_eq!(window.bytes(), [0; 10_000]);
+        window.write(9_999, &[7]);
+        window.drop_pages();
+        assert_eq!(window.bytes()[9_999], 7);
+    }
+
+    #[test]
+    #[should_panic(expected = "leaves a map of 10 bytes")]
+    fn a_window_past_the_map_is_refused() {
+        let (_file, map) = mapped(10);
+        // SAFETY: the only window of the test, and it is never made.
+        let _window = unsafe { map.window(5, 6) };
+    }
+
+    #[test]
+    #[should_panic(expected = "leave a window of 5")]
+    fn a_write_past_the_window_is_refused() {
+        let (_file, map) = mapped(10);
+        // SAFETY: the only window of the test.
+        let mut window = unsafe { map.window(0, 5) };
+        window.write(3, &[0; 3]);
+    }
+}

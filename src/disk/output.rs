@@ -1,0 +1,259 @@
+//! The output of a download: opened once, then leased piece by piece.
+
+use std::fmt;
+use std::ops::Range;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+
+use super::lease::Leases;
+use super::map::Map;
+use super::plan::{Span, Target};
+use super::tree::{Existing, Tree};
+use super::{DiskError, Found, PieceLease, Plan, Refused};
+use crate::meta::geometry::{Geometry, PieceIndex};
+
+/// Maps of files that are kept once made. The kernel's own limit (`vm.max_map_count`) is 65530 for a process as a rule;
+/// the maps of further files live only as long as leases need them.
+const MAPS_KEPT_MAX: usize = 16 * 1024;
+
+/// The files of a download, preallocated, mapped when a piece of theirs is first leased.
+///
+/// Descriptors: one for the folder (or the only file); a file's own is closed once it is mapped. So neither many files
+/// nor large ones run into the limits of a process.
+pub struct Output {
+    geometry: Geometry,
+    tree: Tree,
+    spans: Box<[Placed]>,
+    leases: Leases,
+    maps_kept: AtomicUsize,
+}
+
+/// A stretch of the content and where it is.
+struct Placed {
+    /// Its first byte in the content.
+    offset: u64,
+    /// Its bytes.
+    len: u64,
+    /// Its file; `None` for pad bytes.
+    file: Option<Backing>,
+}
+
+impl Placed {
+    const fn end(&self) -> u64 {
+        self.offset + self.len
+    }
+}
+
+/// A file and its map. There is never more than one map of a file.
+struct Backing {
+    /// Its index in the tree.
+    index: usize,
+    map: Mutex<MapSlot>,
+}
+
+#[derive(Default)]
+struct MapSlot {
+    /// The map, while anyone holds it.
+    current: Weak<Map>,
+    /// Holds the map of one of the first [`MAPS_KEPT_MAX`] files.
+    kept: Option<Arc<Map>>,
+}
+
+impl Output {
+    /// Makes or opens the files, reserves their space, and tells what they held.
+    ///
+    /// Nothing that was there before is changed unless all of it can be used: refusals come first. When this fails,
+    /// what it made is removed again and files it had made longer have their old length; only what
+    /// [`Existing::Overwrite`] has emptied stays empty.
+    ///
+    /// # Errors
+    /// Every [`DiskError`] but [`DiskError::NotMappable`].
+    pub fn open(plan: Plan, existing: Existing) -> Result<(Arc<Self>, Found), DiskError> {
+        let Plan { root, layout, spans, geometry } = plan;
+        let (spans, files) = place(spans);
+        let mut tree = Tree::claim(root, layout, files, existing)?;
+
+        let mut found = Found::nothing(geometry);
+        let file_spans: Vec<&Placed> = spans.iter().filter(|span| span.file.is_some()).collect();
+        let reserved = tree.reserve(existing, |index, file| {
+            let span = file_spans[index];
+            found.look_at(file, span.offset, span.len)
+        });
+        if let Err(err) = reserved {
+            return Err(tree.give_up(err));
+        }
+        let leases = Leases::new(geometry.piece_count());
+        let output = Self { geometry, tree, spans, leases, maps_kept: AtomicUsize::new(0) };
+        Ok((Arc::new(output), found))
+    }
+
+    /// The lease of a piece: the right to write it until the lease is dropped.
+    ///
+    /// The first lease of a piece in a file opens and maps the file (two quick system calls for a file at the top).
+    ///
+    /// # Errors
+    /// See [`Refused`]. [`DiskError::Changed`] when the file is not the one that was opened, or was cut.
+    pub fn lease(self: &Arc<Self>, piece: PieceIndex) -> Result<PieceLease, Refused> {
+        let range = self.range(piece).ok_or(Refused::Outside)?;
+        let mut lease = PieceLease::take(self, piece, self.geometry.piece_size(piece))?;
+        let first = self.spans.partition_point(|span| span.end() <= range.start);
+        for span in self.spans[first..].iter().take_while(|span| span.offset < range.end) {
+            self.extend(&mut lease, span)?;
+        }
+        debug_assert_eq!(lease.filled(), lease.size(), "the spans have no gap");
+        Ok(lease)
+    }
+
+    /// Whether the piece was verified and sealed.
+    pub fn is_sealed(&self, piece: PieceIndex) -> bool {
+        self.leases.is_sealed(piece)
+    }
+
+    /// To be called when every piece is sealed: whether all files are still in place. With `sync` it waits until they
+    /// are on the disk, their names too, and learns of every error of writing them back.
+    ///
+    /// # Errors
+    /// [`DiskError::Changed`] for a file that was removed, replaced or cut; with `sync` also what the disk answers.
+    pub fn finish(&self, sync: bool) -> Result<(), DiskError> {
+        self.tree.finish(sync)
+    }
+
+    /// Leaves everything as it was found: removes exactly the files and folders that [`Output::open`] made, and gives
+    /// files that it made longer their old length (their holes may have become reserved space). For a download that
+    /// failed before anything was verified, or that was refused because the files are someone else's.
+    ///
+    /// No piece can be leased afterwards. Let all leases go first: while one is out, files that were there before
+    /// are not cut, because its owner may still write to what would be cut off.
+    ///
+    /// # Errors
+    /// The first one; what can be undone is undone all the same.
+    pub fn undo(&self) -> Result<(), DiskError> {
+        let all_in = self.leases.close();
+        self.tree.undo(all_in)
+    }
+
+    pub(super) const fn leases(&self) -> &Leases {
+        &self.leases
+    }
+
+    /// The bytes of a piece in the content, when the output covers them all.
+    fn range(&self, piece: PieceIndex) -> Option<Range<u64>> {
+        let piece = self.geometry.piece(piece.get())?;
+        let start = self.geometry.piece_offset(piece);
+        let end = start + u64::from(self.geometry.piece_size(piece));
+        let covered = self.spans.first()?.offset..=self.spans.last()?.end();
+        (covered.contains(&start) && covered.contains(&end)).then_some(start..end)
+    }
+
+    /// Gives a lease of this output the window on what `span` has of its bytes, from the first that it lacks.
+    #[expect(unsafe_code, reason = "here the contract of Map::window is kept")]
+    fn extend(&self, lease: &mut PieceLease, span: &Placed) -> Result<(), DiskError> {
+        let missing = lease.size() - lease.filled();
+        let at = self.geometry.piece_offset(lease.piece()) + u64::from(lease.filled());
+        let end = span.end().min(at + u64::from(missing));
+        if at >= end {
+            // An empty file.
+            return Ok(());
+        }
+        assert!(span.offset <= at, "a gap before the span at {}", span.offset);
+        // At most `missing`.
+        let len = (end - at) as u32;
+        let (map, start) = match &span.file {
+            Some(file) => (self.map(file, span.len)?, at - span.offset),
+            None => (self.pad(len)?, 0),
+        };
+        // SAFETY: a pad's map was made for this window alone. For a file: the lease is the only one of its piece, its
+        // windows so far end before `at`, and the bytes of other pieces lie before or behind the piece. They are other
+        // bytes of memory too, for no two spans overlap or are the same file, and `map` is the only map of this one.
+        lease.add(unsafe { map.window(start, len) });
+        Ok(())
+    }
+
+    fn pad(&self, len: u32) -> Result<Arc<Map>, DiskError> {
+        let failed = |err| DiskError::new("get memory for the pad bytes of", self.tree.root(), &err);
+        Ok(Arc::new(Map::pad(len).map_err(failed)?))
+    }
+
+    /// The map of a file of `len` bytes.
+    fn map(&self, file: &Backing, len: u64) -> Result<Arc<Map>, DiskError> {
+        let mut slot = file.map.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(map) = slot.current.upgrade() {
+            return Ok(map);
+        }
+        let opened = self.tree.open(file.index)?;
+        let map = Arc::new(Map::file(&opened, len).map_err(|err| {
+            let path = self.tree.path(file.index);
+            match err.raw_os_error() {
+                Some(libc::ENODEV | libc::EACCES | libc::EINVAL) => DiskError::NotMappable { path },
+                _ => DiskError::new("map", &path, &err),
+            }
+        })?);
+        slot.current = Arc::downgrade(&map);
+        if self.maps_kept.fetch_add(1, Ordering::Relaxed) < MAPS_KEPT_MAX {
+            slot.kept = Some(Arc::clone(&map));
+        }
+        Ok(map)
+    }
+}
+
+impl fmt::Debug for Output {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Output").field("geometry", &self.geometry).finish_non_exhaustive()
+    }
+}
+
+/// Gives every file span the index of its file, and the files their order.
+fn place(spans: Vec<Span>) -> (Box<[Placed]>, Vec<(PathBuf, u64)>) {
+    let mut files = Vec::new();
+    let place = |Span { offset, len, target }| {
+        let file = match target {
+            Target::Pad => None,
+            Target::File(path) => {
+                files.push((path, len));
+                Some(Backing { index: files.len() - 1, map: Mutex::default() })
+            }
+        };
+        Placed { offset, len, file }
+    };
+    let placed = spans.into_iter().map(place).collect();
+    (placed, files)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn past_the_limit_a_map_lives_only_as_long_as_its_leases() {
+        let folder = tempfile::tempdir().unwrap();
+        let geometry = Geometry::new(10, 5).unwrap();
+        let plan = Plan::file(folder.path().join("f"), geometry);
+        let (mut output, _) = Output::open(plan, Existing::Keep).unwrap();
+        *Arc::get_mut(&mut output).unwrap().maps_kept.get_mut() = MAPS_KEPT_MAX;
+
+        let mapped = || {
+            let slot = output.spans[0].file.as_ref().unwrap().map.lock().unwrap();
+            assert!(slot.kept.is_none());
+            slot.current.upgrade().is_some()
+        };
+        let (first, second) = (geometry.piece(0).unwrap(), geometry.piece(1).unwrap());
+        let mut one = output.lease(first).unwrap();
+        let two = output.lease(second).unwrap();
+        one.write(0, b"hello");
+        drop(one);
+        assert!(mapped());
+        two.seal();
+        assert!(!mapped());
+        assert_eq!(output.lease(first).unwrap().segments()[0], b"hello");
+    }
+
+    #[test]
+    fn leases_move_between_threads() {
+        const fn is_send<T: Send>() {}
+        const fn is_sync<T: Sync>() {}
+        is_send::<PieceLease>();
+        is_send::<Arc<Output>>();
+        is_sync::<Output>();
+    }
+}

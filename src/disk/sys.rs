@@ -1,0 +1,159 @@
+//! The system calls that neither `std` nor `memmap2` offers, each as a small safe function.
+//!
+//! Everything here takes borrowed descriptors and NUL-free names and gives owned values or [`io::Error`]; no pointer
+//! leaves this file.
+
+#![expect(unsafe_code, reason = "libc is the only way to openat, fallocate, SEEK_DATA and statvfs")]
+
+use std::ffi::{CString, OsStr};
+use std::fs::File;
+use std::io;
+use std::mem::MaybeUninit;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::os::unix::ffi::OsStrExt;
+use std::sync::OnceLock;
+
+/// Permission bits of new files, before the umask.
+const FILE_MODE: libc::mode_t = 0o666;
+
+/// Permission bits of new folders, before the umask.
+const FOLDER_MODE: libc::mode_t = 0o777;
+
+/// Bytes of a block that `stat` counts in, whatever the file system's own block size is.
+pub(super) const STAT_BLOCK_LEN: u64 = 512;
+
+/// Opens `name` inside `folder` (the working folder when `None`) with these flags and `O_CLOEXEC`.
+pub(super) fn open_at(folder: Option<&File>, name: &OsStr, flags: libc::c_int) -> io::Result<File> {
+    let name = c_name(name)?;
+    let flags = flags | libc::O_CLOEXEC;
+    let fd = retry(|| {
+        // SAFETY: `name` is a NUL-terminated string that outlives the call, and the descriptor is open or AT_FDCWD.
+        unsafe { libc::openat(raw(folder), name.as_ptr(), flags, FILE_MODE) }
+    })?;
+    // SAFETY: the kernel has just given us this descriptor; nothing else knows it.
+    Ok(File::from(unsafe { OwnedFd::from_raw_fd(fd) }))
+}
+
+/// Makes a folder inside `folder` (the working folder when `None`).
+pub(super) fn make_folder_at(folder: Option<&File>, name: &OsStr) -> io::Result<()> {
+    let name = c_name(name)?;
+    retry(|| {
+        // SAFETY: as in `open_at`.
+        unsafe { libc::mkdirat(raw(folder), name.as_ptr(), FOLDER_MODE) }
+    })?;
+    Ok(())
+}
+
+/// Removes a file's name from `folder` (the working folder when `None`).
+pub(super) fn remove_file_at(folder: Option<&File>, name: &OsStr) -> io::Result<()> {
+    unlink_at(folder, name, 0)
+}
+
+/// Removes an empty folder from `folder` (the working folder when `None`).
+pub(super) fn remove_folder_at(folder: Option<&File>, name: &OsStr) -> io::Result<()> {
+    unlink_at(folder, name, libc::AT_REMOVEDIR)
+}
+
+fn unlink_at(folder: Option<&File>, name: &OsStr, flags: libc::c_int) -> io::Result<()> {
+    let name = c_name(name)?;
+    retry(|| {
+        // SAFETY: as in `open_at`.
+        unsafe { libc::unlinkat(raw(folder), name.as_ptr(), flags) }
+    })?;
+    Ok(())
+}
+
+/// Reserves blocks for the first `len` bytes and makes the file at least that long; its data stay as they are.
+pub(super) fn allocate(file: &File, len: u64) -> io::Result<()> {
+    let len = offset(len).ok_or_else(|| io::Error::from_raw_os_error(libc::EFBIG))?;
+    retry(|| {
+        // SAFETY: plain numbers and an open descriptor.
+        unsafe { libc::fallocate(file.as_raw_fd(), 0, 0, len) }
+    })?;
+    Ok(())
+}
+
+/// The next stretch of data at or behind `from`, as start and end; `None` when only a hole is left.
+///
+/// A file system that knows no holes reports the whole file as one stretch.
+pub(super) fn next_data(file: &File, from: u64) -> io::Result<Option<(u64, u64)>> {
+    let Some(start) = seek(file, from, libc::SEEK_DATA)? else { return Ok(None) };
+    Ok(seek(file, start, libc::SEEK_HOLE)?.map(|end| (start, end)))
+}
+
+/// `None` stands for ENXIO: nothing of that kind up to the end of the file.
+fn seek(file: &File, from: u64, whence: libc::c_int) -> io::Result<Option<u64>> {
+    let Some(from) = offset(from) else { return Ok(None) };
+    // SAFETY: plain numbers and an open descriptor.
+    let at = unsafe { libc::lseek(file.as_raw_fd(), from, whence) };
+    match u64::try_from(at) {
+        Ok(at) => Ok(Some(at)),
+        Err(_) => match io::Error::last_os_error() {
+            err if err.raw_os_error() == Some(libc::ENXIO) => Ok(None),
+            err => Err(err),
+        },
+    }
+}
+
+/// The room on a file system, in bytes.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Space {
+    /// What this user may still write.
+    pub(super) available: u64,
+    /// What is free in all, with the part kept back for the superuser.
+    pub(super) free: u64,
+    /// All it can hold; 0 where the file system does not tell.
+    pub(super) total: u64,
+}
+
+/// The room on the file system that holds `file`.
+pub(super) fn space(file: &File) -> io::Result<Space> {
+    let mut stat = MaybeUninit::<libc::statvfs>::uninit();
+    retry(|| {
+        // SAFETY: the target is large enough for one `statvfs`, which is all the call writes.
+        unsafe { libc::fstatvfs(file.as_raw_fd(), stat.as_mut_ptr()) }
+    })?;
+    // SAFETY: the call above succeeded, so it has filled the structure.
+    let stat = unsafe { stat.assume_init() };
+    let bytes = |blocks: libc::fsblkcnt_t| blocks.saturating_mul(stat.f_frsize);
+    Ok(Space { available: bytes(stat.f_bavail), free: bytes(stat.f_bfree), total: bytes(stat.f_blocks) })
+}
+
+/// Bytes of a page of memory.
+pub(super) fn page_len() -> usize {
+    static PAGE_LEN: OnceLock<usize> = OnceLock::new();
+    *PAGE_LEN.get_or_init(|| {
+        // SAFETY: a question without arguments in memory.
+        let len = unsafe { libc::sysconf(libc::_SC_PAGESIZE) };
+        usize::try_from(len).ok().filter(|len| len.is_power_of_two()).unwrap_or(PAGE_LEN_USUAL)
+    })
+}
+
+/// What a page is where the system does not say.
+const PAGE_LEN_USUAL: usize = 4096;
+
+fn raw(folder: Option<&File>) -> RawFd {
+    folder.map_or(libc::AT_FDCWD, AsRawFd::as_raw_fd)
+}
+
+fn c_name(name: &OsStr) -> io::Result<CString> {
+    CString::new(name.as_bytes()).map_err(|_| io::Error::from_raw_os_error(libc::EINVAL))
+}
+
+fn offset(at: u64) -> Option<libc::off_t> {
+    libc::off_t::try_from(at).ok()
+}
+
+/// Calls until it is not a signal that ended the call.
+fn retry(mut call: impl FnMut() -> libc::c_int) -> io::Result<libc::c_int> {
+    loop {
+        let result = call();
+        if result >= 0 {
+            return Ok(result);
+        }
+        let err = io::Error::last_os_error();
+        if err.kind() != io::ErrorKind::Interrupted {
+            return Err(err);
+        }
+    }
+}
