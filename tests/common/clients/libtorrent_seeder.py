@@ -1,0 +1,41 @@
+"""Seeds one torrent with libtorrent until it is killed: TORRENT DIRECTORY ADDRESS:PORT [--upload-only]"""
+
+import sys
+
+import libtorrent as lt
+
+torrent, directory, address = sys.argv[1:4]
+upload_only = sys.argv[4:] == ["--upload-only"]
+
+session = lt.session(
+    {
+        "listen_interfaces": address,
+        "outgoing_interfaces": address.rsplit(":", 1)[0].strip("[]"),
+        "enable_dht": False,
+        "enable_lsd": False,
+        "enable_upnp": False,
+        "enable_natpmp": False,
+        "enable_incoming_utp": False,
+        "enable_outgoing_utp": False,
+        "allow_multiple_connections_per_ip": True,
+        "close_redundant_connections": False,
+        "connections_limit": 1000,
+        "unchoke_slots_limit": -1,
+        "alert_mask": lt.alert.category_t.error_notification
+        | lt.alert.category_t.status_notification
+        | lt.alert.category_t.tracker_notification,
+    }
+)
+
+parameters = lt.add_torrent_params()
+parameters.ti = lt.torrent_info(torrent)
+parameters.save_path = directory
+parameters.flags &= ~(lt.torrent_flags.auto_managed | lt.torrent_flags.paused)
+if upload_only:
+    parameters.flags |= lt.torrent_flags.upload_mode
+handle = session.add_torrent(parameters)
+
+while True:
+    session.wait_for_alert(1000)
+    for alert in session.pop_alerts():
+        print(alert.message(), flush=True)

@@ -1,0 +1,168 @@
+//! Real clients as seeders.
+//!
+//! What they have in common is here: a port, a start that is tried again when the port was lost to somebody else, and
+//! the wait until the client offers the pieces it should. Its command line and configuration are in its own file.
+
+mod aria2;
+mod libtorrent;
+mod rtorrent;
+mod transmission;
+
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use tempfile::TempDir;
+
+use super::payload::Payload;
+use super::probe;
+use super::process::{Process, wait_for};
+use super::workspace;
+
+/// How long a client may take to start and to check the hashes of what it has.
+const READY_LIMIT: Duration = Duration::from_secs(120);
+
+/// How often a start is tried again with another port.
+const START_TRIES_MAX: u32 = 3;
+
+/// The clients that the tests know.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Client {
+    /// transmission-daemon.
+    Transmission,
+    /// aria2c.
+    Aria2,
+    /// rtorrent, on rakshasa's libtorrent.
+    Rtorrent,
+    /// arvidn's libtorrent, through its Python binding.
+    Libtorrent,
+}
+
+/// What a seeder is asked to do.
+pub struct Job<'a> {
+    /// The metainfo file.
+    torrent: &'a Path,
+    /// The download directory.
+    data: &'a Path,
+    /// Where to listen, and where to connect from.
+    addr: SocketAddr,
+    /// Whether the content is complete. A seeder of a part must stay one: it may not fetch the rest.
+    complete: bool,
+    /// A directory for its configuration and state.
+    home: PathBuf,
+}
+
+impl Client {
+    /// All of them.
+    pub const ALL: [Self; 4] = [Self::Transmission, Self::Aria2, Self::Rtorrent, Self::Libtorrent];
+
+    /// How its peer ids begin.
+    pub const fn peer_id_prefix(self) -> &'static str {
+        match self {
+            Self::Transmission => "-TR",
+            Self::Aria2 => "A2-",
+            Self::Rtorrent => "-lt",
+            Self::Libtorrent => "-LT",
+        }
+    }
+
+    /// Its own loopback address, so that nobody takes two clients for one.
+    const fn ip(self) -> IpAddr {
+        IpAddr::V4(match self {
+            Self::Transmission => Ipv4Addr::new(127, 0, 0, 2),
+            Self::Aria2 => Ipv4Addr::new(127, 0, 0, 3),
+            Self::Rtorrent => Ipv4Addr::new(127, 0, 0, 4),
+            Self::Libtorrent => Ipv4Addr::new(127, 0, 0, 5),
+        })
+    }
+
+    fn command(self, job: &Job<'_>) -> Command {
+        match self {
+            Self::Transmission => transmission::command(job),
+            Self::Aria2 => aria2::command(job),
+            Self::Rtorrent => rtorrent::command(job),
+            Self::Libtorrent => libtorrent::command(job),
+        }
+    }
+}
+
+/// A client that offers pieces.
+pub struct Seeder {
+    /// Which client it is.
+    pub client: Client,
+    /// Where it listens.
+    pub addr: SocketAddr,
+    process: Process,
+    _home: TempDir,
+}
+
+impl Seeder {
+    /// Starts a client that has everything, and waits until it offers it.
+    pub fn start(client: Client, torrent: &Path, payload: &Payload) -> Self {
+        Self::start_at(client, client.ip(), torrent, payload, payload.dir(), payload.piece_count())
+    }
+
+    /// The same on `::1`.
+    pub fn start_v6(client: Client, torrent: &Path, payload: &Payload) -> Self {
+        let ip = IpAddr::V6(Ipv6Addr::LOCALHOST);
+        Self::start_at(client, ip, torrent, payload, payload.dir(), payload.piece_count())
+    }
+
+    /// Starts a client whose download directory `data` holds `piece_count` pieces, and waits until it offers them.
+    pub fn start_partial(
+        client: Client,
+        torrent: &Path,
+        payload: &Payload,
+        data: &Path,
+        piece_count: u32,
+    ) -> Self {
+        Self::start_at(client, client.ip(), torrent, payload, data, piece_count)
+    }
+
+    fn start_at(
+        client: Client,
+        ip: IpAddr,
+        torrent: &Path,
+        payload: &Payload,
+        data: &Path,
+        piece_count: u32,
+    ) -> Self {
+        for _ in 0..START_TRIES_MAX {
+            let home = workspace::temp_dir("client");
+            let addr = SocketAddr::new(ip, workspace::free_port(ip));
+            let complete = piece_count == payload.piece_count();
+            let job = Job { torrent, data, addr, complete, home: home.path().to_owned() };
+            let log = home.path().join("log");
+            let process = Process::spawn(&format!("{client:?}"), &mut client.command(&job), &log)
+                .unwrap_or_else(|error| {
+                    panic!("{client:?}: {error}; scripts/install_clients.sh installs it")
+                });
+            let mut seeder = Self { client, addr, process, _home: home };
+            if seeder.wait_until_ready(payload, piece_count) {
+                return seeder;
+            }
+        }
+        panic!("{client:?} ended at once in {START_TRIES_MAX} tries");
+    }
+
+    /// True when it offers `piece_count` pieces, false when it ended instead.
+    fn wait_until_ready(&mut self, payload: &Payload, piece_count: u32) -> bool {
+        let mut last = Err(io::ErrorKind::NotConnected.into());
+        let ready = wait_for(READY_LIMIT, || {
+            if self.process.exited().is_some() {
+                return Some(false);
+            }
+            last = probe::look_at(self.addr, payload.info_hash).map(|view| view.piece_count);
+            matches!(last, Ok(found) if found == piece_count).then_some(true)
+        });
+        let Some(ready) = ready else {
+            panic!("{:?} at {} does not offer {piece_count} pieces, but {last:?}", self.client, self.addr)
+        };
+        if !ready {
+            eprintln!("{:?} ended:\n{}", self.client, self.process.log_tail());
+        }
+        ready
+    }
+}
