@@ -170,8 +170,7 @@ pub(super) fn parse(args: Vec<OsString>) -> Result<Parsed, Error> {
 }
 
 fn text(arg: &OsStr) -> Result<&str, Error> {
-    arg.to_str()
-        .ok_or_else(|| Error::Usage(format!("'{}' is not valid UTF-8", arg.to_string_lossy())))
+    arg.to_str().ok_or_else(|| Error::Usage(format!("'{}' is not valid UTF-8", arg.to_string_lossy())))
 }
 
 /// argh's complaints have several lines and end with a hint; one line is easier to read and to grep.

@@ -20,9 +20,9 @@ use args::{Command, Decode, Download, DownloadPiece, Handshake, Info, Parsed, Pe
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::flag;
 
-use crate::disk::Existing;
 use crate::discovery::announcer::{AnnounceConfig, Timing, announce_once};
 use crate::discovery::tracker::Totals;
+use crate::disk::Existing;
 use crate::download::{self, Interrupt, Request};
 use crate::error::Error;
 use crate::meta::bencode;
@@ -127,10 +127,7 @@ fn shake_hands(args: &Handshake) -> Result<(), Error> {
     print(&format!("Peer ID: {}\n", hex(&theirs.peer_id)))
 }
 
-fn exchange_handshakes(
-    metainfo: &Metainfo,
-    addr: SocketAddr,
-) -> Result<handshake::Handshake, CloseReason> {
+fn exchange_handshakes(metainfo: &Metainfo, addr: SocketAddr) -> Result<handshake::Handshake, CloseReason> {
     let mut stream = TcpStream::connect_timeout(&addr, HANDSHAKE_TIMEOUT).map_err(CloseReason::Dial)?;
     stream.set_read_timeout(Some(HANDSHAKE_TIMEOUT)).map_err(CloseReason::Io)?;
     let ours = handshake::Handshake::new(0, metainfo.info_hash.0, download::peer_id());
@@ -195,7 +192,8 @@ fn interrupts() -> Result<Interrupt, Error> {
     let interrupt = Interrupt::default();
     let again = Arc::new(AtomicBool::new(false));
     for signal in [SIGINT, SIGTERM] {
-        flag::register_conditional_shutdown(signal, 128 + signal, Arc::clone(&again)).map_err(Error::Thread)?;
+        flag::register_conditional_shutdown(signal, 128 + signal, Arc::clone(&again))
+            .map_err(Error::Thread)?;
         flag::register(signal, Arc::clone(&again)).map_err(Error::Thread)?;
         flag::register_usize(signal, Arc::clone(&interrupt), signal as usize).map_err(Error::Thread)?;
     }

@@ -41,7 +41,8 @@ impl Reporter {
         let fetched = summary.total - summary.kept;
         let seconds = summary.elapsed.as_secs_f64();
         let rate = bytes(fetched as f64 / seconds.max(1e-6));
-        let kept = if summary.kept > 0 { format!(", {} kept", bytes(summary.kept as f64)) } else { String::new() };
+        let kept =
+            if summary.kept > 0 { format!(", {} kept", bytes(summary.kept as f64)) } else { String::new() };
         eprintln!("{} in {seconds:.2} s, {rate}/s{kept}, all verified", bytes(fetched as f64));
     }
 

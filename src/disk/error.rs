@@ -103,6 +103,11 @@ pub enum DiskError {
         /// The file.
         path: PathBuf,
     },
+    /// What came could not be written to the map: no room is left behind it, the disk fails, or a file was cut short.
+    Unwritable {
+        /// The `-o` path.
+        path: PathBuf,
+    },
     /// The file system does not let its files be mapped for writing.
     NotMappable {
         /// The file.
@@ -198,6 +203,11 @@ impl fmt::Display for DiskError {
             Self::Changed { path } => {
                 write!(f, "{} was removed, replaced or cut short during the download", path.display())
             }
+            Self::Unwritable { path } => write!(
+                f,
+                "{} can no longer be written: the disk is full or failing, or a file was cut short",
+                path.display()
+            ),
             Self::NotMappable { path } => {
                 write!(f, "the file system of {} does not support mapping files for writing", path.display())
             }

@@ -119,6 +119,11 @@ impl Output {
         self.tree.finish(sync)
     }
 
+    /// The error for a map that the kernel could not write to (EFAULT).
+    pub fn write_error(&self) -> DiskError {
+        DiskError::Unwritable { path: self.tree.root().to_owned() }
+    }
+
     /// Leaves everything as it was found: removes exactly the files and folders that [`Output::open`] made, and gives
     /// files that it made longer their old length (their holes may have become reserved space). For a download that
     /// failed before anything was verified, or that was refused because the files are someone else's.

@@ -48,6 +48,7 @@ pub(super) fn existing(
     let done = move |check: Check, digest| drop(verdicts.send((check, digest)));
     let verifier = Verifier::start(request.threads, done).map_err(Error::Thread)?;
     let (mut in_flight, mut in_flight_bytes, mut checked_bytes) = (0, 0, 0);
+    let mut foreign = false;
     let mut next = candidates.iter();
     loop {
         while in_flight < IN_FLIGHT_MAX && in_flight_bytes < IN_FLIGHT_BYTES {
@@ -69,11 +70,14 @@ pub(super) fn existing(
         if digest == *request.metainfo.piece_hash(piece) {
             check.lease.seal();
             have.set(piece);
+        } else {
+            // Reserved space reads as zeroes and counts as data on some file systems.
+            foreign = foreign || !check.lease.is_zeroes();
         }
         observer.checking(checked_bytes, total_bytes);
         check_interrupt(interrupt, Progress { done: 0, total: total(request) })?;
     }
-    if have.count_ones() == 0 {
+    if foreign && have.count_ones() == 0 {
         return Err(Error::NotOurs { path: request.output.clone() });
     }
     Ok(have)

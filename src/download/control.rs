@@ -8,9 +8,9 @@ use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
 use super::{Interrupt, Observer, Request, Snapshot, Summary, bytes_of, check_interrupt, total, wanted};
-use crate::disk::Output;
 use crate::discovery::announcer::{AnnounceConfig, AnnounceEvent, Announcer, Timing};
 use crate::discovery::tracker::Totals;
+use crate::disk::Output;
 use crate::error::{Error, Progress};
 use crate::net::close::CloseReason;
 use crate::net::core::Core;
@@ -83,12 +83,7 @@ struct Control<'a> {
 }
 
 impl<'a> Control<'a> {
-    fn start(
-        request: &'a Request,
-        output: &Arc<Output>,
-        have: &Bitfield,
-        kept: u64,
-    ) -> Result<Self, Error> {
+    fn start(request: &'a Request, output: &Arc<Output>, have: &Bitfield, kept: u64) -> Result<Self, Error> {
         let metainfo = &request.metainfo;
         let geometry = metainfo.geometry;
         let mut missing = Bitfield::new(geometry.piece_count());
@@ -102,8 +97,8 @@ impl<'a> Control<'a> {
         let events = Box::new(move |event| drop(net.send(Input::Net(event))));
         let peer_id = super::peer_id();
         let (metainfo, output) = (Arc::clone(metainfo), Arc::clone(output));
-        let shared = Shared::new(metainfo, output, ledger, peer_id, request.threads, events)
-            .map_err(Error::Thread)?;
+        let shared =
+            Shared::new(metainfo, output, ledger, peer_id, request.threads, events).map_err(Error::Thread)?;
         let now = Instant::now();
         let mut book = Book::new(&[]);
         for &peer in &request.peers {

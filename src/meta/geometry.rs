@@ -157,7 +157,7 @@ impl Geometry {
         let piece =
             self.piece(index).ok_or(BlockError::NoSuchPiece { index, piece_count: self.piece_count })?;
         let not_a_block = BlockError::NotABlock { index, begin, len };
-        if begin % BLOCK_LEN != 0 || begin >= self.piece_size(piece) {
+        if !begin.is_multiple_of(BLOCK_LEN) || begin >= self.piece_size(piece) {
             return Err(not_a_block);
         }
         let block = self.block(piece, begin / BLOCK_LEN);

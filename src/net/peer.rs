@@ -19,7 +19,7 @@ use super::close::CloseReason;
 use super::scatter::Scatter;
 use super::shared::{Counters, Desk, Event, Shared};
 use super::uring::Socket;
-use crate::disk::{DiskError, PieceLease};
+use crate::disk::PieceLease;
 use crate::swarm::fault::Fault;
 use crate::swarm::session::{Session, Tally};
 use crate::wire::decoder::{Decoder, Limits};
@@ -253,7 +253,8 @@ impl<'a> Reader<'a> {
     /// Receives once, by a scatter if what comes can be predicted, and works through what came.
     async fn receive(&mut self) -> Result<(), CloseReason> {
         let mut scatter = self.scatter.take().unwrap_or_else(Scatter::new);
-        let aimed = self.decode_next == 0 && self.with_talk(|talk| scatter.aim(&mut talk.session, &talk.decoder));
+        let aimed =
+            self.decode_next == 0 && self.with_talk(|talk| scatter.aim(&mut talk.session, &talk.decoder));
         if aimed {
             let (result, back) = self.peer.socket.recv_scatter(scatter).await;
             self.scatter = Some(back);
@@ -317,7 +318,7 @@ impl<'a> Reader<'a> {
             Err(error) if is_retry(&error) => Ok(0),
             Err(error) if error.raw_os_error() == Some(libc::EFAULT) => {
                 // The kernel could not write to the map: no space behind it, or the file was cut short.
-                self.shared.tell(Event::Disk(DiskError::map_fault()));
+                self.shared.tell(Event::Disk(self.shared.write_error()));
                 Err(CloseReason::Disk)
             }
             Err(error) => Err(CloseReason::Io(error)),
@@ -346,7 +347,9 @@ impl<'a> Reader<'a> {
     fn with_talk<T>(&self, f: impl FnOnce(&mut Talk) -> T) -> T {
         match &mut *self.peer.phase.borrow_mut() {
             Phase::Talking(talk) => f(talk),
-            Phase::Dialing { .. } | Phase::Handshaking { .. } => unreachable!("a reader comes after the handshake"),
+            Phase::Dialing { .. } | Phase::Handshaking { .. } => {
+                unreachable!("a reader comes after the handshake")
+            }
         }
     }
 }
@@ -361,7 +364,9 @@ fn feed(
     use crate::wire::decoder::Event as Wire;
     let Talk { session, decoder } = talk;
     let work = &mut Desk(shared);
-    while let Some(event) = decoder.next(&mut bytes).map_err(|error| CloseReason::Fault(Fault::Wire(error)))? {
+    while let Some(event) =
+        decoder.next(&mut bytes).map_err(|error| CloseReason::Fault(Fault::Wire(error)))?
+    {
         match event {
             Wire::Message(message) => session.message(message, now, work).map_err(CloseReason::Fault)?,
             Wire::BlockStart(header) => {

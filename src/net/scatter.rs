@@ -127,7 +127,10 @@ impl Scatter {
     }
 
     /// The kernel's description of the target, valid as long as this box lives and is not aimed anew.
-    #[expect(unsafe_code, reason = "the kernel's msghdr has padding on some platforms, so it is made of zeros")]
+    #[expect(
+        unsafe_code,
+        reason = "the kernel's msghdr has padding on some platforms, so it is made of zeros"
+    )]
     pub(super) fn message_header(&mut self) -> *mut libc::msghdr {
         let message = self.message.get_or_insert_with(|| {
             // SAFETY: msghdr is a plain C structure of integers and pointers, for which all zeros is a value.
@@ -205,4 +208,3 @@ impl Scatter {
         bytes
     }
 }
-

@@ -137,6 +137,11 @@ impl Shared {
         f(lock(&self.board.ledger).verified())
     }
 
+    /// The error of an output whose map the kernel could not write to.
+    pub(super) fn write_error(&self) -> DiskError {
+        self.output.write_error()
+    }
+
     pub(super) fn tell(&self, event: Event) {
         (self.board.events)(event);
     }

@@ -33,9 +33,7 @@ pub(super) fn runtime() -> io::Result<Runtime> {
     // Fewer interrupts of the thread that owns the ring; Linux 5.19 and 6.0.
     cooperative.setup_coop_taskrun().setup_single_issuer();
     match runtime_of(&cooperative) {
-        Err(error) if error.raw_os_error() == Some(libc::EINVAL) => {
-            runtime_of(&tokio_uring::uring_builder())
-        }
+        Err(error) if error.raw_os_error() == Some(libc::EINVAL) => runtime_of(&tokio_uring::uring_builder()),
         result => result,
     }
 }
@@ -92,9 +90,8 @@ impl Socket {
     /// Sends some of `bytes[from..]`.
     pub(super) async fn send(self: &Rc<Self>, bytes: Vec<u8>, from: usize) -> (io::Result<usize>, Vec<u8>) {
         let rest = &bytes[from..];
-        let entry = opcode::Send::new(self.fd(), rest.as_ptr(), rest.len() as u32)
-            .flags(libc::MSG_NOSIGNAL)
-            .build();
+        let entry =
+            opcode::Send::new(self.fd(), rest.as_ptr(), rest.len() as u32).flags(libc::MSG_NOSIGNAL).build();
         self.submit(entry, bytes).await
     }
 

@@ -153,7 +153,13 @@ impl<L> Claim<L> {
     /// The claim of a piece nothing is there of yet, held by `owner`.
     pub fn new(geometry: &Geometry, piece: PieceIndex, lease: L, owner: SocketAddr) -> Self {
         let progress = Progress::new(geometry, piece);
-        Self { lease, missing: progress.block_count, progress: Arc::new(progress), owner, others: HashMap::new() }
+        Self {
+            lease,
+            missing: progress.block_count,
+            progress: Arc::new(progress),
+            owner,
+            others: HashMap::new(),
+        }
     }
 
     /// The part that helpers may see.

@@ -113,9 +113,8 @@ impl<L> Claims<L> {
 
     /// The claims in whose mailbox a helper left blocks.
     pub fn with_mail(&self) -> Vec<Slot> {
-        let has_mail = |held: &Option<Held<L>>| {
-            held.as_ref().is_some_and(|held| held.claim.progress().has_mail())
-        };
+        let has_mail =
+            |held: &Option<Held<L>>| held.as_ref().is_some_and(|held| held.claim.progress().has_mail());
         let slots = self.slots.iter().enumerate().filter(|(_, held)| has_mail(held));
         slots.map(|(at, _)| Slot(at as u32)).collect()
     }

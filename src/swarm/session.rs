@@ -230,10 +230,8 @@ impl<L: PieceWriter> Session<L> {
 
     /// Takes the header of a block; its bytes follow.
     pub fn block_start(&mut self, header: PieceHeader) -> Result<(), Fault> {
-        let block = self
-            .geometry
-            .check_block(header.index, header.begin, header.len)
-            .map_err(Fault::Block)?;
+        let block =
+            self.geometry.check_block(header.index, header.begin, header.len).map_err(Fault::Block)?;
         if let Some(at) = self.requests.iter().position(|request| request.block == block) {
             let request = self.requests.remove(at);
             self.incoming = match request.and_then(|request| request.slot) {
@@ -415,7 +413,9 @@ impl<L: PieceWriter> Session<L> {
     fn request_own(&mut self, work: &mut impl Work<L>, out: &mut Vec<u8>) {
         let window = self.pipeline.window();
         while self.requests.len() < window {
-            let Some((slot, block)) = self.claims.next_block().or_else(|| self.claim_next(work)) else { break };
+            let Some((slot, block)) = self.claims.next_block().or_else(|| self.claim_next(work)) else {
+                break;
+            };
             self.requests.push_back(Request { block, slot: Some(slot) });
             message::write_request(out, block);
         }
@@ -494,12 +494,7 @@ impl<L: PieceWriter> Session<L> {
 impl<L: PieceWriter> Session<L> {
     /// Looks at the clock: stalls, snubs, mail from helpers, the endgame, keep-alives. Returns whether a receive has had
     /// the claims for too long: the caller should end it, without closing the connection.
-    pub fn tick(
-        &mut self,
-        now: Instant,
-        work: &mut impl Work<L>,
-        out: &mut Vec<u8>,
-    ) -> Result<bool, Fault> {
+    pub fn tick(&mut self, now: Instant, work: &mut impl Work<L>, out: &mut Vec<u8>) -> Result<bool, Fault> {
         if now.duration_since(self.last_heard) > SILENCE_MAX {
             return Err(Fault::Silent);
         }
@@ -531,7 +526,6 @@ impl<L: PieceWriter> Session<L> {
         }
         self.have_cursor = end;
     }
-
 
     fn open_mail(&mut self, work: &mut impl Work<L>, out: &mut Vec<u8>) {
         for slot in self.claims.with_mail() {
