@@ -4,7 +4,8 @@
 //! next one; when there is none it repeats the blocks of a lane that has one and its digest is ignored, so kernels know
 //! no masks. Messages of equal length, the usual case, therefore go through in one run a segment.
 
-use super::message::{Block, Digest, Message, Stream};
+use super::message::{Digest, Message};
+use super::stream::{Block, Stream};
 
 /// The five words of SHA-1's state, each for all lanes of a group.
 pub(super) type State<const LANES: usize> = [[u32; LANES]; 5];
