@@ -6,9 +6,10 @@
 #![expect(clippy::print_stdout, reason = "the table is the result")]
 
 use std::env;
+use std::hint::black_box;
 use std::time::Instant;
 
-use ringtide::hash::{Digest, Kernel, Message};
+use ringtide::hash::{Digest, Job, Kernel, Message, Verifier};
 use sha1::{Digest as _, Sha1};
 
 /// Pieces hashed in one call.
@@ -61,6 +62,36 @@ fn main() {
         }
         run(&case);
     }
+    run_verifier(if smoke { 100 } else { 200_000 });
+}
+
+/// A piece of one byte, so that what the verifier does around the hashing is most of its cost.
+struct Tiny;
+
+impl Job for Tiny {
+    fn len(&self) -> usize {
+        1
+    }
+
+    fn message(&self) -> Message<'_> {
+        Message::from(&[0_u8; 1][..])
+    }
+}
+
+/// Measures what a piece costs beside its hashing, when pieces flow: from the submitter to `done`, by one thread.
+fn run_verifier(pieces: usize) {
+    let seconds = (0..11).map(|_| {
+        let verifier = Verifier::start(1, |_, digest| {
+            black_box(digest);
+        });
+        let verifier = verifier.expect("a thread can be started");
+        timed(|| {
+            (0..pieces).for_each(|_| verifier.submit(Tiny));
+            verifier.finish();
+        })
+    });
+    println!("verifier");
+    println!("  {:.0} ns a piece of one byte", median(seconds.collect()) * 1e9 / pieces as f64);
 }
 
 /// Measures all kernels on one case and prints a line for each.

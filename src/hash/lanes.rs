@@ -4,7 +4,8 @@
 //! next one; when there is none it repeats the blocks of a lane that has one and its digest is ignored, so kernels know
 //! no masks. Messages of equal length, the usual case, therefore go through in one run a segment.
 
-use super::message::{Block, Digest, Message, Stream};
+use super::message::{Digest, Message};
+use super::stream::{Block, Stream};
 
 /// The five words of SHA-1's state, each for all lanes of a group.
 pub(super) type State<const LANES: usize> = [[u32; LANES]; 5];
@@ -87,10 +88,11 @@ fn finish<const LANES: usize>(lane: Option<Lane<'_>>, state: &State<LANES>, at: 
 /// 2. 80 rounds, unrolled. The state is an array whose roles rotate by index, the message schedule a ring of 16
 ///    vectors; all indices are constants, so both live in registers (or, with 16 registers, on the stack).
 ///
-/// The rounds are one chain of dependent additions and rotations, about 320 of a block's 390 cycles on a Zen 5 with
-/// AVX-512. A second, interleaved group of 16 lanes fills the gaps only where the data is in the second-level cache (14
-/// GB/s instead of 10.5, and only when the compiler is kept from pulling the groups apart again); with pieces of 256
-/// KiB, which are not, it gains 3 % and wants batches of twice the size. So there is one group.
+/// The rounds are one chain of dependent additions and rotations: by their latencies 320 of a block's 390 cycles on a
+/// Zen 5 with AVX-512. A second, interleaved group of 16 lanes was tried (with the compiler kept from pulling the groups
+/// apart again). Half filled it ran 16 messages of 16 KiB at 6.9 GB/s, so filled perhaps at 14 instead of 10; but 32 of
+/// 256 KiB, which outgrow the second-level cache, ran at 10.0 instead of 9.7, for batches of twice the size. So there
+/// is one group.
 macro_rules! lane_kernel {
     ($features:literal) => {
         #[doc = "Takes the first `count` blocks of every run into the state of its lane."]

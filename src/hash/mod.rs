@@ -14,6 +14,8 @@ mod kernel;
 #[cfg(target_arch = "x86_64")]
 mod lanes;
 mod message;
+#[cfg(target_arch = "x86_64")]
+mod stream;
 mod verifier;
 
 #[cfg(not(target_arch = "x86_64"))]

@@ -174,10 +174,10 @@ const BATCH_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// Jobs taken at a time, where one kernel call holds fewer.
 const BATCH_LEN_MAX: usize = 16;
 
-/// What the gatherer waits for another piece at least: the pause between two reads of a busy socket is shorter.
+/// What the gatherer waits for another piece at least. Chosen, not tuned: long beside a wake-up, short beside a download.
 const PATIENCE_MIN: Duration = Duration::from_millis(2);
 
-/// Bytes per second below which lanes need not be filled: single streams then cost a tenth of a core.
+/// Bytes per second below which lanes need not be filled: single streams then cost an eighth of a core.
 const PATIENCE_RATE: u64 = 256 * 1024 * 1024;
 
 /// How long the gatherer waits for the next piece of `len` bytes: as long as it takes to arrive at a rate at which lanes

@@ -6,7 +6,8 @@ use std::array;
 
 use super::prefetch;
 use crate::hash::lanes::{self, Runs, State, lane_kernel};
-use crate::hash::message::{Block, Digest, Message};
+use crate::hash::message::{Digest, Message};
+use crate::hash::stream::Block;
 
 /// Messages hashed at a time.
 pub(super) const LANES: usize = 16;

@@ -8,7 +8,8 @@ use std::arch::x86_64::*;
 
 use super::prefetch;
 use crate::hash::lanes::{self, Runs, State};
-use crate::hash::message::{Block, Digest, Message};
+use crate::hash::message::{Digest, Message};
+use crate::hash::stream::Block;
 
 /// Proof that this CPU has the instructions of this module.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -44,6 +45,7 @@ macro_rules! all_fours {
     };
     (@ $four:ident $($number:literal)*) => { $( $four!($number); )* };
 }
+
 /// Takes the first `count` blocks of every run into the state of its stream.
 ///
 /// The instructions do four rounds each and wait for one another; the streams are interleaved four rounds by four, so
