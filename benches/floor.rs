@@ -9,6 +9,7 @@
 //! cargo bench --bench floor -- IP:PORT FILE.torrent --discard    the sink: receive and throw away
 //! cargo bench --bench floor                                      from a thread of this process
 //! ```
+#![expect(clippy::print_stdout, reason = "a benchmark tells its figures")]
 #![expect(unsafe_code, reason = "recvmsg, getrusage and mapped memory")]
 
 use std::fs::File;

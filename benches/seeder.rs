@@ -9,6 +9,7 @@
 //!
 //! A connection that opens with `STREAM\n` instead of a handshake gets every block of the torrent in order, headers
 //! included: the byte stream that the floor (`benches/floor.rs`) and the sink receive.
+#![expect(clippy::print_stdout, reason = "a benchmark tells its figures")]
 
 use std::fs::File;
 use std::io::{self, IoSlice, Read, Write};

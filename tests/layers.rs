@@ -1,5 +1,6 @@
 //! The architecture as a test: which part of the crate may import which, what the pure parts may not touch, and where
 //! `unsafe` may stand.
+#![expect(clippy::unwrap_used, reason = "a test ends where its sources cannot be read")]
 
 use std::fs;
 use std::path::{Path, PathBuf};
