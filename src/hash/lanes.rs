@@ -88,6 +88,13 @@ fn finish<const LANES: usize>(lane: Option<Lane<'_>>, state: &State<LANES>, at: 
 /// 2. 80 rounds, unrolled. The state is an array whose roles rotate by index, the message schedule a ring of 16
 ///    vectors; all indices are constants, so both live in registers (or, with 16 registers, on the stack).
 ///
+/// Nothing that runs for each block is a closure or takes one, as `array::map` and `array::from_fn` do. A closure has
+/// the target features of the function around it and is never inlined into the helper, which has none; and unless the
+/// helper itself is inlined here, which takes one codegen unit or link-time optimization, each of its steps is a call
+/// with vectors in memory: with 16 units and without such optimization, kernels written so run 19 to 38 times slower.
+/// What is called here has no features that `compress` lacks and is `#[inline]`, so that it is in the same unit however
+/// the crate is built; the rounds are a macro, so that their indices are constants from the start.
+///
 /// The rounds are one chain of dependent additions and rotations: by their latencies 320 of a block's 390 cycles on a
 /// Zen 5 with AVX-512. A second, interleaved group of 16 lanes was tried (with the compiler kept from pulling the groups
 /// apart again). Half filled it ran 16 messages of 16 KiB at 6.9 GB/s, so filled perhaps at 14 instead of 10; but 32 of
@@ -98,54 +105,61 @@ macro_rules! lane_kernel {
         #[doc = "Takes the first `count` blocks of every run into the state of its lane."]
         #[target_feature(enable = $features)]
         fn compress([state]: &mut [State<LANES>; 1], [runs]: &[Runs<'_, LANES>; 1], count: usize) {
-            let mut total = state.each_ref().map(|word| load(word));
+            let [a, b, c, d, e] = state;
+            let mut total = [load(a), load(b), load(c), load(d), load(e)];
             for at in 0..count {
                 let mut words = load_words(runs, at);
                 let mut state = total;
                 macro_rules! round {
                     ($round:expr) => {
-                        round::<{ $round }>(&mut state, &mut words)
+                        $crate::hash::lanes::round!($round, state, words)
                     };
                 }
                 $crate::hash::lanes::all_rounds!(round);
-                for (total, word) in total.iter_mut().zip(state) {
-                    *total = add(*total, word);
-                }
+                total = [
+                    add(total[0], state[0]),
+                    add(total[1], state[1]),
+                    add(total[2], state[2]),
+                    add(total[3], state[3]),
+                    add(total[4], state[4]),
+                ];
             }
-            for (word, total) in state.iter_mut().zip(total) {
-                store(word, total);
-            }
-        }
-
-        #[doc = "One of the 80 rounds (FIPS 180-4, 6.1.2). Word `i` of the state is at `(i - ROUND) mod 5`."]
-        #[target_feature(enable = $features)]
-        #[inline]
-        fn round<const ROUND: usize>(state: &mut [Vector; 5], words: &mut [Vector; 16]) {
-            let place = |word: usize| (word + 80 - ROUND) % 5;
-            let word = if ROUND < 16 {
-                words[ROUND]
-            } else {
-                let next = schedule(
-                    words[(ROUND + 13) % 16],
-                    words[(ROUND + 8) % 16],
-                    words[(ROUND + 2) % 16],
-                    words[ROUND % 16],
-                );
-                words[ROUND % 16] = next;
-                next
-            };
-            let [a, b, c, d, e] = [0, 1, 2, 3, 4].map(|word| state[place(word)]);
-            let mixed = match ROUND / 20 {
-                0 => choose(b, c, d),
-                2 => majority(b, c, d),
-                _ => parity(b, c, d),
-            };
-            let known =
-                add(add(e, add(word, splat($crate::hash::lanes::ROUND_CONSTANTS[ROUND / 20]))), mixed);
-            state[place(4)] = add(known, rotate::<5>(a));
-            state[place(1)] = rotate::<30>(b);
+            store(a, total[0]);
+            store(b, total[1]);
+            store(c, total[2]);
+            store(d, total[3]);
+            store(e, total[4]);
         }
     };
+}
+
+/// One of the 80 rounds (FIPS 180-4, 6.1.2). Word `i` of the state is at `(i - ROUND) mod 5`.
+macro_rules! round {
+    ($round:expr, $state:ident, $words:ident) => {{
+        const ROUND: usize = $round;
+        const A: usize = (80 - ROUND) % 5;
+        const B: usize = (81 - ROUND) % 5;
+        const C: usize = (82 - ROUND) % 5;
+        const D: usize = (83 - ROUND) % 5;
+        const E: usize = (84 - ROUND) % 5;
+        if ROUND >= 16 {
+            $words[ROUND % 16] = schedule(
+                $words[(ROUND + 13) % 16],
+                $words[(ROUND + 8) % 16],
+                $words[(ROUND + 2) % 16],
+                $words[ROUND % 16],
+            );
+        }
+        let mixed = match ROUND / 20 {
+            0 => choose($state[B], $state[C], $state[D]),
+            2 => majority($state[B], $state[C], $state[D]),
+            _ => parity($state[B], $state[C], $state[D]),
+        };
+        let constant = splat($crate::hash::lanes::ROUND_CONSTANTS[ROUND / 20]);
+        let known = add(add($state[E], add($words[ROUND % 16], constant)), mixed);
+        $state[E] = add(known, rotate::<5>($state[A]));
+        $state[B] = rotate::<30>($state[B]);
+    }};
 }
 
 /// Calls a macro with the numbers of all 80 rounds.
@@ -159,4 +173,4 @@ macro_rules! all_rounds {
     };
 }
 
-pub(super) use {all_rounds, lane_kernel};
+pub(super) use {all_rounds, lane_kernel, round};

@@ -2,11 +2,11 @@
 #![expect(unsafe_code, reason = "intrinsics that load and store, and calls of functions that need AVX2")]
 
 use std::arch::x86_64::*;
-use std::array;
 
 use super::prefetch;
 use crate::hash::lanes::{self, Runs, State, lane_kernel};
 use crate::hash::message::{Digest, Message};
+use crate::hash::stream::Block;
 
 /// Messages hashed at a time.
 pub(super) const LANES: usize = 8;
@@ -48,12 +48,13 @@ fn store(words: &mut [u32; LANES], vector: Vector) {
     unsafe { _mm256_storeu_si256(words.as_mut_ptr().cast(), vector) }
 }
 
-/// The 8 big-endian words of half a block.
+/// The 8 big-endian words of half a block, the first half or the second.
 #[target_feature(enable = "avx2")]
 #[inline]
-fn load_half(half: &[u8; 32]) -> Vector {
+fn load_half(block: &Block, half: usize) -> Vector {
+    let (halves, _) = block.as_chunks::<32>();
     // SAFETY: 32 bytes are readable behind the reference, and this load needs no alignment.
-    let bytes = unsafe { _mm256_loadu_si256(half.as_ptr().cast()) };
+    let bytes = unsafe { _mm256_loadu_si256(halves[half].as_ptr().cast()) };
     let order = _mm_set_epi64x(0x0c0d_0e0f_0809_0a0b, 0x0405_0607_0001_0203);
     _mm256_shuffle_epi8(bytes, _mm256_broadcastsi128_si256(order))
 }
@@ -113,32 +114,30 @@ fn load_words(runs: &Runs<'_, LANES>, at: usize) -> [Vector; 16] {
     for run in runs {
         prefetch(run, at);
     }
-    let halves = runs.each_ref().map(|run| run[at].as_chunks::<32>().0);
-    let first = transpose(halves.each_ref().map(|halves| load_half(&halves[0])));
-    let second = transpose(halves.each_ref().map(|halves| load_half(&halves[1])));
-    array::from_fn(|i| if i < LANES { first[i] } else { second[i - LANES] })
-}
-
-/// Rows become columns.
-#[target_feature(enable = "avx2")]
-#[inline]
-fn transpose(rows: [Vector; LANES]) -> [Vector; LANES] {
-    // Word `4 * k + i` of rows `4 * g..4 * g + 4` is in 128-bit half `k` of `squares[g][i]`.
-    let squares: [[Vector; 4]; 2] = array::from_fn(|g| {
-        let [r0, r1, r2, r3] = array::from_fn(|i| rows[4 * g + i]);
-        let (low01, low23) = (_mm256_unpacklo_epi32(r0, r1), _mm256_unpacklo_epi32(r2, r3));
-        let (high01, high23) = (_mm256_unpackhi_epi32(r0, r1), _mm256_unpackhi_epi32(r2, r3));
-        [
-            _mm256_unpacklo_epi64(low01, low23),
-            _mm256_unpackhi_epi64(low01, low23),
-            _mm256_unpacklo_epi64(high01, high23),
-            _mm256_unpackhi_epi64(high01, high23),
-        ]
-    });
-    let mut words = [_mm256_setzero_si256(); LANES];
-    for i in 0..4 {
-        words[i] = _mm256_permute2x128_si256::<0x20>(squares[0][i], squares[1][i]);
-        words[4 + i] = _mm256_permute2x128_si256::<0x31>(squares[0][i], squares[1][i]);
+    let mut words = [_mm256_setzero_si256(); 16];
+    for half in 0..2 {
+        // Word `4 * k + i` of rows `4 * g..4 * g + 4` is in 128-bit half `k` of `squares[g][i]`.
+        let squares = [load_squares(runs, 0, at, half), load_squares(runs, 4, at, half)];
+        for i in 0..4 {
+            words[8 * half + i] = _mm256_permute2x128_si256::<0x20>(squares[0][i], squares[1][i]);
+            words[8 * half + 4 + i] = _mm256_permute2x128_si256::<0x31>(squares[0][i], squares[1][i]);
+        }
     }
     words
+}
+
+/// Half of block `at` of the four runs from `first`, as two squares of 4 by 4 words side by side, each transposed.
+#[target_feature(enable = "avx2")]
+#[inline]
+fn load_squares(runs: &Runs<'_, LANES>, first: usize, at: usize, half: usize) -> [Vector; 4] {
+    let (r0, r1) = (load_half(&runs[first][at], half), load_half(&runs[first + 1][at], half));
+    let (r2, r3) = (load_half(&runs[first + 2][at], half), load_half(&runs[first + 3][at], half));
+    let (low01, low23) = (_mm256_unpacklo_epi32(r0, r1), _mm256_unpacklo_epi32(r2, r3));
+    let (high01, high23) = (_mm256_unpackhi_epi32(r0, r1), _mm256_unpackhi_epi32(r2, r3));
+    [
+        _mm256_unpacklo_epi64(low01, low23),
+        _mm256_unpackhi_epi64(low01, low23),
+        _mm256_unpacklo_epi64(high01, high23),
+        _mm256_unpackhi_epi64(high01, high23),
+    ]
 }

@@ -2,7 +2,6 @@
 #![expect(unsafe_code, reason = "intrinsics that load and store, and calls of functions that need AVX-512")]
 
 use std::arch::x86_64::*;
-use std::array;
 
 use super::prefetch;
 use crate::hash::lanes::{self, Runs, State, lane_kernel};
@@ -113,18 +112,12 @@ fn load_words(runs: &Runs<'_, LANES>, at: usize) -> [Vector; 16] {
         prefetch(run, at);
     }
     // Word `4 * k + i` of rows `4 * g..4 * g + 4` is in 128-bit quarter `k` of `squares[g][i]`.
-    let squares: [[Vector; 4]; 4] = array::from_fn(|g| {
-        let row = |i: usize| load_block(&runs[4 * g + i][at]);
-        let (r0, r1, r2, r3) = (row(0), row(1), row(2), row(3));
-        let (low01, low23) = (_mm512_unpacklo_epi32(r0, r1), _mm512_unpacklo_epi32(r2, r3));
-        let (high01, high23) = (_mm512_unpackhi_epi32(r0, r1), _mm512_unpackhi_epi32(r2, r3));
-        [
-            _mm512_unpacklo_epi64(low01, low23),
-            _mm512_unpackhi_epi64(low01, low23),
-            _mm512_unpacklo_epi64(high01, high23),
-            _mm512_unpackhi_epi64(high01, high23),
-        ]
-    });
+    let squares = [
+        load_squares(runs, 0, at),
+        load_squares(runs, 4, at),
+        load_squares(runs, 8, at),
+        load_squares(runs, 12, at),
+    ];
     let mut words = [_mm512_setzero_si512(); 16];
     for i in 0..4 {
         let even01 = _mm512_shuffle_i32x4::<0x88>(squares[0][i], squares[1][i]);
@@ -137,4 +130,20 @@ fn load_words(runs: &Runs<'_, LANES>, at: usize) -> [Vector; 16] {
         words[12 + i] = _mm512_shuffle_i32x4::<0xdd>(odd01, odd23);
     }
     words
+}
+
+/// Block `at` of the four runs from `first`, as four squares of 4 by 4 words side by side, each transposed.
+#[target_feature(enable = "avx512f,avx512bw")]
+#[inline]
+fn load_squares(runs: &Runs<'_, LANES>, first: usize, at: usize) -> [Vector; 4] {
+    let (r0, r1) = (load_block(&runs[first][at]), load_block(&runs[first + 1][at]));
+    let (r2, r3) = (load_block(&runs[first + 2][at]), load_block(&runs[first + 3][at]));
+    let (low01, low23) = (_mm512_unpacklo_epi32(r0, r1), _mm512_unpacklo_epi32(r2, r3));
+    let (high01, high23) = (_mm512_unpackhi_epi32(r0, r1), _mm512_unpackhi_epi32(r2, r3));
+    [
+        _mm512_unpacklo_epi64(low01, low23),
+        _mm512_unpackhi_epi64(low01, low23),
+        _mm512_unpacklo_epi64(high01, high23),
+        _mm512_unpackhi_epi64(high01, high23),
+    ]
 }

@@ -49,34 +49,42 @@ macro_rules! all_fours {
 /// Takes the first `count` blocks of every run into the state of its stream.
 ///
 /// The instructions do four rounds each and wait for one another; the streams are interleaved four rounds by four, so
-/// that one works while the other waits.
+/// that one works while the other waits. For why there are loops over indices and no closures see [`lane_kernel`].
+///
+/// [`lane_kernel`]: lanes::lane_kernel
 #[target_feature(enable = "sha,ssse3,sse4.1")]
 fn compress<const STREAMS: usize>(
     states: &mut [State<1>; STREAMS],
     runs: &[Runs<'_, 1>; STREAMS],
     count: usize,
 ) {
-    let mut totals = states.each_ref().map(|state| load(state));
+    let mut totals = [[_mm_setzero_si128(); 2]; STREAMS];
+    for i in 0..STREAMS {
+        totals[i] = load(&states[i]);
+    }
     for at in 0..count {
-        let mut words = runs.each_ref().map(|[run]| {
+        let mut words = [[_mm_setzero_si128(); 4]; STREAMS];
+        for i in 0..STREAMS {
+            let [run] = runs[i];
             prefetch(run, at);
-            load_words(&run[at])
-        });
+            words[i] = load_words(&run[at]);
+        }
         let mut registers = totals;
         macro_rules! four_rounds {
             ($four:expr) => {
-                for (registers, words) in registers.iter_mut().zip(&mut words) {
-                    four_rounds::<{ $four }, { $four / 5 }>(registers, words);
+                for i in 0..STREAMS {
+                    four_rounds::<{ $four }, { $four / 5 }>(&mut registers[i], &mut words[i]);
                 }
             };
         }
         all_fours!(four_rounds);
-        for (total, [abcd, e]) in totals.iter_mut().zip(registers) {
-            *total = [_mm_add_epi32(total[0], abcd), _mm_sha1nexte_epu32(e, total[1])];
+        for i in 0..STREAMS {
+            let [abcd, e] = registers[i];
+            totals[i] = [_mm_add_epi32(totals[i][0], abcd), _mm_sha1nexte_epu32(e, totals[i][1])];
         }
     }
-    for (state, total) in states.iter_mut().zip(totals) {
-        store(state, total);
+    for i in 0..STREAMS {
+        store(&mut states[i], totals[i]);
     }
 }
 
@@ -86,14 +94,12 @@ fn compress<const STREAMS: usize>(
 #[target_feature(enable = "sha,ssse3,sse4.1")]
 #[inline]
 fn four_rounds<const FOUR: usize, const FUNCTION: i32>(registers: &mut Registers, words: &mut [Vector; 4]) {
-    let [w0, w1, w2, w3] = [0, 1, 2, 3].map(|ahead| words[(FOUR + ahead) % 4]);
-    let word = if FOUR < 4 {
-        w0
-    } else {
-        let next = _mm_sha1msg2_epu32(_mm_xor_si128(_mm_sha1msg1_epu32(w0, w1), w2), w3);
-        words[FOUR % 4] = next;
-        next
-    };
+    if FOUR >= 4 {
+        let [w0, w1] = [words[FOUR % 4], words[(FOUR + 1) % 4]];
+        let [w2, w3] = [words[(FOUR + 2) % 4], words[(FOUR + 3) % 4]];
+        words[FOUR % 4] = _mm_sha1msg2_epu32(_mm_xor_si128(_mm_sha1msg1_epu32(w0, w1), w2), w3);
+    }
+    let word = words[FOUR % 4];
     let [abcd, e] = *registers;
     let e = if FOUR == 0 { _mm_add_epi32(e, word) } else { _mm_sha1nexte_epu32(e, word) };
     *registers = [_mm_sha1rnds4_epu32::<FUNCTION>(abcd, e), abcd];
@@ -103,8 +109,8 @@ fn four_rounds<const FOUR: usize, const FUNCTION: i32>(registers: &mut Registers
 #[target_feature(enable = "sha,ssse3,sse4.1")]
 #[inline]
 fn load(state: &State<1>) -> Registers {
-    let [a, b, c, d, e] = state.map(|[word]| word as i32);
-    [_mm_set_epi32(a, b, c, d), _mm_set_epi32(e, 0, 0, 0)]
+    let [[a], [b], [c], [d], [e]] = *state;
+    [_mm_set_epi32(a as i32, b as i32, c as i32, d as i32), _mm_set_epi32(e as i32, 0, 0, 0)]
 }
 
 /// The state as the rest of the crate wants it.
@@ -112,13 +118,12 @@ fn load(state: &State<1>) -> Registers {
 #[inline]
 fn store(state: &mut State<1>, [abcd, e]: Registers) {
     *state = [
-        _mm_extract_epi32::<3>(abcd),
-        _mm_extract_epi32::<2>(abcd),
-        _mm_extract_epi32::<1>(abcd),
-        _mm_extract_epi32::<0>(abcd),
-        _mm_extract_epi32::<3>(e),
-    ]
-    .map(|word| [word as u32]);
+        [_mm_extract_epi32::<3>(abcd) as u32],
+        [_mm_extract_epi32::<2>(abcd) as u32],
+        [_mm_extract_epi32::<1>(abcd) as u32],
+        [_mm_extract_epi32::<0>(abcd) as u32],
+        [_mm_extract_epi32::<3>(e) as u32],
+    ];
 }
 
 /// The 16 big-endian words of a block, the first in the highest place.
@@ -126,10 +131,19 @@ fn store(state: &mut State<1>, [abcd, e]: Registers) {
 #[inline]
 fn load_words(block: &Block) -> [Vector; 4] {
     let (quarters, _) = block.as_chunks::<16>();
-    let order = _mm_set_epi64x(0x0001_0203_0405_0607, 0x0809_0a0b_0c0d_0e0f);
-    [0, 1, 2, 3].map(|i| {
-        // SAFETY: 16 bytes are readable behind the reference, and this load needs no alignment.
-        let bytes = unsafe { _mm_loadu_si128(quarters[i].as_ptr().cast()) };
-        _mm_shuffle_epi8(bytes, order)
-    })
+    [
+        load_quarter(&quarters[0]),
+        load_quarter(&quarters[1]),
+        load_quarter(&quarters[2]),
+        load_quarter(&quarters[3]),
+    ]
+}
+
+/// Four big-endian words of a block, the first in the highest place.
+#[target_feature(enable = "sha,ssse3,sse4.1")]
+#[inline]
+fn load_quarter(quarter: &[u8; 16]) -> Vector {
+    // SAFETY: 16 bytes are readable behind the reference, and this load needs no alignment.
+    let bytes = unsafe { _mm_loadu_si128(quarter.as_ptr().cast()) };
+    _mm_shuffle_epi8(bytes, _mm_set_epi64x(0x0001_0203_0405_0607, 0x0809_0a0b_0c0d_0e0f))
 }
