@@ -233,7 +233,10 @@ impl<L: PieceWriter> Session<L> {
         let block =
             self.geometry.check_block(header.index, header.begin, header.len).map_err(Fault::Block)?;
         if let Some(at) = self.requests.iter().position(|request| request.block == block) {
-            let request = self.requests.remove(at);
+            // A peer that reads from its disk in parallel skips a block now and then and goes on in order: the skipped
+            // ones are no longer the next to expect.
+            self.requests.rotate_left(at);
+            let request = self.requests.pop_front();
             self.incoming = match request.and_then(|request| request.slot) {
                 Some(slot) => Incoming::Own(slot, block),
                 None => Incoming::Help(block, Vec::with_capacity(block.len as usize)),
