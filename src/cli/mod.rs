@@ -176,7 +176,7 @@ fn download_piece(args: DownloadPiece) -> Result<(), Error> {
         sync: args.sync,
         threads: threads(args.threads)?,
         peers: args.peer,
-        patience: args.timeout.map(Duration::from_secs),
+        patience: patience(args.timeout)?,
     };
     fetch(&request, args.quiet)?;
     print(&text)
@@ -193,7 +193,7 @@ fn download(args: Download) -> Result<(), Error> {
         sync: args.sync,
         threads: threads(args.threads)?,
         peers: args.peer,
-        patience: args.timeout.map(Duration::from_secs),
+        patience: patience(args.timeout)?,
     };
     fetch(&request, args.quiet)?;
     print(&text)
@@ -229,6 +229,14 @@ fn threads(asked: Option<usize>) -> Result<usize, Error> {
         Some(0) => Err(Error::Usage("--threads takes a number of 1 or more".to_owned())),
         Some(threads) => Ok(threads.min(THREADS_MAX)),
         None => Ok(std::thread::available_parallelism().map_or(1, usize::from).min(THREADS_MAX)),
+    }
+}
+
+/// How long to wait for something to come, if the user says so.
+fn patience(asked: Option<u64>) -> Result<Option<Duration>, Error> {
+    match asked {
+        Some(0) => Err(Error::Usage("--timeout takes a number of 1 or more".to_owned())),
+        asked => Ok(asked.map(Duration::from_secs)),
     }
 }
 
