@@ -109,9 +109,9 @@ fn peers(args: &Peers) -> Result<(), Error> {
         timing: Timing::default(),
     };
     let totals = Totals { uploaded: 0, downloaded: 0, left: metainfo.geometry.total_len().max(1) };
-    let answer = announce_once(&config, totals).map_err(|error| Error::Tracker(error.to_string()))?;
+    let answer = announce_once(&config, totals).map_err(|error| Error::no_tracker(&error.failures))?;
     if let Some(warning) = &answer.reply.warning {
-        eprintln!("ringtide: {} warns: {warning}", answer.url);
+        progress::say(format_args!("ringtide: {} warns: {warning}", answer.url));
     }
     print(&answer.reply.peers.iter().map(|peer| format!("{peer}\n")).collect::<String>())
 }
