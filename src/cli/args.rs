@@ -135,6 +135,9 @@ pub(super) struct Download {
     /// give up when nothing came for so many seconds
     #[argh(option, arg_name = "seconds")]
     pub(super) timeout: Option<u64>,
+    /// print a summary as a JSON object instead of the sentence
+    #[argh(switch)]
+    pub(super) json: bool,
     /// print nothing but errors on stderr
     #[argh(switch, short = 'q')]
     pub(super) quiet: bool,

@@ -23,7 +23,7 @@ use signal_hook::flag;
 use crate::discovery::announcer::{AnnounceConfig, Timing, announce_once};
 use crate::discovery::tracker::Totals;
 use crate::disk::Existing;
-use crate::download::{self, Interrupt, Request};
+use crate::download::{self, Interrupt, Request, Summary};
 use crate::error::Error;
 use crate::meta::bencode;
 use crate::meta::hex;
@@ -195,15 +195,29 @@ fn download(args: Download) -> Result<(), Error> {
         peers: args.peer,
         patience: patience(args.timeout)?,
     };
-    fetch(&request, args.quiet)?;
-    print(&text)
+    let summary = fetch(&request, args.quiet)?;
+    print(&if args.json { json(&summary) } else { text })
 }
 
-fn fetch(request: &Request, quiet: bool) -> Result<(), Error> {
+fn fetch(request: &Request, quiet: bool) -> Result<Summary, Error> {
     let mut observer = progress::Reporter::new(quiet);
     let summary = download::run(request, &interrupts()?, &mut observer);
     observer.finish(summary.as_ref().ok());
-    summary.map(drop)
+    summary
+}
+
+/// The summary as one line of JSON; the README documents the keys.
+fn json(summary: &Summary) -> String {
+    let object = serde_json::json!({
+        "bytes": summary.total,
+        "bytes_kept": summary.kept,
+        "bytes_wasted": summary.wasted,
+        "seconds": summary.elapsed.as_secs_f64(),
+        "blocks_direct": summary.hits,
+        "blocks_copied": summary.misses,
+        "receives": summary.receives,
+    });
+    format!("{object}\n")
 }
 
 /// Makes SIGINT and SIGTERM end the download in good order, and a second one end the process at once.

@@ -325,12 +325,12 @@ impl<'a> Reader<'a> {
         }
     }
 
-    fn take(&mut self, bytes: &[u8]) -> Result<(), CloseReason> {
+    fn take(&self, bytes: &[u8]) -> Result<(), CloseReason> {
         self.take_at(bytes, Instant::now())
     }
 
     /// Feeds bytes to the decoder and its events to the session, then asks for more blocks.
-    fn take_at(&mut self, bytes: &[u8], now: Instant) -> Result<(), CloseReason> {
+    fn take_at(&self, bytes: &[u8], now: Instant) -> Result<(), CloseReason> {
         let shared = self.shared;
         let mut misses = 0;
         let fed = self.with_talk(|talk| {

@@ -12,7 +12,7 @@ pub fn command(job: &Job<'_>) -> Command {
     let mut command = Command::new(python());
     command.arg(SCRIPT).arg(job.torrent).arg(job.data).arg(job.addr.to_string());
     if !job.complete {
-        command.arg("--upload-only");
+        command.arg("--partial");
     }
     command
 }
