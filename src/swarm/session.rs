@@ -281,8 +281,7 @@ impl<L: PieceWriter> Session<L> {
             // A peer that reads from its disk in parallel skips a block now and then and goes on in order: the skipped
             // ones are no longer the next to expect.
             self.requests.rotate_left(at);
-        }
-        if let Some(Request { target, .. }) = self.requests.pop_front_if(|request| request.block == block) {
+            let Some(Request { target, .. }) = self.requests.pop_front() else { return Ok(()) };
             self.incoming = match target {
                 Target::Own(slot) => Incoming::Own(slot, block),
                 Target::Help(progress) => {
