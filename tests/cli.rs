@@ -18,7 +18,7 @@ use common::workspace::temp_dir;
 use support::content::{Content, samples, torrents_in};
 use support::folder;
 use support::peer::{Hello, PEER_ID, Peer, Script, handshake};
-use support::program::{Program, Run, broken_pipe, in_parallel, ringtide};
+use support::program::{Program, Run, broken_pipe, case, in_parallel, ringtide};
 use support::tracker::{Request, Tracker, compact, dictionaries, ok};
 
 /// How long a stage of the course may take.
@@ -415,36 +415,15 @@ fn download_writes_a_folder() {
 #[test]
 fn download_takes_every_kind_of_tracker_and_peer() {
     let content = Content::sample("single");
-    let kinds: Vec<(&str, Box<dyn FnOnce() + Send>)> = vec![
-        (
-            "dictionaries",
-            Box::new(|| {
-                download_with(&content, &Peer::honest(&content), |peers| {
-                    Tracker::replying(dictionaries(peers))
-                })
-            }),
-        ),
-        (
-            "a redirect",
-            Box::new(|| {
-                download_with(&content, &Peer::honest(&content), |peers| redirecting(compact(peers)))
-            }),
-        ),
-        ("a late bitfield", Box::new(|| download_with(&content, &late(&content), Tracker::of))),
-        (
-            "one request at a time",
-            Box::new(|| download_with(&content, &one_at_a_time(&content), Tracker::of)),
-        ),
-        (
-            "IPv6",
-            Box::new(|| {
-                if let Some(peer) = on_ipv6(&content) {
-                    download_with(&content, &peer, Tracker::of);
-                }
-            }),
-        ),
-    ];
-    in_parallel(kinds);
+    let with = |peer: &Peer, tracker: fn(&[SocketAddr]) -> Tracker| download_with(&content, peer, tracker);
+    let honest = || Peer::honest(&content);
+    in_parallel(vec![
+        case("dictionaries", || with(&honest(), |peers| Tracker::replying(dictionaries(peers)))),
+        case("a redirect", || with(&honest(), |peers| redirecting(compact(peers)))),
+        case("a late bitfield", || with(&late(&content), Tracker::of)),
+        case("one request at a time", || with(&one_at_a_time(&content), Tracker::of)),
+        case("IPv6", || on_ipv6(&content).iter().for_each(|peer| with(peer, Tracker::of))),
+    ]);
 }
 
 #[test]

@@ -17,7 +17,7 @@ use common::workspace::temp_dir;
 use support::content::{Content, samples, torrents_in};
 use support::folder::{self, assert_unchanged};
 use support::peer::{Hello, Peer, Script};
-use support::program::{FAILURE_LIMIT, Program, Run, Running, in_parallel, is_root, ringtide};
+use support::program::{Case, FAILURE_LIMIT, Program, Run, Running, case, in_parallel, is_root, ringtide};
 use support::tracker::{Tracker, compact, dead_addr, dead_url, ok};
 use tempfile::TempDir;
 
@@ -82,12 +82,6 @@ impl Place {
 /// Twenty pieces of two blocks, but for the last, which has one that is short.
 fn content() -> Content {
     Content::single("content.bin", 19 * 32768 + 5000, 32768)
-}
-
-type Case<'a> = (&'a str, Box<dyn FnOnce() + Send + 'a>);
-
-fn case<'a>(name: &'a str, run: impl FnOnce() + Send + 'a) -> Case<'a> {
-    (name, Box::new(run))
 }
 
 #[test]
@@ -220,8 +214,16 @@ fn peers_that_do_not_help_are_told() {
             "handshake starts with byte 255, expected 19",
         ),
         ("saying HTTP", Some(peer(Hello::Bytes(vec![b'H'; 68]))), "handshake starts with byte 72"),
-        ("sending a long message", Some(peer(Hello::ProperThen(long_message))), ""),
-        ("sending a wrong bitfield", Some(peer(Hello::ProperThen(wrong_bitfield))), ""),
+        (
+            "sending a long message",
+            Some(peer(Hello::ProperThen(long_message))),
+            "message of id 7 announces 2147483647 bytes",
+        ),
+        (
+            "sending a wrong bitfield",
+            Some(peer(Hello::ProperThen(wrong_bitfield))),
+            "bitfield is 8 bytes long, expected 3",
+        ),
         ("having a piece too many", Some(peer(Hello::ProperThen(no_such_piece))), "it says it has piece 20"),
     ];
     let runs = cases.iter().flat_map(|(name, peer, text)| {
@@ -248,34 +250,68 @@ fn peers_that_do_not_help_are_told() {
         let place = Place::new(&content, &[&tracker.url()]);
         place.refuses(place.download(&[]), NO_PEERS, "the trackers know of none");
     });
-    in_parallel(runs.chain([nobody]).collect());
+    let more = silent_cases(&content).into_iter().chain(corrupt_cases(&content));
+    in_parallel(runs.chain([nobody]).chain(more).collect());
 }
 
-#[test]
-fn silent_peers_are_left() {
-    let content = content();
-    let silent = Peer::start(&content, Script { hello: Hello::Silent, ..Script::default() });
-    let idle = Peer::start(&content, Script { blocks_max: 0, ..Script::default() });
-    let cases = vec![
-        case("no handshake", || {
-            let place = Place::new(&content, &[]);
+/// Peers that say nothing, or nothing of use.
+fn silent_cases(content: &Content) -> [Case<'_>; 2] {
+    let with = |script, more: &'static [&str], text: &'static str| {
+        move || {
+            let peer = Peer::start(content, script);
+            let place = Place::new(content, &[]);
             place.refuses(
-                place.download(&["--peer", &silent.addr.to_string()]),
+                place.download(&[&["--peer", &*peer.addr.to_string()], more].concat()),
                 NO_PEERS,
-                "no handshake in time",
+                text,
             );
-        }),
-        case("no block", || {
-            let place = Place::new(&content, &[]);
-            let download = place.download(&["--timeout", "2", "--peer", &idle.addr.to_string()]);
-            place.refuses(
-                download,
-                NO_PEERS,
-                "nothing came from any peer for 2 s; 0 of 627592 bytes are verified",
-            );
-        }),
-    ];
-    in_parallel(cases);
+        }
+    };
+    let silent = Script { hello: Hello::Silent, ..Script::default() };
+    let idle = Script { blocks_max: 0, ..Script::default() };
+    let idle_text = "nothing came from any peer for 2 s; 0 of 627592 bytes are verified";
+    [
+        case("no handshake", with(silent, &[], "no handshake in time")),
+        case("no block", with(idle, &["--timeout", "2"], idle_text)),
+    ]
+}
+
+/// Nobody but a peer whose every block is wrong.
+fn corrupt_cases(content: &Content) -> [Case<'_>; 3] {
+    let corrupt = || Peer::start(content, Script { corrupt: true, ..Script::default() });
+    let text = "it sent wrong data; 0 of 627592 bytes are verified";
+    let by_hand = move || {
+        let peer = corrupt();
+        let place = Place::new(content, &[]);
+        place.refuses(place.download(&["--peer", &peer.addr.to_string()]), NO_PEERS, text);
+        assert_eq!(peer.seen().connections, 1);
+    };
+    let by_tracker = move || {
+        let peer = corrupt();
+        let tracker = Tracker::of(&[peer.addr]);
+        let place = Place::new(content, &[&tracker.url()]);
+        place.refuses(place.download(&[]), NO_PEERS, text);
+        assert_eq!(peer.seen().connections, 1);
+    };
+    // Part of the content is there; what the corrupt peer sends must not be added to it.
+    let after_a_part = move || {
+        let place = Place::new(content, &[]);
+        let half = 10 * content.piece_len;
+        fs::write(place.path("out"), &content.bytes[..half]).unwrap();
+        let run = place.download(&["--peer", &corrupt().addr.to_string()]).run();
+        run.assert_fails(
+            NO_PEERS,
+            &format!("{half} of 627592 bytes are verified; run the same command again"),
+        );
+        let honest = Peer::honest(content);
+        place.complete_from(&honest);
+        assert_eq!(honest.assert_pleased().pieces(), (10..20).collect());
+    };
+    [
+        case("corrupt, by hand", by_hand),
+        case("corrupt, by a tracker", by_tracker),
+        case("corrupt, after a part", after_a_part),
+    ]
 }
 
 #[test]
@@ -643,17 +679,24 @@ fn a_second_run_into_the_same_output_is_refused() {
 
 #[test]
 fn a_peer_that_falls_silent_does_not_hold_up_the_others() {
-    for blocks_max in [0, 1, 5, 17, 38] {
-        let content = content();
-        let silent = Peer::start(&content, Script { blocks_max, ..Script::default() });
-        let unchoke_after = Duration::from_millis(300);
-        let honest = Peer::start(&content, Script { unchoke_after, ..Script::default() });
-        let place = Place::new(&content, &[&Tracker::of(&[silent.addr]).url()]);
-        place.complete_from(&honest);
-        assert_eq!(silent.assert_pleased().blocks.len(), blocks_max);
-        let fetched = honest.assert_pleased().blocks.len();
-        assert!(fetched <= 39 - blocks_max + 2, "{fetched} blocks came where {blocks_max} of 39 were there");
-    }
+    let content = content();
+    let content = &content;
+    let runs = [(0, "0"), (1, "1"), (5, "5"), (17, "17"), (38, "38")].map(|(blocks_max, name)| {
+        case(name, move || {
+            let silent = Peer::start(content, Script { blocks_max, ..Script::default() });
+            let unchoke_after = Duration::from_millis(300);
+            let honest = Peer::start(content, Script { unchoke_after, ..Script::default() });
+            let place = Place::new(content, &[&Tracker::of(&[silent.addr]).url()]);
+            place.complete_from(&honest);
+            assert_eq!(silent.assert_pleased().blocks.len(), blocks_max);
+            let fetched = honest.assert_pleased().blocks.len();
+            assert!(
+                fetched <= 39 - blocks_max + 2,
+                "{fetched} blocks came where {blocks_max} of 39 were there"
+            );
+        })
+    });
+    in_parallel(runs.into());
 }
 
 #[test]
@@ -678,47 +721,6 @@ fn a_corrupt_peer_is_banned_and_the_download_completes() {
 }
 
 #[test]
-fn a_corrupt_peer_alone_gives_nothing() {
-    let content = content();
-    let cases = vec![
-        case("by hand", || {
-            let corrupt = Peer::start(&content, Script { corrupt: true, ..Script::default() });
-            let place = Place::new(&content, &[]);
-            let download = place.download(&["--peer", &corrupt.addr.to_string()]);
-            place.refuses(download, NO_PEERS, "it sent wrong data; 0 of 627592 bytes are verified");
-            assert_eq!(corrupt.seen().connections, 1);
-        }),
-        case("by a tracker", || {
-            let corrupt = Peer::start(&content, Script { corrupt: true, ..Script::default() });
-            let tracker = Tracker::of(&[corrupt.addr]);
-            let place = Place::new(&content, &[&tracker.url()]);
-            place.refuses(
-                place.download(&[]),
-                NO_PEERS,
-                "it sent wrong data; 0 of 627592 bytes are verified",
-            );
-            assert_eq!(corrupt.seen().connections, 1);
-        }),
-        case("after a part", || {
-            // Part of the content is there; what the corrupt peer sends must not be added to it.
-            let corrupt = Peer::start(&content, Script { corrupt: true, ..Script::default() });
-            let place = Place::new(&content, &[]);
-            let half = 10 * content.piece_len;
-            fs::write(place.path("out"), &content.bytes[..half]).unwrap();
-            let run = place.download(&["--peer", &corrupt.addr.to_string()]).run();
-            run.assert_fails(
-                NO_PEERS,
-                &format!("{half} of 627592 bytes are verified; run the same command again"),
-            );
-            let peer = Peer::honest(&content);
-            place.complete_from(&peer);
-            assert_eq!(peer.assert_pleased().pieces(), (10..20).collect());
-        }),
-    ];
-    in_parallel(cases);
-}
-
-#[test]
 fn an_output_that_changes_under_the_download_is_told() {
     let content = content();
     let cut = |place: &Place| {
@@ -729,8 +731,8 @@ fn an_output_that_changes_under_the_download_is_told() {
         fs::rename(place.path("out"), place.path("elsewhere")).unwrap();
         fs::write(place.path("out"), b"mine").unwrap();
     };
-    let cases: Vec<(&str, &(dyn Fn(&Place) + Sync))> =
-        vec![("cut", &cut), ("removed", &removed), ("replaced", &replaced)];
+    type Change = fn(&Place);
+    let cases: [(&str, Change); 3] = [("cut", cut), ("removed", removed), ("replaced", replaced)];
     let runs = cases.iter().map(|(name, change)| {
         let content = &content;
         case(name, move || {

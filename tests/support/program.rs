@@ -220,8 +220,16 @@ pub fn broken_pipe() -> Stdio {
     writer.into()
 }
 
+/// One of several things that a test looks at: its name, and what to run.
+pub type Case<'a> = (&'a str, Box<dyn FnOnce() + Send + 'a>);
+
+/// A case.
+pub fn case<'a>(name: &'a str, run: impl FnOnce() + Send + 'a) -> Case<'a> {
+    (name, Box::new(run))
+}
+
 /// Runs every case on a thread of its own, as most of their time is waiting. The name of a case that panics is told.
-pub fn in_parallel(cases: Vec<(&str, Box<dyn FnOnce() + Send + '_>)>) {
+pub fn in_parallel(cases: Vec<Case<'_>>) {
     let failed: Vec<&str> = thread::scope(|scope| {
         let running: Vec<_> = cases.into_iter().map(|(name, case)| (name, scope.spawn(case))).collect();
         running.into_iter().filter_map(|(name, case)| case.join().is_err().then_some(name)).collect()

@@ -170,7 +170,7 @@ pub fn dictionaries(peers: &[SocketAddr]) -> Vec<u8> {
 fn read_request(connection: &TcpStream) -> Option<Request> {
     let mut lines = BufReader::new(connection).lines();
     let first = lines.next()?.ok()?;
-    while lines.next()?.ok()? != "" {}
+    while !lines.next()?.ok()?.is_empty() {}
     let mut words = first.split(' ');
     assert_eq!(words.next(), Some("GET"), "{first}");
     Some(Request::parse(words.next()?))
