@@ -34,7 +34,16 @@ fn each(range: std::ops::Range<u64>, test: impl Fn(u64) + RefUnwindSafe) {
 }
 
 fn random_swarms(range: std::ops::Range<u64>) {
-    each(range, |seed| drop(run(Scenario::random(seed))));
+    each(range, |seed| {
+        let r = run(Scenario::random(seed));
+        if std::env::var("STATS").is_ok() { println!("STAT {seed} {} {} {} {} {}", r.took/1000, r.received, r.wasted, r.faults, r.banned.len()); }
+    });
+}
+#[test]
+#[ignore]
+fn soak() {
+    let n: u64 = std::env::var("SOAK").unwrap().parse().unwrap();
+    random_swarms(1000..1000+n);
 }
 
 #[test]

@@ -83,10 +83,12 @@ pub struct Progress {
     mail: Mutex<Vec<Donation>>,
     mail_len: AtomicU32,
     closed: AtomicBool,
+    /// One peer alone is to send the whole piece.
+    is_solo: bool,
 }
 
 impl Progress {
-    fn new(geometry: &Geometry, piece: PieceIndex) -> Self {
+    fn new(geometry: &Geometry, piece: PieceIndex, is_solo: bool) -> Self {
         let block_count = geometry.block_count(piece);
         let received = (0..block_count.div_ceil(64)).map(|_| AtomicU64::new(0)).collect();
         let asked = (0..block_count).map(|_| AtomicU8::new(0)).collect();
@@ -99,6 +101,7 @@ impl Progress {
             mail: Mutex::default(),
             mail_len: AtomicU32::new(0),
             closed: AtomicBool::new(false),
+            is_solo,
         }
     }
 
@@ -140,13 +143,13 @@ impl Progress {
 
     /// Whether [`Progress::ask`] would find a block.
     pub fn can_ask(&self, helpers: u8) -> bool {
-        !self.is_closed() && self.mail_len() < MAIL_MAX && self.last_askable(helpers).is_some()
+        self.takes_help() && self.last_askable(helpers).is_some()
     }
 
     /// The last missing block that at most so many helpers were asked for: one more is now. Helpers go backward, so
     /// that they meet the holder, who goes forward, as late as possible.
     pub fn ask(&self, helpers: u8) -> Option<u32> {
-        if self.is_closed() || self.mail_len() >= MAIL_MAX {
+        if !self.takes_help() {
             return None;
         }
         let block = self.last_askable(helpers)?;
@@ -158,6 +161,10 @@ impl Progress {
     /// A helper that was asked for a block will not bring it.
     pub fn unask(&self, block: u32) {
         self.change_asked(block, |asked| asked.saturating_sub(1));
+    }
+
+    fn takes_help(&self) -> bool {
+        !self.is_solo && !self.is_closed() && self.mail_len() < MAIL_MAX
     }
 
     fn last_askable(&self, helpers: u8) -> Option<u32> {
@@ -224,9 +231,10 @@ pub struct Claim<L> {
 }
 
 impl<L> Claim<L> {
-    /// The claim of a piece nothing is there of yet, held by `owner`.
-    pub fn new(geometry: &Geometry, piece: PieceIndex, lease: L, owner: SocketAddr) -> Self {
-        let progress = Progress::new(geometry, piece);
+    /// The claim of a piece nothing is there of yet, held by `owner`. A solo one is not helped with and not handed
+    /// over, so that one peer answers for the whole piece.
+    pub fn new(geometry: &Geometry, piece: PieceIndex, lease: L, owner: SocketAddr, is_solo: bool) -> Self {
+        let progress = Progress::new(geometry, piece, is_solo);
         Self {
             lease,
             missing: progress.block_count,
@@ -249,6 +257,11 @@ impl<L> Claim<L> {
     /// Whether nothing of the piece is there, so that nothing is lost with the claim.
     pub fn is_untouched(&self) -> bool {
         self.missing == self.progress.block_count && !self.progress.has_mail()
+    }
+
+    /// Whether the claim may go on with another peer, half-done.
+    pub fn can_be_handed_over(&self) -> bool {
+        !self.progress.is_solo
     }
 
     /// Whether all blocks are at their place.
@@ -346,7 +359,7 @@ mod tests {
         let geometry = Geometry::new(u64::from(blocks * BLOCK_LEN), blocks * BLOCK_LEN).unwrap();
         let piece = geometry.piece(0).unwrap();
         let memory = Memory(vec![0; (blocks * BLOCK_LEN) as usize]);
-        (geometry, Claim::new(&geometry, piece, memory, peer(1)))
+        (geometry, Claim::new(&geometry, piece, memory, peer(1), false))
     }
 
     #[test]

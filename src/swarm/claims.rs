@@ -56,7 +56,7 @@ impl<L> Default for Claims<L> {
 
 impl<L> Claims<L> {
     /// Takes in a claim; its missing blocks are asked for after those of the claims before it.
-    pub fn insert(&mut self, claim: Claim<L>, geometry: &Geometry) -> Slot {
+    pub fn insert(&mut self, claim: Claim<L>, geometry: &Geometry) {
         let requested = BlockSet::new(claim.blocks().end);
         let at = self.free.pop().unwrap_or_else(|| {
             self.slots.push(None);
@@ -66,7 +66,6 @@ impl<L> Claims<L> {
         let slot = Slot { at, generation: self.generation };
         self.slots[at as usize] = Some(Held { claim, geometry: *geometry, requested, next: 0, slot });
         self.open.push_back(slot);
-        slot
     }
 
     /// Whether there are none.
@@ -86,13 +85,6 @@ impl<L> Claims<L> {
         None
     }
 
-    /// Notes that a block was asked for in another way than by [`Claims::next_block`].
-    pub fn set_requested(&mut self, slot: Slot, block: Block) {
-        if let Some(held) = self.held_mut(slot) {
-            held.requested.insert(block.index());
-        }
-    }
-
     /// The peer will not send that block: it is to be asked for again, after those of the other claims.
     pub fn ask_again(&mut self, slot: Slot, block: Block) {
         let Some(held) = self.held_mut(slot) else { return };
@@ -103,7 +95,8 @@ impl<L> Claims<L> {
         }
     }
 
-    /// The claim that has yet to ask for that block, which is coming; it counts as asked for from now on.
+    /// The claim that lacks that block and has yet to ask for it, where it is coming all the same; it counts as asked for
+    /// from now on.
     pub fn adopt(&mut self, block: Block) -> Option<Slot> {
         let index = block.index();
         let held = self.slots.iter_mut().flatten().find(|held| held.claim.piece() == block.piece)?;

@@ -15,6 +15,9 @@ use crate::meta::geometry::{Geometry, PieceIndex};
 /// Half-done claims that are kept for a peer to go on with. What was received of the oldest is given up for more.
 pub const ORPHANS_MAX: usize = 1024;
 
+/// So often in a row a piece that was wrong is begun by one peer alone and not finished, before several may again.
+const SOLO_TRIES_MAX: u32 = 3;
+
 /// The state of all pieces of a download.
 #[derive(Debug)]
 pub struct Ledger<L> {
@@ -24,6 +27,8 @@ pub struct Ledger<L> {
     orphans: VecDeque<Claim<L>>,
     in_flight: HashMap<PieceIndex, Arc<Progress>>,
     verified: Vec<PieceIndex>,
+    /// Pieces that were wrong and have not been right since, and how often one peer alone has begun each since then.
+    failed: HashMap<PieceIndex, u32>,
     supply: u64,
 }
 
@@ -36,6 +41,7 @@ impl<L> Ledger<L> {
             orphans: VecDeque::new(),
             in_flight: HashMap::new(),
             verified: Vec::new(),
+            failed: HashMap::new(),
             supply: 0,
         }
     }
@@ -108,9 +114,16 @@ impl<L> Ledger<L> {
             self.picker.release(piece);
             return None;
         };
-        let claim = Claim::new(&self.geometry, piece, lease, peer);
+        let is_solo = self.is_solo_next(piece);
+        let claim = Claim::new(&self.geometry, piece, lease, peer, is_solo);
         self.in_flight.insert(piece, Arc::clone(claim.progress()));
         Some(claim)
+    }
+
+    fn is_solo_next(&mut self, piece: PieceIndex) -> bool {
+        let Some(tries) = self.failed.get_mut(&piece) else { return false };
+        *tries += 1;
+        *tries <= SOLO_TRIES_MAX
     }
 
     /// Takes a claim back from a peer that will not finish it.
@@ -118,7 +131,7 @@ impl<L> Ledger<L> {
         self.supply += 1;
         // Nobody will read what helpers send until somebody holds the claim again.
         claim.progress().set_lag(Duration::ZERO);
-        if claim.is_untouched() {
+        if claim.is_untouched() || !claim.can_be_handed_over() {
             return self.give_up(&claim);
         }
         if self.orphans.len() == ORPHANS_MAX
@@ -142,13 +155,16 @@ impl<L> Ledger<L> {
 
     /// The piece is right.
     pub fn accept(&mut self, piece: PieceIndex) {
+        self.failed.remove(&piece);
         self.in_flight.remove(&piece);
         self.picker.commit(piece);
         self.verified.push(piece);
     }
 
-    /// The piece is wrong and wanted again.
+    /// The piece is wrong and wanted again, from one peer alone: either it is right then, which shows who lied before,
+    /// or that peer lies. With several sources each time, a liar could spoil it for ever and not be found.
     pub fn reject(&mut self, piece: PieceIndex) {
+        self.failed.insert(piece, 0);
         self.supply += 1;
         self.in_flight.remove(&piece);
         self.picker.reject(piece);

@@ -159,11 +159,14 @@ pub struct Session<L> {
     helping: help::Helping,
     /// Since when it could be asked and owes nothing.
     idle_since: Option<Instant>,
-    /// Since when it owes something and has sent no block.
+    /// Since when it owes something without a break and has sent no block.
     owing_since: Option<Instant>,
     pipeline: Pipeline,
+    /// For how long it has owed something since its last block, in ticks: not while it is idle or chokes us.
+    owed_for: Duration,
+    ticked: Instant,
     /// It owed something for so long that its claims were taken away.
-    snubbed: bool,
+    snub: Option<clock::Snub>,
     /// When mail and snubs were last looked at.
     housekept: Instant,
     have_cursor: usize,
@@ -199,7 +202,9 @@ impl<L: PieceWriter> Session<L> {
             idle_since: None,
             owing_since: None,
             pipeline: Pipeline::new(now),
-            snubbed: false,
+            owed_for: Duration::ZERO,
+            ticked: now,
+            snub: None,
             housekept: now,
             have_cursor: 0,
             last_heard: now,
@@ -339,7 +344,8 @@ impl<L: PieceWriter> Session<L> {
         let tally = if was_useful { &mut self.tally.useful } else { &mut self.tally.wasted };
         *tally += u64::from(len);
         self.owing_since = None;
-        self.snubbed = false;
+        self.owed_for = Duration::ZERO;
+        self.snub = None;
         self.refusals.forgive();
         self.pipeline.on_block(now, len);
     }

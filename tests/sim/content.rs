@@ -1,6 +1,7 @@
 //! What is downloaded, and where it goes.
 
 use std::cell::RefCell;
+use std::fmt;
 use std::rc::Rc;
 
 use ringtide::meta::geometry::{Block, Geometry, PieceIndex};
@@ -79,6 +80,12 @@ impl Memory {
     /// Whether the download is what it should be, to the last byte.
     pub fn is(&self, content: &Content) -> bool {
         *self.bytes.borrow() == content.bytes
+    }
+}
+
+impl fmt::Debug for MemoryLease {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "lease of {}", self.piece)
     }
 }
 

@@ -279,7 +279,7 @@ impl Connection {
             let piece =
                 host.geometry().piece(rng.below(host.geometry().piece_count() as usize) as u32).unwrap();
             let other = host.geometry().block(piece, 0);
-            self.send(other, !script.pieces.get(piece), host, rng, forgeries);
+            self.send(other, false, host, rng, forgeries);
         }
     }
 

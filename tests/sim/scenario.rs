@@ -70,7 +70,8 @@ fn temper(mut script: Script, rng: &mut Rng) -> Script {
     script.reqq = [None, Some(1), Some(2), Some(50), Some(500), Some(5_000)][rng.below(6)];
     script.unchoke_after = rng.spread(1, 3 * SECS);
     if rng.chance(300) {
-        script.chokes = Some((rng.spread(10 * MILLIS, 10 * SECS), rng.spread(MILLIS, 5 * SECS)));
+        // Who chokes before its answers can arrive sends nothing but waste.
+        script.chokes = Some((rng.spread(2 * SECS, 20 * SECS), rng.spread(MILLIS, 5 * SECS)));
         script.answers_choked = rng.chance(300);
     }
     script.shuffles = rng.chance(200);

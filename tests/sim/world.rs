@@ -268,10 +268,11 @@ impl World {
         let fresh = ours.cancel(now, board, rng, &mut Vec::new());
         assert_eq!(fresh, Ok(()));
         let theirs = Connection::new(there, rng);
+        let stays_alive = there.script.is_lawful() || rng.chance(500);
         self.links_made += 1;
         let link = self.links_made;
         self.links.insert(link, Link { host, ours, theirs, flips: 0 });
-        if self.rng.chance(800) {
+        if stays_alive {
             self.agenda.after(100 * SECS, Event::KeepAlive { link });
         }
         self.wake(link);
@@ -446,12 +447,8 @@ impl World {
         for link in self.links.values() {
             let host = &self.hosts[link.host];
             text += &format!(
-                "{}: choked {}, outstanding {}, tally {:?}, {:?}\n",
-                host.addr,
-                link.ours.session.is_choked(),
-                link.ours.session.outstanding(),
-                link.ours.session.tally(),
-                host.script
+                "{}: {:?}\nreceived by {:?}\n",
+                host.addr, host.script, link.ours.session
             );
         }
         text

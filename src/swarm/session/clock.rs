@@ -18,8 +18,23 @@ const HOUSEKEEP_EVERY: Duration = Duration::from_millis(50);
 const CLAIMS_AWAY_MAX: Duration = Duration::from_millis(250);
 /// How often a peer is looked at that may have nothing more for us.
 const INTEREST_CHECK_EVERY: Duration = Duration::from_secs(1);
+/// After a snub others have so long to claim what the peer had.
+const SNUBBED_PAUSE: Duration = Duration::from_secs(1);
+/// A snubbed peer that still sends nothing loses what it has again after so long.
+const SNUB_AGAIN_AFTER: Duration = Duration::from_secs(10);
+/// The longest time between two ticks that counts: a process that was stopped blames nobody.
+const TICK_MAX: Duration = Duration::from_secs(1);
 /// With so many bytes unsent, HAVEs wait: a peer that does not read must not fill our memory.
 const UNSENT_MAX: usize = 64 * 1024;
+
+/// What becomes of a peer that owes us blocks for too long, until it sends one.
+#[derive(Debug)]
+pub(super) struct Snub {
+    /// It takes nothing of its own before.
+    pub(super) claim_at: Instant,
+    /// What it has by then is taken away again.
+    again_at: Instant,
+}
 
 impl<L: PieceWriter> Session<L> {
     /// Looks at the clock and does as [`Session::fill`]. Returns whether a receive has had the claims for too long: the
@@ -28,7 +43,11 @@ impl<L: PieceWriter> Session<L> {
         if now.duration_since(self.last_heard) > SILENCE_MAX {
             return Err(Fault::Silent);
         }
-        if self.owing_since.is_some_and(|since| now.duration_since(since) > REQUEST_TIMEOUT) {
+        let since_tick = now.duration_since(std::mem::replace(&mut self.ticked, now));
+        if self.outstanding() > 0 {
+            self.owed_for += since_tick.min(TICK_MAX);
+        }
+        if self.owed_for > REQUEST_TIMEOUT {
             return Err(Fault::RequestTimeout { outstanding: self.outstanding() });
         }
         self.pipeline.tick(now, self.outstanding());
@@ -67,7 +86,7 @@ impl<L: PieceWriter> Session<L> {
         }
         self.housekept = now;
         self.open_mail(work, out);
-        self.on_snub(work, out);
+        self.on_snub(now, work, out);
         self.tell_lags(now);
         self.cancel_useless_help(out);
     }
@@ -91,12 +110,14 @@ impl<L: PieceWriter> Session<L> {
         }
     }
 
-    /// A snubbed peer keeps nothing that others could fetch; it is asked for one block at a time from then on.
-    fn on_snub(&mut self, work: &mut impl Work<L>, out: &mut Vec<u8>) {
-        if !self.pipeline.is_snubbed() || self.snubbed {
+    /// A snubbed peer keeps nothing that others could fetch; it is asked for one block at a time from then on. Where that
+    /// is a block of its own because nobody else fetches anything, others get their chance from time to time.
+    fn on_snub(&mut self, now: Instant, work: &mut impl Work<L>, out: &mut Vec<u8>) {
+        let is_due = self.snub.as_ref().is_none_or(|snub| now >= snub.again_at);
+        if !self.pipeline.is_snubbed() || !is_due {
             return;
         }
-        self.snubbed = true;
+        self.snub = Some(Snub { claim_at: now + SNUBBED_PAUSE, again_at: now + SNUB_AGAIN_AFTER });
         while !self.requests.is_empty() {
             self.cancel(0, out);
         }

@@ -46,10 +46,11 @@ impl<L: PieceWriter> Session<L> {
         self.show_interest(work, out);
         self.housekeep(now, work, out);
         if self.may_ask(now) {
-            if self.snubbed {
+            if let Some(snub) = &self.snub {
                 // It need only show that it is there. What it takes of its own, others cannot have.
+                let may_claim = now >= snub.claim_at;
                 self.request_help(now, work, out);
-                if self.outstanding() == 0 {
+                if may_claim && self.outstanding() == 0 {
                     self.request_own(now, work, out);
                 }
             } else {
@@ -128,19 +129,22 @@ impl<L: PieceWriter> Session<L> {
         dry.supply != work.supply()
     }
 
-    /// Takes in a claim. If this peer was helping with it, what it was asked for is now for itself.
+    /// Takes in a claim. If this peer was helping with it, what it was asked for and is still missing is now for itself.
     fn take_in(&mut self, claim: Claim<L>) {
         let piece = claim.piece();
-        let slot = self.claims.insert(claim, &self.geometry);
+        self.claims.insert(claim, &self.geometry);
         for request in self.requests.iter_mut().filter(|request| request.block.piece == piece) {
-            request.abandon();
-            request.target = Target::Own(slot);
-            self.claims.set_requested(slot, request.block);
+            if let Some(slot) = self.claims.adopt(request.block) {
+                request.abandon();
+                request.target = Target::Own(slot);
+            }
         }
-        if let Incoming::Help(_, block, _) = &self.incoming
-            && block.piece == piece
+        if let Incoming::Help(progress, block, bytes) = &self.incoming
+            && let Some(slot) = self.claims.adopt(*block)
         {
-            self.claims.set_requested(slot, *block);
+            progress.unask(block.index());
+            self.claims.write(slot, block.begin, bytes);
+            self.incoming = Incoming::Own(slot, *block);
         }
     }
 

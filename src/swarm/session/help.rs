@@ -37,7 +37,7 @@ pub(super) struct Helping {
 impl<L: PieceWriter> Session<L> {
     /// Asks for blocks of others' claims, if there is nothing else to ask for.
     pub(super) fn request_help(&mut self, now: Instant, work: &mut impl Work<L>, out: &mut Vec<u8>) {
-        if !self.claims.is_empty() || !(self.snubbed || self.dry.is_some()) {
+        if !self.claims.is_empty() || !(self.snub.is_some() || self.dry.is_some()) {
             self.helping = Helping::default();
             return;
         }
@@ -56,7 +56,7 @@ impl<L: PieceWriter> Session<L> {
                 return Some((Arc::clone(progress), self.geometry.block(progress.piece(), index)));
             }
             self.helping.current = None;
-        } else if idle < HELP_AFTER && self.requests.is_empty() && !self.snubbed {
+        } else if idle < HELP_AFTER && self.requests.is_empty() && !self.snub.is_some() {
             return None;
         }
         if self.helping.look_again_at.is_some_and(|at| now < at) {
@@ -75,7 +75,7 @@ impl<L: PieceWriter> Session<L> {
     }
 
     fn help_blocks(&self) -> usize {
-        if self.snubbed {
+        if self.snub.is_some() {
             return 1;
         }
         let window = self.pipeline.window();
@@ -89,7 +89,7 @@ impl<L: PieceWriter> Session<L> {
 
     /// How long a holder must take for this peer to be sooner. One that must show that it is there helps anyone.
     fn help_worth(&self) -> Duration {
-        if self.snubbed {
+        if self.snub.is_some() {
             return Duration::ZERO;
         }
         let block_millis = (u64::from(BLOCK_LEN) * 1_000).checked_div(self.pipeline.rate()).unwrap_or(0);
