@@ -33,7 +33,7 @@ step "lints"
 cargo clippy --all-targets --quiet -- -D warnings
 
 step "documentation"
-RUSTDOCFLAGS='-D warnings' cargo doc --no-deps --document-private-items --quiet
+RUSTDOCFLAGS='-D warnings' cargo doc --no-deps --quiet
 
 step "dependencies"
 if cargo deny --version >/dev/null 2>&1; then
