@@ -296,7 +296,7 @@ def execute(command, out, timeout):
         error = f"exit {child.returncode}: {log.read_text(errors='replace').strip()[-300:]}"
     return {
         "wall": wall, "user": usage.ru_utime, "sys": usage.ru_stime, "cpu": usage.ru_utime + usage.ru_stime,
-        "rss": max(usage.ru_maxrss << 10, memory.total), "anon": memory.anon, "error": error,
+        "rss": memory.total, "anon": memory.anon, "error": error,
         "switches": usage.ru_nvcsw + usage.ru_nivcsw, "faults": usage.ru_minflt,
     }
 

@@ -7,7 +7,7 @@
 set -euo pipefail
 
 # The first Python that can import libtorrent (the tests look in the same places, in the same order).
-venv=${XDG_CACHE_HOME:-$HOME/.cache}/ringtide/clients
+venv=$(cd "$(dirname "$0")/.." && pwd)/target/clients/venv
 find_python() {
     local python
     for python in python3 /usr/bin/python3 "$venv/bin/python3"; do

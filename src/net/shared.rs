@@ -4,6 +4,7 @@
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use sha1::{Digest, Sha1};
 
@@ -194,6 +195,10 @@ impl Work<PieceLease> for Desk<'_> {
         self.ledger().claim(peer, has, after, lease)
     }
 
+    fn supply(&mut self) -> u64 {
+        self.ledger().supply()
+    }
+
     fn give_back(&mut self, claim: Claim<PieceLease>) {
         self.ledger().give_back(claim);
     }
@@ -205,12 +210,8 @@ impl Work<PieceLease> for Desk<'_> {
         self.0.verifier.submit(Verify { claim, expected });
     }
 
-    fn help(&mut self, has: &Bitfield) -> Option<Arc<Progress>> {
-        self.ledger().help(has)
-    }
-
-    fn stop_helping(&mut self, piece: PieceIndex) {
-        self.ledger().stop_helping(piece);
+    fn help(&mut self, has: &Bitfield, worth: Duration, helpers: u8) -> Option<Arc<Progress>> {
+        self.ledger().help(has, worth, helpers)
     }
 }
 

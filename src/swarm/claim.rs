@@ -4,15 +4,26 @@
 //! When its peer goes away the claim moves on, half-done, to the next one. [`Progress`] is the part others may look
 //! at: in the endgame a second peer reads from it which blocks are missing, fetches them into private memory and
 //! leaves them in the mailbox; only the holder of the claim copies them to their place.
+//!
+//! So that helpers do not fetch what comes anyway, the holder says how long it will take ([`Progress::lag`]), and each
+//! block counts how many helpers were asked for it ([`Progress::ask`]).
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use smallvec::SmallVec;
 
-use crate::meta::geometry::{BLOCK_LEN, Block, Geometry, PieceIndex};
+use crate::meta::geometry::{Block, Geometry, PieceIndex};
+
+/// Blocks in a mailbox, from which on helpers are asked for no more: they are held in memory until the holder of the
+/// claim looks.
+pub const MAIL_MAX: u32 = 256;
+
+/// In the count of helpers of a block: it lies in the mailbox.
+const DONATED: u8 = u8::MAX;
 
 /// The right to write one piece of the output. `disk` has the real one; tests write to plain memory.
 pub trait PieceWriter {
@@ -65,22 +76,32 @@ pub struct Progress {
     piece: PieceIndex,
     block_count: u32,
     received: Box<[AtomicU64]>,
+    /// How many helpers each block was asked of, or [`DONATED`].
+    asked: Box<[AtomicU8]>,
+    /// Milliseconds.
+    lag: AtomicU32,
     mail: Mutex<Vec<Donation>>,
-    has_mail: AtomicBool,
+    mail_len: AtomicU32,
     closed: AtomicBool,
+    /// One peer alone is to send the whole piece.
+    is_solo: bool,
 }
 
 impl Progress {
-    fn new(geometry: &Geometry, piece: PieceIndex) -> Self {
+    fn new(geometry: &Geometry, piece: PieceIndex, is_solo: bool) -> Self {
         let block_count = geometry.block_count(piece);
         let received = (0..block_count.div_ceil(64)).map(|_| AtomicU64::new(0)).collect();
+        let asked = (0..block_count).map(|_| AtomicU8::new(0)).collect();
         Self {
             piece,
             block_count,
             received,
+            asked,
+            lag: AtomicU32::new(0),
             mail: Mutex::default(),
-            has_mail: AtomicBool::new(false),
+            mail_len: AtomicU32::new(0),
             closed: AtomicBool::new(false),
+            is_solo,
         }
     }
 
@@ -89,44 +110,104 @@ impl Progress {
         self.piece
     }
 
-    /// Whether a block is at its place already.
-    pub fn has(&self, block: u32) -> bool {
-        self.received[(block / 64) as usize].load(Ordering::Relaxed) & (1 << (block % 64)) != 0
-    }
-
-    /// Whether the piece needs no more blocks: it is complete.
-    pub fn is_closed(&self) -> bool {
-        self.closed.load(Ordering::Relaxed)
-    }
-
-    /// The last missing block below `end`: helpers go backward, so that they meet the owner, who goes forward, as
-    /// late as possible.
-    pub fn last_missing(&self, end: u32) -> Option<u32> {
-        (0..end.min(self.block_count)).rev().find(|&block| !self.has(block))
-    }
-
     /// How many blocks the piece has.
     pub const fn block_count(&self) -> u32 {
         self.block_count
     }
 
-    /// Leaves a fetched block for the holder of the claim.
-    pub fn donate(&self, donation: Donation) {
-        if self.is_closed() {
-            return;
-        }
-        self.mail.lock().unwrap_or_else(PoisonError::into_inner).push(donation);
-        self.has_mail.store(true, Ordering::Release);
+    /// Whether a block is at its place already.
+    pub fn has(&self, block: u32) -> bool {
+        self.received[(block / 64) as usize].load(Ordering::Relaxed) & (1 << (block % 64)) != 0
     }
 
-    /// Whether [`Progress::donate`] left something. One load, so the owner can ask after each receive.
+    /// Whether nobody waits for blocks of this claim any more: it is complete, or was given up.
+    pub fn is_closed(&self) -> bool {
+        self.closed.load(Ordering::Relaxed)
+    }
+
+    /// Lets helpers know that their blocks are of no use any more.
+    pub(super) fn close(&self) {
+        self.closed.store(true, Ordering::Relaxed);
+    }
+
+    /// How long the holder of the claim will take for the rest, as it last guessed; zero where it has not said, and
+    /// while nobody holds the claim.
+    pub fn lag(&self) -> Duration {
+        Duration::from_millis(u64::from(self.lag.load(Ordering::Relaxed)))
+    }
+
+    /// Says how long the rest of the piece will take.
+    pub fn set_lag(&self, lag: Duration) {
+        self.lag.store(u32::try_from(lag.as_millis()).unwrap_or(u32::MAX), Ordering::Relaxed);
+    }
+
+    /// Whether [`Progress::ask`] would find a block.
+    pub fn can_ask(&self, helpers: u8) -> bool {
+        self.takes_help() && self.last_askable(helpers).is_some()
+    }
+
+    /// The last missing block that at most so many helpers were asked for: one more is now. Helpers go backward, so
+    /// that they meet the holder, who goes forward, as late as possible.
+    pub fn ask(&self, helpers: u8) -> Option<u32> {
+        if !self.takes_help() {
+            return None;
+        }
+        let block = self.last_askable(helpers)?;
+        // When another helper is quicker this one asks all the same: harmless, and rare.
+        self.change_asked(block, |asked| asked.saturating_add(1).min(DONATED - 1));
+        Some(block)
+    }
+
+    /// A helper that was asked for a block will not bring it.
+    pub fn unask(&self, block: u32) {
+        self.change_asked(block, |asked| asked.saturating_sub(1));
+    }
+
+    fn takes_help(&self) -> bool {
+        !self.is_solo && !self.is_closed() && self.mail_len() < MAIL_MAX
+    }
+
+    fn last_askable(&self, helpers: u8) -> Option<u32> {
+        let askable = |&block: &u32| {
+            self.asked[block as usize].load(Ordering::Relaxed) <= helpers.min(DONATED - 1) && !self.has(block)
+        };
+        (0..self.block_count).rev().find(askable)
+    }
+
+    /// Changes the count of a block that does not lie in the mailbox.
+    fn change_asked(&self, block: u32, change: impl Fn(u8) -> u8) {
+        let change = |asked| (asked != DONATED).then(|| change(asked));
+        // It fails only where there is nothing to change.
+        let _ = self.asked[block as usize].fetch_update(Ordering::Relaxed, Ordering::Relaxed, change);
+    }
+
+    /// Leaves a fetched block for the holder of the claim; false where that block is not needed any more.
+    pub fn donate(&self, donation: Donation) -> bool {
+        let index = donation.block.index();
+        if self.is_closed() || self.has(index) {
+            return false;
+        }
+        if self.asked[index as usize].swap(DONATED, Ordering::Relaxed) == DONATED {
+            return false;
+        }
+        let mut mail = self.mail.lock().unwrap_or_else(PoisonError::into_inner);
+        mail.push(donation);
+        self.mail_len.store(mail.len() as u32, Ordering::Release);
+        true
+    }
+
+    /// Whether [`Progress::donate`] left something. One load, so the holder can ask often.
     pub fn has_mail(&self) -> bool {
-        self.has_mail.load(Ordering::Acquire)
+        self.mail_len() > 0
+    }
+
+    fn mail_len(&self) -> u32 {
+        self.mail_len.load(Ordering::Acquire)
     }
 
     fn take_mail(&self) -> Vec<Donation> {
         let mut mail = self.mail.lock().unwrap_or_else(PoisonError::into_inner);
-        self.has_mail.store(false, Ordering::Release);
+        self.mail_len.store(0, Ordering::Release);
         std::mem::take(&mut *mail)
     }
 
@@ -150,9 +231,10 @@ pub struct Claim<L> {
 }
 
 impl<L> Claim<L> {
-    /// The claim of a piece nothing is there of yet, held by `owner`.
-    pub fn new(geometry: &Geometry, piece: PieceIndex, lease: L, owner: SocketAddr) -> Self {
-        let progress = Progress::new(geometry, piece);
+    /// The claim of a piece nothing is there of yet, held by `owner`. A solo one is not helped with and not handed
+    /// over, so that one peer answers for the whole piece.
+    pub fn new(geometry: &Geometry, piece: PieceIndex, lease: L, owner: SocketAddr, is_solo: bool) -> Self {
+        let progress = Progress::new(geometry, piece, is_solo);
         Self {
             lease,
             missing: progress.block_count,
@@ -177,21 +259,35 @@ impl<L> Claim<L> {
         self.missing == self.progress.block_count && !self.progress.has_mail()
     }
 
+    /// Whether the claim may go on with another peer, half-done.
+    pub fn can_be_handed_over(&self) -> bool {
+        !self.progress.is_solo
+    }
+
     /// Whether all blocks are at their place.
     pub const fn is_complete(&self) -> bool {
         self.missing == 0
     }
 
-    /// Notes that a block is at its place. A block that was there already changes nothing.
-    pub fn mark(&mut self, block: u32) {
+    /// Notes that a block is at its place; false where it was there already.
+    pub fn mark(&mut self, block: u32) -> bool {
         if self.progress.has(block) {
-            return;
+            return false;
         }
         self.progress.set(block);
         self.missing -= 1;
         if self.missing == 0 {
-            self.progress.closed.store(true, Ordering::Relaxed);
+            self.progress.close();
         }
+        true
+    }
+
+    /// Throws away what helpers left too late and returns how many bytes that was. For claims that are complete.
+    pub fn discard_mail(&self) -> u64 {
+        if !self.progress.has_mail() {
+            return 0;
+        }
+        self.progress.take_mail().iter().map(|donation| donation.data.len() as u64).sum()
     }
 
     /// Hands the claim to another peer, remembering who sent what is there so far.
@@ -225,7 +321,8 @@ impl<L: PieceWriter> Claim<L> {
     pub fn open_mail(&mut self, mut used: impl FnMut(Block)) -> u64 {
         let mut wasted = 0;
         for Donation { block, data, from } in self.progress.take_mail() {
-            let index = block.begin / BLOCK_LEN;
+            debug_assert_eq!((block.piece, block.len as usize), (self.piece(), data.len()));
+            let index = block.index();
             if self.progress.has(index) {
                 wasted += data.len() as u64;
                 continue;
@@ -244,6 +341,7 @@ impl<L: PieceWriter> Claim<L> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::meta::geometry::BLOCK_LEN;
 
     struct Memory(Vec<u8>);
 
@@ -261,7 +359,7 @@ mod tests {
         let geometry = Geometry::new(u64::from(blocks * BLOCK_LEN), blocks * BLOCK_LEN).unwrap();
         let piece = geometry.piece(0).unwrap();
         let memory = Memory(vec![0; (blocks * BLOCK_LEN) as usize]);
-        (geometry, Claim::new(&geometry, piece, memory, peer(1)))
+        (geometry, Claim::new(&geometry, piece, memory, peer(1), false))
     }
 
     #[test]
@@ -284,15 +382,14 @@ mod tests {
         let piece = claim.piece();
         claim.mark(0);
         let progress = Arc::clone(claim.progress());
-        assert_eq!(progress.last_missing(3), Some(2));
-        assert_eq!(progress.last_missing(2), Some(1));
-        assert_eq!(progress.last_missing(1), None);
-        for index in [0, 2] {
+        let donate = |index| {
             let block = geometry.block(piece, index);
             let data = vec![7; block.len as usize].into();
-            progress.donate(Donation { block, data, from: peer(2) });
-        }
+            progress.donate(Donation { block, data, from: peer(2) })
+        };
+        assert_eq!([donate(0), donate(1), donate(2), donate(2)], [false, true, true, false]);
         assert!(progress.has_mail());
+        claim.mark(1);
         let mut used = Vec::new();
         let wasted = claim.open_mail(|block| used.push(block.index()));
         assert_eq!((wasted, used), (u64::from(BLOCK_LEN), vec![2]));
@@ -300,8 +397,42 @@ mod tests {
         assert_eq!(claim.source(0), peer(1));
         assert_eq!(claim.source(2), peer(2));
         assert_eq!(claim.lease.0[2 * BLOCK_LEN as usize], 7);
-        claim.mark(1);
         assert!(claim.is_complete());
+    }
+
+    #[test]
+    fn helpers_are_asked_for_different_blocks_from_the_back() {
+        let (geometry, mut claim) = claim(4);
+        claim.mark(0);
+        let progress = Arc::clone(claim.progress());
+        assert_eq!([progress.ask(0), progress.ask(0), progress.ask(0)], [Some(3), Some(2), Some(1)]);
+        assert_eq!((progress.ask(0), progress.can_ask(0)), (None, false));
+        assert_eq!(progress.ask(1), Some(3), "a second helper where one is allowed");
+        progress.unask(2);
+        assert_eq!(progress.ask(0), Some(2));
+        let block = geometry.block(claim.piece(), 1);
+        progress.donate(Donation { block, data: vec![0; block.len as usize].into(), from: peer(2) });
+        claim.mark(2);
+        claim.mark(3);
+        progress.unask(1);
+        assert_eq!(progress.ask(u8::MAX), None, "what lies in the mailbox is not asked for");
+        let (_, other) = self::claim(4);
+        let progress = Arc::clone(other.progress());
+        progress.close();
+        assert_eq!(progress.ask(u8::MAX), None);
+    }
+
+    #[test]
+    fn a_full_mailbox_stops_the_helpers() {
+        let (geometry, claim) = claim(MAIL_MAX + 1);
+        let progress = claim.progress();
+        for _ in 0..MAIL_MAX {
+            let block = geometry.block(claim.piece(), progress.ask(0).unwrap());
+            assert!(progress.donate(Donation { block, data: vec![0; 16_384].into(), from: peer(2) }));
+        }
+        assert_eq!((progress.ask(0), progress.can_ask(0)), (None, false));
+        assert_eq!(claim.discard_mail(), u64::from(MAIL_MAX * BLOCK_LEN));
+        assert_eq!(progress.ask(0), Some(0));
     }
 
     #[test]

@@ -1,13 +1,17 @@
 //! The claims one peer holds, and which of their blocks it was asked for.
 
 use std::collections::VecDeque;
+use std::time::Duration;
 
 use super::claim::{BlockSet, Claim, PieceWriter};
-use crate::meta::geometry::{Block, Geometry};
+use crate::meta::geometry::{BLOCK_LEN, Block, Geometry};
 
-/// The place of a claim among those of its peer.
+/// The place of a claim among those of its peer. One of a claim that is gone finds nothing, whatever came in its place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Slot(u32);
+pub struct Slot {
+    at: u32,
+    generation: u32,
+}
 
 #[derive(Debug)]
 struct Held<L> {
@@ -16,6 +20,7 @@ struct Held<L> {
     requested: BlockSet,
     /// All blocks below were asked for or are there.
     next: u32,
+    slot: Slot,
 }
 
 impl<L> Held<L> {
@@ -37,14 +42,15 @@ impl<L> Held<L> {
 #[derive(Debug)]
 pub struct Claims<L> {
     slots: Vec<Option<Held<L>>>,
-    free: Vec<Slot>,
+    free: Vec<u32>,
+    generation: u32,
     /// Claims that may have blocks to ask for, the one to go on with in front.
     open: VecDeque<Slot>,
 }
 
 impl<L> Default for Claims<L> {
     fn default() -> Self {
-        Self { slots: Vec::new(), free: Vec::new(), open: VecDeque::new() }
+        Self { slots: Vec::new(), free: Vec::new(), generation: 0, open: VecDeque::new() }
     }
 }
 
@@ -52,15 +58,19 @@ impl<L> Claims<L> {
     /// Takes in a claim; its missing blocks are asked for after those of the claims before it.
     pub fn insert(&mut self, claim: Claim<L>, geometry: &Geometry) {
         let requested = BlockSet::new(claim.blocks().end);
-        let held = Some(Held { claim, geometry: *geometry, requested, next: 0 });
-        let slot = if let Some(slot) = self.free.pop() {
-            self.slots[slot.0 as usize] = held;
-            slot
-        } else {
-            self.slots.push(held);
-            Slot(self.slots.len() as u32 - 1)
-        };
+        let at = self.free.pop().unwrap_or_else(|| {
+            self.slots.push(None);
+            self.slots.len() as u32 - 1
+        });
+        self.generation = self.generation.wrapping_add(1);
+        let slot = Slot { at, generation: self.generation };
+        self.slots[at as usize] = Some(Held { claim, geometry: *geometry, requested, next: 0, slot });
         self.open.push_back(slot);
+    }
+
+    /// Whether there are none.
+    pub const fn is_empty(&self) -> bool {
+        self.slots.len() == self.free.len()
     }
 
     /// The next block to ask for; it counts as asked for from now on.
@@ -75,52 +85,67 @@ impl<L> Claims<L> {
         None
     }
 
-    /// The peer will not send that block: it is to be asked for again, first of all.
+    /// The peer will not send that block: it is to be asked for again, after those of the other claims.
     pub fn ask_again(&mut self, slot: Slot, block: Block) {
-        if let Some(held) = self.held_mut(slot) {
-            held.requested.remove(block.index());
-            held.next = held.next.min(block.index());
-            self.open.push_front(slot);
+        let Some(held) = self.held_mut(slot) else { return };
+        held.requested.remove(block.index());
+        held.next = held.next.min(block.index());
+        if !self.open.contains(&slot) {
+            self.open.push_back(slot);
         }
     }
 
-    /// The claim that still lacks that block.
-    pub fn missing(&self, block: Block) -> Option<Slot> {
-        let at = self.slots.iter().position(|held| {
-            held.as_ref().is_some_and(|held| {
-                held.claim.piece() == block.piece && !held.claim.progress().has(block.index())
-            })
-        });
-        at.map(|at| Slot(at as u32))
+    /// The claim that lacks that block and has yet to ask for it, where it is coming all the same; it counts as asked for
+    /// from now on.
+    pub fn adopt(&mut self, block: Block) -> Option<Slot> {
+        let index = block.index();
+        let held = self.slots.iter_mut().flatten().find(|held| held.claim.piece() == block.piece)?;
+        if held.requested.contains(index) || held.claim.progress().has(index) {
+            return None;
+        }
+        held.requested.insert(index);
+        Some(held.slot)
     }
 
-    /// Notes that a block is at its place; returns the claim if that was its last.
-    pub fn mark(&mut self, slot: Slot, block: Block) -> Option<Claim<L>> {
-        self.held_mut(slot)?.claim.mark(block.index());
-        self.take_if_complete(slot)
+    /// Notes that a block is at its place; false where it was there already.
+    pub fn mark(&mut self, slot: Slot, block: Block) -> bool {
+        self.held_mut(slot).is_some_and(|held| held.claim.mark(block.index()))
     }
 
     /// Takes a claim out if all its blocks are there.
     pub fn take_if_complete(&mut self, slot: Slot) -> Option<Claim<L>> {
-        if !self.slots[slot.0 as usize].as_ref()?.claim.is_complete() {
+        if !self.held_mut(slot)?.claim.is_complete() {
             return None;
         }
-        self.free.push(slot);
-        // The slot may be used again at once, so it must not be found open for the claim before.
+        self.free.push(slot.at);
         self.open.retain(|&open| open != slot);
-        self.slots[slot.0 as usize].take().map(|held| held.claim)
+        self.slots[slot.at as usize].take().map(|held| held.claim)
     }
 
     /// The claims in whose mailbox a helper left blocks.
     pub fn with_mail(&self) -> Vec<Slot> {
-        let has_mail =
-            |held: &Option<Held<L>>| held.as_ref().is_some_and(|held| held.claim.progress().has_mail());
-        let slots = self.slots.iter().enumerate().filter(|(_, held)| has_mail(held));
-        slots.map(|(at, _)| Slot(at as u32)).collect()
+        let held = self.slots.iter().flatten();
+        held.filter(|held| held.claim.progress().has_mail()).map(|held| held.slot).collect()
+    }
+
+    /// Says how long the peer will take for a claim.
+    pub fn set_lag(&self, slot: Slot, lag: Duration) {
+        if let Some(held) = self.held(slot) {
+            held.claim.progress().set_lag(lag);
+        }
+    }
+
+    /// The claims with blocks that were not asked for, in the order in which they will be, and about how many bytes
+    /// these are.
+    pub fn unrequested(&self) -> impl Iterator<Item = (Slot, u64)> {
+        self.open.iter().filter_map(|&slot| {
+            let held = self.held(slot)?;
+            Some((slot, u64::from(held.claim.blocks().end - held.next) * u64::from(BLOCK_LEN)))
+        })
     }
 
     /// Takes out all claims.
-    pub fn drain(&mut self) -> impl Iterator<Item = Claim<L>> {
+    pub fn drain(&mut self) -> impl Iterator<Item = Claim<L>> + use<L> {
         self.free.clear();
         self.open.clear();
         std::mem::take(&mut self.slots).into_iter().flatten().map(|held| held.claim)
@@ -128,7 +153,7 @@ impl<L> Claims<L> {
 
     /// The lease of a claim, for reading back what landed there.
     pub fn lease(&self, slot: Slot) -> Option<&L> {
-        self.slots.get(slot.0 as usize)?.as_ref().map(|held| &held.claim.lease)
+        self.held(slot).map(|held| &held.claim.lease)
     }
 
     /// The lease of a claim, for aiming a receive at it.
@@ -136,8 +161,12 @@ impl<L> Claims<L> {
         self.held_mut(slot).map(|held| &mut held.claim.lease)
     }
 
+    fn held(&self, slot: Slot) -> Option<&Held<L>> {
+        self.slots.get(slot.at as usize)?.as_ref().filter(|held| held.slot == slot)
+    }
+
     fn held_mut(&mut self, slot: Slot) -> Option<&mut Held<L>> {
-        self.slots.get_mut(slot.0 as usize)?.as_mut()
+        self.slots.get_mut(slot.at as usize)?.as_mut().filter(|held| held.slot == slot)
     }
 }
 
@@ -155,3 +184,6 @@ impl<L: PieceWriter> Claims<L> {
         self.held_mut(slot).map_or(0, |held| held.claim.open_mail(used))
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -31,6 +31,11 @@ pub enum Fault {
         /// How many.
         outstanding: usize,
     },
+    /// It was unchoked and refused all that it was asked for, again and again.
+    Refusing {
+        /// How often.
+        times: u32,
+    },
     /// Nothing at all for [`SILENCE_MAX`](super::session::SILENCE_MAX).
     Silent,
 }
@@ -52,6 +57,9 @@ impl fmt::Display for Fault {
             ),
             Self::RequestTimeout { outstanding } => {
                 write!(f, "it left {outstanding} requests unanswered for too long")
+            }
+            Self::Refusing { times } => {
+                write!(f, "it refused all that it was asked for, {times} times in a row")
             }
             Self::Silent => write!(f, "it sent nothing for too long"),
         }

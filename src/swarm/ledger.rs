@@ -2,17 +2,21 @@
 //!
 //! One of these is shared by all peers of a download, behind one lock that is taken per piece, never per block.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::bitfield::Bitfield;
 use super::claim::{Claim, Progress};
 use super::picker::Picker;
 use crate::meta::geometry::{Geometry, PieceIndex};
 
-/// How many half-done claims are looked through for one that a peer can go on with.
-const ORPHANS_PROBED_MAX: usize = 64;
+/// Half-done claims that are kept for a peer to go on with. What was received of the oldest is given up for more.
+pub const ORPHANS_MAX: usize = 1024;
+
+/// So often in a row a piece that was wrong is begun by one peer alone and not finished, before several may again.
+const SOLO_TRIES_MAX: u32 = 3;
 
 /// The state of all pieces of a download.
 #[derive(Debug)]
@@ -20,15 +24,26 @@ pub struct Ledger<L> {
     geometry: Geometry,
     picker: Picker,
     /// Claims whose peer went away with blocks already there. For the picker they are still claimed.
-    orphans: Vec<Claim<L>>,
+    orphans: VecDeque<Claim<L>>,
     in_flight: HashMap<PieceIndex, Arc<Progress>>,
     verified: Vec<PieceIndex>,
+    /// Pieces that were wrong and have not been right since, and how often one peer alone has begun each since then.
+    failed: HashMap<PieceIndex, u32>,
+    supply: u64,
 }
 
 impl<L> Ledger<L> {
     /// The ledger over a picker that knows which pieces are wanted.
     pub fn new(geometry: Geometry, picker: Picker) -> Self {
-        Self { geometry, picker, orphans: Vec::new(), in_flight: HashMap::new(), verified: Vec::new() }
+        Self {
+            geometry,
+            picker,
+            orphans: VecDeque::new(),
+            in_flight: HashMap::new(),
+            verified: Vec::new(),
+            failed: HashMap::new(),
+            supply: 0,
+        }
     }
 
     /// The picker, for availability and counts.
@@ -39,6 +54,17 @@ impl<L> Ledger<L> {
     /// The pieces verified since the start, in order.
     pub fn verified(&self) -> &[PieceIndex] {
         &self.verified
+    }
+
+    /// How many half-done pieces wait for a peer to go on with them.
+    pub fn orphan_count(&self) -> usize {
+        self.orphans.len()
+    }
+
+    /// How often something became claimable again. While this does not change, a peer for which
+    /// [`Ledger::claim`] found nothing need not ask again, unless it got more pieces.
+    pub const fn supply(&self) -> u64 {
+        self.supply
     }
 
     /// Counts a peer with these pieces.
@@ -64,7 +90,7 @@ impl<L> Ledger<L> {
 
     /// Whether the peer has anything that is not verified yet.
     pub fn wants_any(&self, has: &Bitfield) -> bool {
-        self.picker.wants_any(has) || self.in_flight.keys().any(|&piece| has.get(piece))
+        self.picker.wants_any(has)
     }
 
     /// The next piece for a peer: half-done ones first, then the picker's choice. `lease` makes the right to write
@@ -76,30 +102,50 @@ impl<L> Ledger<L> {
         after: Option<PieceIndex>,
         lease: impl FnOnce(PieceIndex) -> Option<L>,
     ) -> Option<Claim<L>> {
-        let mut probed = self.orphans.iter().take(ORPHANS_PROBED_MAX);
-        if let Some(at) = probed.position(|claim| has.get(claim.piece())) {
-            let mut claim = self.orphans.swap_remove(at);
-            claim.hand_over(peer);
-            return Some(claim);
+        if let Some(at) = self.orphans.iter().position(|claim| has.get(claim.piece())) {
+            let claim = self.orphans.remove(at);
+            return claim.map(|mut claim| {
+                claim.hand_over(peer);
+                claim
+            });
         }
         let piece = self.picker.claim(has, after)?;
         let Some(lease) = lease(piece) else {
             self.picker.release(piece);
             return None;
         };
-        let claim = Claim::new(&self.geometry, piece, lease, peer);
+        let is_solo = self.is_solo_next(piece);
+        let claim = Claim::new(&self.geometry, piece, lease, peer, is_solo);
         self.in_flight.insert(piece, Arc::clone(claim.progress()));
         Some(claim)
     }
 
+    fn is_solo_next(&mut self, piece: PieceIndex) -> bool {
+        let Some(tries) = self.failed.get_mut(&piece) else { return false };
+        *tries += 1;
+        *tries <= SOLO_TRIES_MAX
+    }
+
     /// Takes a claim back from a peer that will not finish it.
     pub fn give_back(&mut self, claim: Claim<L>) {
-        if claim.is_untouched() {
-            self.in_flight.remove(&claim.piece());
-            self.picker.release(claim.piece());
-        } else {
-            self.orphans.push(claim);
+        self.supply += 1;
+        // Nobody will read what helpers send until somebody holds the claim again.
+        claim.progress().set_lag(Duration::ZERO);
+        if claim.is_untouched() || !claim.can_be_handed_over() {
+            return self.give_up(&claim);
         }
+        if self.orphans.len() == ORPHANS_MAX
+            && let Some(oldest) = self.orphans.pop_front()
+        {
+            self.give_up(&oldest);
+        }
+        self.orphans.push_back(claim);
+    }
+
+    fn give_up(&mut self, claim: &Claim<L>) {
+        claim.progress().close();
+        self.in_flight.remove(&claim.piece());
+        self.picker.release(claim.piece());
     }
 
     /// All blocks of the piece are there; it is being verified.
@@ -109,30 +155,34 @@ impl<L> Ledger<L> {
 
     /// The piece is right.
     pub fn accept(&mut self, piece: PieceIndex) {
+        self.failed.remove(&piece);
         self.in_flight.remove(&piece);
         self.picker.commit(piece);
         self.verified.push(piece);
     }
 
-    /// The piece is wrong and wanted again.
+    /// The piece is wrong and wanted again, from one peer alone: either it is right then, which shows who lied before,
+    /// or that peer lies. With several sources each time, a liar could spoil it for ever and not be found.
     pub fn reject(&mut self, piece: PieceIndex) {
+        self.failed.insert(piece, 0);
+        self.supply += 1;
         self.in_flight.remove(&piece);
         self.picker.reject(piece);
     }
 
-    /// A piece in flight that a peer with nothing else to do can help with. Each call is matched by one of
-    /// [`Ledger::stop_helping`].
-    pub fn help(&mut self, has: &Bitfield) -> Option<Arc<Progress>> {
-        let in_flight = &self.in_flight;
-        let closed =
-            |piece| in_flight.get(&piece).is_none_or(|progress: &Arc<Progress>| progress.is_closed());
-        let piece = self.picker.endgame(has, closed)?;
-        self.in_flight.get(&piece).map(Arc::clone)
-    }
-
-    /// A helper of that piece is done with it.
-    pub fn stop_helping(&mut self, piece: PieceIndex) {
-        self.picker.helper_left(piece);
+    /// The piece in flight that will take the longest, of those that a peer with these pieces can help with: which
+    /// take longer than `worth`, and have a block that no more than `helpers` were asked for.
+    pub fn help(&self, has: &Bitfield, worth: Duration, helpers: u8) -> Option<Arc<Progress>> {
+        let mut longest: Option<&Arc<Progress>> = None;
+        for progress in self.in_flight.values().filter(|progress| has.get(progress.piece())) {
+            // Ties are broken, so that the order of a hash table decides nothing.
+            let rank = |progress: &Progress| (progress.lag(), progress.piece());
+            let is_longer = longest.is_none_or(|longest| rank(progress) > rank(longest));
+            if progress.lag() > worth && is_longer && progress.can_ask(helpers) {
+                longest = Some(progress);
+            }
+        }
+        longest.map(Arc::clone)
     }
 
     /// Whether every wanted piece is verified.
@@ -140,3 +190,6 @@ impl<L> Ledger<L> {
         self.picker.is_complete()
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,236 @@
+//! What is asked of a peer: its own claims, block by block, and what becomes of them when it refuses.
+
+use std::time::{Duration, Instant};
+
+use super::{Claim, Fault, Incoming, PieceWriter, RawBlock, Request, Session, Slot, Target, Work};
+use crate::meta::geometry::Block;
+use crate::wire::message;
+
+/// How often a peer that found nothing to claim looks whether that has changed.
+const CLAIM_AGAIN_AFTER: Duration = Duration::from_millis(50);
+/// The wait after a peer refused all it was asked for; it doubles each time.
+const REFUSED_PAUSE: Duration = Duration::from_millis(250);
+/// After so many such times in a row, over 15 s, the peer is closed.
+const REFUSALS_MAX: u32 = 6;
+
+/// There was nothing to claim for a peer.
+#[derive(Debug)]
+pub(super) struct Dry {
+    /// [`Work::supply`] at that time.
+    supply: u64,
+    look_again_at: Instant,
+}
+
+/// What a peer's REJECTs come to (BEP 6). Some among blocks only say that it was asked for too much. One that refuses
+/// everything is left alone for a while, or the two would go round in a circle as fast as the network carries them.
+#[derive(Debug, Default)]
+pub(super) struct Refusals {
+    /// A REJECT came since the last block: the rest of the answers is waited for.
+    pending: bool,
+    /// How often in a row it refused everything.
+    in_a_row: u32,
+    pause_until: Option<Instant>,
+}
+
+impl Refusals {
+    /// A block came.
+    pub(super) fn forgive(&mut self) {
+        *self = Self::default();
+    }
+}
+
+impl<L: PieceWriter> Session<L> {
+    /// Asks for as many blocks as the window allows. Call after each batch of received messages.
+    pub fn fill(&mut self, now: Instant, work: &mut impl Work<L>, out: &mut Vec<u8>) {
+        let before = out.len();
+        self.show_interest(work, out);
+        self.housekeep(now, work, out);
+        if self.may_ask(now) {
+            if let Some(snub) = &self.snub {
+                // It need only show that it is there. What it takes of its own, others cannot have.
+                let may_claim = now >= snub.claim_at;
+                self.request_help(now, work, out);
+                if may_claim && self.outstanding() == 0 {
+                    self.request_own(now, work, out);
+                }
+            } else {
+                self.request_own(now, work, out);
+                self.request_help(now, work, out);
+            }
+        }
+        self.note_debt(now);
+        if out.len() > before {
+            self.last_said = now;
+        }
+    }
+
+    fn show_interest(&mut self, work: &mut impl Work<L>, out: &mut Vec<u8>) {
+        // Wanted pieces only ever become fewer, so nothing else makes a peer interesting.
+        if std::mem::take(&mut self.has_news) && !self.interested && work.wants_any(&self.has) {
+            self.interested = true;
+            message::write_interested(out);
+        }
+    }
+
+    fn may_ask(&self, now: Instant) -> bool {
+        let is_paused = self.refusals.pause_until.is_some_and(|until| now < until);
+        let is_refusing = self.refusals.pending && self.outstanding() > 0;
+        !self.choked && self.interested && !self.claims_away && !is_paused && !is_refusing
+    }
+
+    fn request_own(&mut self, now: Instant, work: &mut impl Work<L>, out: &mut Vec<u8>) {
+        let window = self.pipeline.window();
+        while self.requests.len() < window {
+            let Some((slot, block)) = self.claims.next_block().or_else(|| self.claim_next(now, work)) else {
+                break;
+            };
+            self.requests.push_back(Request { block, target: Target::Own(slot) });
+            message::write_request(out, block);
+        }
+    }
+
+    /// Claims pieces until one has a block to ask for: one that came half-done may be finished by its mailbox.
+    fn claim_next(&mut self, now: Instant, work: &mut impl Work<L>) -> Option<(Slot, Block)> {
+        if !self.may_claim(now, work) {
+            return None;
+        }
+        let mut supply = None;
+        loop {
+            let Some(mut claim) = work.claim(self.addr, &self.has, self.last_claimed) else {
+                // What was given back since the claim would be overlooked, so the number is from before it.
+                let Some(supply) = supply else {
+                    supply = Some(work.supply());
+                    continue;
+                };
+                self.dry = Some(Dry { supply, look_again_at: now + CLAIM_AGAIN_AFTER });
+                return None;
+            };
+            self.dry = None;
+            self.last_claimed = Some(claim.piece());
+            self.tally.wasted += claim.open_mail(|_| {});
+            if claim.is_complete() {
+                self.complete(claim, work);
+                continue;
+            }
+            self.take_in(claim);
+            if let Some(next) = self.claims.next_block() {
+                return Some(next);
+            }
+        }
+    }
+
+    /// Whether a claim may find something: asking the picker for what it has not is dear.
+    fn may_claim(&mut self, now: Instant, work: &mut impl Work<L>) -> bool {
+        let Some(dry) = &mut self.dry else { return true };
+        if now < dry.look_again_at {
+            return false;
+        }
+        dry.look_again_at = now + CLAIM_AGAIN_AFTER;
+        dry.supply != work.supply()
+    }
+
+    /// Takes in a claim. If this peer was helping with it, what it was asked for and is still missing is now for itself.
+    fn take_in(&mut self, claim: Claim<L>) {
+        let piece = claim.piece();
+        self.claims.insert(claim, &self.geometry);
+        for request in self.requests.iter_mut().filter(|request| request.block.piece == piece) {
+            if let Some(slot) = self.claims.adopt(request.block) {
+                request.abandon();
+                request.target = Target::Own(slot);
+            }
+        }
+        if let Incoming::Help(progress, block, bytes) = &self.incoming
+            && let Some(slot) = self.claims.adopt(*block)
+        {
+            progress.unask(block.index());
+            self.claims.write(slot, block.begin, bytes);
+            self.incoming = Incoming::Own(slot, *block);
+        }
+    }
+
+    /// All blocks of the claim are there.
+    pub(super) fn complete(&mut self, claim: Claim<L>, work: &mut impl Work<L>) {
+        self.tally.wasted += claim.discard_mail();
+        work.complete(claim);
+    }
+
+    /// Takes the refusal of a request.
+    pub(super) fn on_reject(
+        &mut self,
+        raw: RawBlock,
+        now: Instant,
+        work: &mut impl Work<L>,
+    ) -> Result<(), Fault> {
+        let block = self.geometry.check_block(raw.index, raw.begin, raw.len).map_err(Fault::Block)?;
+        // Each request is answered once and in order, so this is about the one that was cancelled, if any.
+        if self.lapsed.take(block) {
+            return Ok(());
+        }
+        let at = self.requests.iter().position(|request| request.block == block);
+        let Some(request) = at.and_then(|at| self.requests.remove(at)) else { return Ok(()) };
+        request.abandon();
+        if let Target::Own(slot) = request.target {
+            self.claims.ask_again(slot, block);
+        }
+        self.pipeline.on_reject(now);
+        self.refusals.pending = true;
+        if self.outstanding() == 0 { self.on_refusal(now, work) } else { Ok(()) }
+    }
+
+    /// The peer refused all that it was asked for: it keeps nothing that others could fetch.
+    fn on_refusal(&mut self, now: Instant, work: &mut impl Work<L>) -> Result<(), Fault> {
+        self.drop_claims(work);
+        let refusals = &mut self.refusals;
+        if refusals.in_a_row == REFUSALS_MAX {
+            return Err(Fault::Refusing { times: REFUSALS_MAX });
+        }
+        refusals.pause_until = Some(now + REFUSED_PAUSE * (1 << refusals.in_a_row));
+        refusals.in_a_row += 1;
+        refusals.pending = false;
+        Ok(())
+    }
+
+    /// Nobody waits for the outstanding requests any more; their blocks may come all the same.
+    pub(super) fn forget_requests(&mut self) {
+        for request in self.requests.drain(..) {
+            request.abandon();
+            self.lapsed.push(request.block);
+        }
+    }
+
+    /// Gives all claims back. No request of them is left by then.
+    pub(super) fn drop_claims(&mut self, work: &mut impl Work<L>) {
+        if let Incoming::Own(_, block) = self.incoming {
+            self.incoming = Incoming::Discard { len: block.len, was_asked: true };
+        }
+        for mut claim in self.claims.drain() {
+            self.tally.wasted += claim.open_mail(|_| {});
+            if claim.is_complete() {
+                work.complete(claim);
+            } else {
+                work.give_back(claim);
+            }
+        }
+    }
+
+    /// Takes back the request for a block.
+    pub(super) fn cancel(&mut self, at: usize, out: &mut Vec<u8>) {
+        if let Some(request) = self.requests.remove(at) {
+            request.abandon();
+            message::write_cancel(out, request.block);
+            self.lapsed.push(request.block);
+        }
+    }
+
+    /// Keeps account of how long the peer has owed something, or could have been asked.
+    fn note_debt(&mut self, now: Instant) {
+        if self.outstanding() > 0 {
+            self.owing_since.get_or_insert(now);
+            self.idle_since = None;
+        } else {
+            self.owing_since = None;
+            let can_be_asked = !self.choked && self.interested;
+            self.idle_since = can_be_asked.then(|| self.idle_since.unwrap_or(now));
+        }
+    }
+}
