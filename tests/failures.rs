@@ -719,7 +719,9 @@ fn a_corrupt_peer_is_banned_and_the_download_completes() {
     let banned =
         run.stderr.lines().find(|line| line.contains("banned")).unwrap_or_else(|| panic!("{}", run.stderr));
     assert!(banned.contains(&corrupt.addr.to_string()), "{banned}");
-    assert_eq!(honest.assert_pleased().blocks.len(), 39);
+    // Half-done pieces that the corrupt one left are found wrong only when they are complete.
+    let fetched = honest.assert_pleased().blocks.len();
+    assert!((39..=43).contains(&fetched), "{fetched} blocks of 39");
 }
 
 #[test]

@@ -252,7 +252,7 @@ fn threads(asked: Option<usize>) -> Result<usize, Error> {
     match asked {
         Some(0) => Err(Error::Usage("--threads takes a number of 1 or more".to_owned())),
         Some(threads) => Ok(threads.min(THREADS_MAX)),
-        None => Ok(std::thread::available_parallelism().map_or(1, usize::from).min(THREADS_MAX)),
+        None => Ok(thread::available_parallelism().map_or(1, usize::from).min(THREADS_MAX)),
     }
 }
 
