@@ -210,6 +210,7 @@ fn advice(error: &io::Error, sysctl: &str, seccomp: bool) -> String {
     let cause = match error.raw_os_error() {
         Some(libc::ENOSYS) => "this kernel has none (Linux 5.11 or newer is needed)".to_owned(),
         Some(libc::ENOMEM) => "the limit on locked memory is too low; raise it with 'ulimit -l 8192' (see ulimit -l)".to_owned(),
+        Some(libc::EMFILE | libc::ENFILE) => "too many files are open; raise the limit with 'ulimit -n 1024'".to_owned(),
         Some(libc::EPERM) if matches!(sysctl, "1" | "2") => format!(
             "the sysctl kernel.io_uring_disabled is {sysctl}; as root, 'sysctl kernel.io_uring_disabled=0' allows it"
         ),
@@ -231,6 +232,7 @@ mod tests {
         let because = |errno, sysctl, seccomp| advice(&io::Error::from_raw_os_error(errno), sysctl, seccomp);
         assert!(because(libc::ENOSYS, "", false).contains("Linux 5.11"));
         assert!(because(libc::ENOMEM, "0", false).contains("ulimit -l"));
+        assert!(because(libc::EMFILE, "0", false).contains("ulimit -n"));
         assert!(because(libc::EPERM, "2", true).contains("kernel.io_uring_disabled is 2"));
         assert!(because(libc::EPERM, "0", true).contains("seccomp"));
         assert!(because(libc::EPERM, "0", false).contains("refuses"));

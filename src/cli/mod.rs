@@ -13,12 +13,14 @@ use std::net::{SocketAddr, TcpStream};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering;
+use std::thread;
 use std::time::{Duration, Instant};
 
 use args::{Command, Decode, Download, DownloadPiece, Handshake, Info, Parsed, Peers};
 use signal_hook::consts::{SIGINT, SIGTERM};
-use signal_hook::flag;
+use signal_hook::iterator::Signals;
+use signal_hook::low_level;
 
 use crate::discovery::announcer::{AnnounceConfig, Timing, announce_once};
 use crate::discovery::tracker::Totals;
@@ -33,6 +35,9 @@ use crate::wire::handshake;
 
 /// How long `handshake` waits for a connection and for the answer, each.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Signals so soon after the first are the same wish: `timeout` and some shells signal the process and then its group.
+const SAME_SIGNAL: Duration = Duration::from_millis(250);
 
 /// Runs the command that the arguments name, the first being the program's own name.
 ///
@@ -220,16 +225,21 @@ fn json(summary: &Summary) -> String {
     format!("{object}\n")
 }
 
-/// Makes SIGINT and SIGTERM end the download in good order, and a second one end the process at once.
+/// Makes SIGINT and SIGTERM end the download in good order, and a later second one end the process at once.
 fn interrupts() -> Result<Interrupt, Error> {
     let interrupt = Interrupt::default();
-    let again = Arc::new(AtomicBool::new(false));
-    for signal in [SIGINT, SIGTERM] {
-        flag::register_conditional_shutdown(signal, 128 + signal, Arc::clone(&again))
-            .map_err(Error::Thread)?;
-        flag::register(signal, Arc::clone(&again)).map_err(Error::Thread)?;
-        flag::register_usize(signal, Arc::clone(&interrupt), signal as usize).map_err(Error::Thread)?;
-    }
+    let told = Arc::clone(&interrupt);
+    let mut signals = Signals::new([SIGINT, SIGTERM]).map_err(Error::Thread)?;
+    let listen = move || {
+        let mut first = None;
+        for signal in signals.forever() {
+            if first.get_or_insert_with(Instant::now).elapsed() > SAME_SIGNAL {
+                low_level::exit(128 + signal);
+            }
+            told.store(signal as usize, Ordering::Relaxed);
+        }
+    };
+    thread::Builder::new().name("signals".to_owned()).spawn(listen).map_err(Error::Thread)?;
     Ok(interrupt)
 }
 
@@ -242,7 +252,7 @@ fn threads(asked: Option<usize>) -> Result<usize, Error> {
     match asked {
         Some(0) => Err(Error::Usage("--threads takes a number of 1 or more".to_owned())),
         Some(threads) => Ok(threads.min(THREADS_MAX)),
-        None => Ok(std::thread::available_parallelism().map_or(1, usize::from).min(THREADS_MAX)),
+        None => Ok(thread::available_parallelism().map_or(1, usize::from).min(THREADS_MAX)),
     }
 }
 

@@ -47,7 +47,7 @@ pub(super) fn existing(
     let (verdicts, results) = mpsc::channel();
     let done = move |check: Check, digest| drop(verdicts.send((check, digest)));
     let verifier = Verifier::start(request.threads, done).map_err(Error::Thread)?;
-    let (mut in_flight, mut in_flight_bytes, mut checked_bytes) = (0, 0, 0);
+    let (mut in_flight, mut in_flight_bytes, mut checked_bytes, mut kept_bytes) = (0, 0, 0, 0);
     let mut foreign = false;
     let mut next = candidates.iter();
     loop {
@@ -68,6 +68,7 @@ pub(super) fn existing(
         checked_bytes += u64::from(check.lease.size());
         let piece = check.lease.piece();
         if digest == *request.metainfo.piece_hash(piece) {
+            kept_bytes += u64::from(check.lease.size());
             check.lease.seal();
             have.set(piece);
         } else {
@@ -75,7 +76,7 @@ pub(super) fn existing(
             foreign = foreign || !check.lease.is_zeroes();
         }
         observer.checking(checked_bytes, total_bytes);
-        check_interrupt(interrupt, Progress { done: 0, total: total(request) })?;
+        check_interrupt(interrupt, Progress { done: kept_bytes, total: total(request) })?;
     }
     if foreign && have.count_ones() == 0 {
         return Err(Error::NotOurs { path: request.output.clone() });

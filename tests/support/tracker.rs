@@ -116,10 +116,15 @@ pub fn dead_url() -> String {
     format!("http://{}/announce", dead_addr())
 }
 
-/// An address of this machine where nobody listens.
+/// An address of this machine where nobody listens, nor will before the test program ends.
 pub fn dead_addr() -> SocketAddr {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("the loopback address can be bound");
-    listener.local_addr().expect("a bound socket has an address")
+    let any = SocketAddr::from(([127, 0, 0, 1], 0));
+    let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).expect("a socket");
+    socket.bind(&any.into()).expect("the loopback address can be bound");
+    let addr = socket.local_addr().expect("a bound socket has an address");
+    // Bound but not listening it refuses connections, and nobody else gets its port.
+    std::mem::forget(socket);
+    addr.as_socket().expect("an IPv4 address")
 }
 
 /// A proper HTTP answer with that body.
