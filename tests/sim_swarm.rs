@@ -35,7 +35,10 @@ fn each(range: std::ops::Range<u64>, test: impl Fn(u64) + RefUnwindSafe) {
 
 fn random_swarms(range: std::ops::Range<u64>) {
     each(range, |seed| {
-        let r = run(Scenario::random(seed));
+        let sc = Scenario::random(seed);
+        let ideal = sc.ideal();
+        if std::env::var("SHOW").is_ok() { println!("{:?} {} aborts {:?}", sc.geometry, ideal, sc.aborts); for s in &sc.scripts { println!("SC {:?}", s); } }
+        let r = run(sc);
         if std::env::var("STATS").is_ok() { println!("STAT {seed} {} {} {} {} {}", r.took/1000, r.received, r.wasted, r.faults, r.banned.len()); }
     });
 }
@@ -43,7 +46,7 @@ fn random_swarms(range: std::ops::Range<u64>) {
 #[ignore]
 fn soak() {
     let n: u64 = std::env::var("SOAK").unwrap().parse().unwrap();
-    random_swarms(1000..1000+n);
+    {let f: u64 = std::env::var("FROM").map_or(1000, |f| f.parse().unwrap()); random_swarms(f..f+n)};
 }
 
 #[test]

@@ -7,6 +7,9 @@ use super::rng::Rng;
 use super::script::{Lie, Script, Told, Violation};
 use super::world::{MILLIS, SECS};
 
+/// One way, in microseconds.
+const LATENCY_MAX: u64 = 300 * MILLIS;
+
 /// A swarm: what it shares and who is in it.
 #[derive(Clone, Debug)]
 pub struct Scenario {
@@ -31,9 +34,15 @@ impl Scenario {
             scripts.push(anyone(geometry, &mut rng));
         }
         let slowest = scripts.iter().map(|script| script.rate).min().unwrap();
+        // With one request at a time each block takes a round trip.
+        let trips = geometry.pieces().map(|piece| u64::from(geometry.block_count(piece))).sum::<u64>();
         let aborts = if rng.chance(300) { vec![rng.range(0, 3 * SECS)] } else { Vec::new() };
-        let deadline = 200 * SECS + 4 * SECS * total_len / slowest;
+        let deadline = 200 * SECS + 4 * SECS * total_len / slowest + trips * 2 * LATENCY_MAX;
         Self { seed, geometry, scripts, deadline, aborts }
+    }
+
+    pub fn ideal(&self) -> u64 {
+        self.scripts.iter().filter(|s| s.is_lawful() && s.is_truthful()).map(|s| s.pieces.count_ones() as u64 * self.geometry.piece_len() as u64 * SECS / s.rate).max().unwrap()
     }
 
     /// These hosts, all of them good.
@@ -55,7 +64,7 @@ fn anchors(geometry: Geometry, rng: &mut Rng) -> Vec<Script> {
 
 /// Gives a host its manners, all of them lawful.
 fn temper(mut script: Script, rng: &mut Rng) -> Script {
-    script.latency = rng.spread(50, 300 * MILLIS);
+    script.latency = rng.spread(50, LATENCY_MAX);
     script.backlog = rng.spread(1, 200_000) as usize;
     script.fast = rng.chance(500);
     script.told = match rng.below(6) {
