@@ -44,6 +44,18 @@ fn random_swarms(range: std::ops::Range<u64>) {
 }
 #[test]
 #[ignore]
+fn peace() {
+    each(0..100, |seed| {
+        let sc = Scenario::peaceful(seed, 24 << 20);
+        let ideal = sc.ideal();
+        let rates: Vec<u64> = sc.scripts.iter().map(|s| s.rate / 1000).collect();
+        let r = run(sc);
+        let w = r.received - (24 << 20);
+        println!("PEACE {seed} waste {:.2}% {} told {} ideal {} took {} over {} {rates:?}", w as f64 * 100. / (24 << 20) as f64, w / 16384, r.wasted / 16384, ideal / 1000, r.took / 1000, (r.took - ideal) / 1000);
+    });
+}
+#[test]
+#[ignore]
 fn soak() {
     let n: u64 = std::env::var("SOAK").unwrap().parse().unwrap();
     {let f: u64 = std::env::var("FROM").map_or(1000, |f| f.parse().unwrap()); random_swarms(f..f+n)};

@@ -41,8 +41,24 @@ impl Scenario {
         Self { seed, geometry, scripts, deadline, aborts }
     }
 
+    /// A swarm in which nobody fails or chokes, with hosts of very different speeds.
+    pub fn peaceful(seed: u64, total_len: u64) -> Self {
+        let mut rng = Rng::new(seed);
+        let piece_len = [65_536, 262_144, 1 << 20][rng.below(3)];
+        let geometry = Geometry::new(total_len, piece_len).unwrap();
+        let scripts = (0..rng.range(2, 8)).map(|_| {
+            let pieces = Bitfield::full(geometry.piece_count());
+            let rate = rng.spread(20_000, 10_000_000);
+            let script = Script::honest(pieces, rate, rng.spread(100, 100 * MILLIS));
+            Script { fast: rng.chance(500), shuffles: rng.chance(100), chats: [0, 50][rng.below(2)], ..script }
+        });
+        let scripts = scripts.collect();
+        Self::of(seed, geometry, scripts)
+    }
+
+    /// How long it would take if every host sent at its rate all the time, in microseconds.
     pub fn ideal(&self) -> u64 {
-        self.scripts.iter().filter(|s| s.is_lawful() && s.is_truthful()).map(|s| s.pieces.count_ones() as u64 * self.geometry.piece_len() as u64 * SECS / s.rate).max().unwrap()
+        self.geometry.total_len() * SECS / self.scripts.iter().map(|script| script.rate).sum::<u64>()
     }
 
     /// These hosts, all of them good.
