@@ -14,6 +14,9 @@ use crate::meta::bencode::ParseError;
 use crate::meta::torrent::TorrentError;
 use crate::net::close::CloseReason;
 
+/// Trackers whose failures are told one by one.
+const TRACKERS_TOLD_MAX: usize = 3;
+
 /// Why a command failed.
 #[derive(Debug)]
 pub enum Error {
@@ -104,6 +107,20 @@ impl fmt::Display for Progress {
 }
 
 impl Error {
+    /// No tracker has answered: the URL and the reason of each that was asked. The first few are told; without any, the
+    /// torrent names no tracker.
+    pub fn no_tracker(failures: &[(String, impl fmt::Display)]) -> Self {
+        if failures.is_empty() {
+            return Self::Tracker("the torrent names no tracker".to_owned());
+        }
+        let told = failures.iter().take(TRACKERS_TOLD_MAX);
+        let mut text: Vec<String> = told.map(|(url, error)| format!("{url}: {error}")).collect();
+        if failures.len() > TRACKERS_TOLD_MAX {
+            text.push(format!("and {} more", failures.len() - TRACKERS_TOLD_MAX));
+        }
+        Self::Tracker(format!("no tracker answered: {}", text.join("; ")))
+    }
+
     /// The exit code of the process: see the table in the README.
     pub const fn exit_code(&self) -> u8 {
         match self {
@@ -126,7 +143,8 @@ impl Error {
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Usage(text) | Self::Tracker(text) => f.write_str(text),
+            Self::Usage(text) => f.write_str(text),
+            Self::Tracker(text) => f.write_str(&without_numbers(text)),
             Self::Read { path, error } => write!(f, "cannot read {}: {}", path.display(), plain(error)),
             Self::TooLarge { path, max } => {
                 write!(f, "{} is larger than the {max} bytes that a torrent may have", path.display())
@@ -134,12 +152,16 @@ impl fmt::Display for Error {
             Self::Bencode(error) => write!(f, "not bencode: {error}"),
             Self::Torrent { path, error } => write!(f, "{} is no usable torrent: {error}", path.display()),
             Self::Stdout(error) => write!(f, "cannot write to standard output: {}", plain(error)),
-            Self::Peer { addr, reason } => write!(f, "peer {addr}: {reason}"),
-            Self::NoPeers { progress, detail } => write!(f, "no peers left to ask: {detail}; {progress}"),
+            Self::Peer { addr, reason } => {
+                write!(f, "peer {addr}: {}", without_numbers(&reason.to_string()))
+            }
+            Self::NoPeers { progress, detail } => {
+                write!(f, "no peers left to ask: {}; {progress}", without_numbers(detail))
+            }
             Self::Stalled { progress, after } => {
                 write!(f, "nothing came from any peer for {} s; {progress}", after.as_secs())
             }
-            Self::Disk(error) => error.fmt(f),
+            Self::Disk(error) => f.write_str(&without_numbers(&error.to_string())),
             Self::NotOurs { path } => write!(
                 f,
                 "{} already holds something else: no piece of it belongs to this torrent; give another -o, or \
@@ -161,11 +183,19 @@ impl From<DiskError> for Error {
     }
 }
 
-/// The system's words without Rust's `(os error 2)`.
+/// The system's words, in the manner of ours.
 fn plain(error: &io::Error) -> String {
-    let text = error.to_string();
-    let end = text.find(" (os error").unwrap_or(text.len());
-    text[..end].to_lowercase()
+    without_numbers(&error.to_string()).to_lowercase()
+}
+
+/// A text without what Rust adds to the system's words: `(os error 2)`.
+fn without_numbers(text: &str) -> String {
+    let mut parts = text.split(" (os error ");
+    let mut plain = parts.next().unwrap_or_default().to_owned();
+    for part in parts {
+        plain.push_str(part.split_once(')').map_or("", |(_, rest)| rest));
+    }
+    plain
 }
 
 /// Which of the known reasons it is that the kernel gives no ring, and what to do about it.
@@ -204,6 +234,18 @@ mod tests {
         assert!(because(libc::EPERM, "2", true).contains("kernel.io_uring_disabled is 2"));
         assert!(because(libc::EPERM, "0", true).contains("seccomp"));
         assert!(because(libc::EPERM, "0", false).contains("refuses"));
+    }
+
+    #[test]
+    fn trackers_are_told_one_by_one_up_to_a_limit() {
+        let told = |count| {
+            let failures: Vec<_> = (0..count).map(|n| (format!("u{n}"), "no (os error 9), none")).collect();
+            Error::no_tracker(&failures).to_string()
+        };
+        assert_eq!(told(0), "the torrent names no tracker");
+        assert_eq!(told(1), "no tracker answered: u0: no, none");
+        assert_eq!(told(3), "no tracker answered: u0: no, none; u1: no, none; u2: no, none");
+        assert!(told(5).ends_with("u2: no, none; and 2 more"));
     }
 
     #[test]

@@ -1,4 +1,58 @@
 //! ringtide: a BitTorrent downloader whose cost per byte is close to what the kernel and the hash function cost.
+//!
+//! The crate is a command (`ringtide`, see [`cli`]) over a library; [`download::run`] is a whole download.
+//!
+//! # Layout
+//! Imports point upward in this list only; `tests/layers.rs` fails when one does not.
+//!
+//! | part | what it is | |
+//! |---|---|---|
+//! | [`meta`] | what is downloaded: bencode, metainfo, the arithmetic of pieces, blocks and files | pure |
+//! | [`wire`] | bytes to messages and back: handshake, messages, the streaming decoder, the extension handshake | pure |
+//! | [`swarm`] | decisions: who has what, which piece next, one peer's state machine, its window, whom to dial | pure |
+//! | [`hash`] | SHA-1 of many pieces at once in SIMD lanes, and the threads that do it | |
+//! | [`disk`] | where bytes land: preallocated files, mapped, written through leases | |
+//! | [`net`] | the io_uring shell: one thread and ring a core, dial, receive, send | |
+//! | [`discovery`] | where peers come from: HTTP and HTTPS trackers | |
+//! | [`download`] | puts them together; runs on the control thread | |
+//! | [`error`] | what reaches the user, with its exit code | |
+//! | [`cli`] | the command line | |
+//!
+//! *Pure* parts know no socket, file, clock, thread or random source: bytes, `now` and a seed come in, actions go out.
+//! So they run under property tests and in a simulated swarm with a virtual clock (`tests/sim_swarm.rs`).
+//!
+//! # The path of a block
+//! ```text
+//! peer socket ──recvmsg scatter (one SQE, many blocks)──▶ mapped output pages ──▶ lanes hash the piece ──▶ verified
+//!               [13 B header slot][block in the map] …         (zero copies)       (16 pieces a batch)
+//! ```
+//! 1. Peers answer requests in order, so the next bytes on a socket are predictable. `net::scatter` aims one receive at
+//!    the places where the next blocks belong. If the headers that come are the expected ones, nothing is copied; from
+//!    the first that is not, the bytes are gathered and go through [`wire::decoder`], which copies each block to its
+//!    place. A peer whose answers cannot be predicted is read through the decoder.
+//! 2. A piece is written by one peer at a time, the holder of its [`swarm::claim::Claim`] and with it of its
+//!    [`disk::PieceLease`]. A receive owns the leases it writes to until the kernel is done, even when its future is
+//!    dropped: that is the whole safety argument, and `disk::lease` tells it in full.
+//! 3. A complete piece goes, lease and all, to [`hash::Verifier`], which hashes full lanes when pieces flow and does not
+//!    wait when they trickle.
+//! 4. A right piece is sealed: its lease is never given out again. A wrong one is wanted again, and the peers that sent
+//!    it are on trial ([`swarm::poison`]).
+//!
+//! Per block: no lock, no allocation, no channel, no thread hop. Per piece: two short locks and one hand-over.
+//!
+//! # Decisions
+//! - **Never drop a pending receive.** tokio-uring does not cancel dropped operations and their bytes would be lost.
+//!   A timer shuts the socket down, or cancels the receive by its descriptor, and it ends by itself.
+//! - **Leases move with the receive as a whole.** All claims of a peer travel with its receive and come back with it,
+//!   so one move is paid per receive and none per block. The price is that nothing can be taken from a peer that is
+//!   silent; a receive that has had the claims for a quarter of a second is therefore cancelled and started anew.
+//! - **Endgame in private memory.** A peer with nothing left to fetch asks for the missing blocks of another's piece, from
+//!   the end, and leaves them in the claim's mailbox; only the holder of the claim writes the map.
+//! - **Control apart from data.** Dialing, trackers, progress and giving up happen on the calling thread, a few times a
+//!   second; the rings never wait for it.
+//! - **Trackers over blocking HTTP on threads.** minreq is small and enough; a thread that hangs in a resolver delays
+//!   nothing and is left behind at exit.
+//! - **We serve nothing.** ringtide never unchokes. Peers that lack pieces still hear HAVE, as they pick by rarity.
 
 pub mod cli;
 pub mod discovery;

@@ -1,5 +1,6 @@
 //! The `ringtide` command: parse, run, print the error, exit code. All else is in the library.
 
+use std::io::Write;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
@@ -7,7 +8,8 @@ fn main() -> ExitCode {
         Ok(()) => 0,
         Err(ringtide::error::Error::Stdout(error)) if error.kind() == std::io::ErrorKind::BrokenPipe => 0,
         Err(error) => {
-            eprintln!("ringtide: {error}");
+            // A stderr that nobody reads must not change how this ends.
+            let _ = writeln!(std::io::stderr(), "ringtide: {error}");
             error.exit_code()
         }
     };

@@ -3,12 +3,16 @@
 use std::ffi::{OsStr, OsString};
 use std::net::SocketAddr;
 
-use argh::FromArgs;
+use argh::{FromArgs, SubCommands};
 
 use crate::error::Error;
 
 /// Downloads torrents, fast, and verifies every byte.
 #[derive(FromArgs, Debug)]
+#[argh(
+    example = "{command_name} download -o debian.iso debian.torrent",
+    note = "'{command_name} COMMAND --help' tells more of a command."
+)]
 struct Args {
     /// print the version and exit
     #[argh(switch, short = 'V')]
@@ -131,6 +135,9 @@ pub(super) struct Download {
     /// give up when nothing came for so many seconds
     #[argh(option, arg_name = "seconds")]
     pub(super) timeout: Option<u64>,
+    /// print a summary as a JSON object instead of the sentence
+    #[argh(switch)]
+    pub(super) json: bool,
     /// print nothing but errors on stderr
     #[argh(switch, short = 'q')]
     pub(super) quiet: bool,
@@ -162,10 +169,10 @@ pub(super) fn parse(args: Vec<OsString>) -> Result<Parsed, Error> {
         }
         Ok(Args { command: Some(command), .. }) => Ok(Parsed::Command(command)),
         Ok(Args { command: None, .. }) => {
-            Err(Error::Usage("no command given; 'ringtide --help' lists them".to_owned()))
+            Err(Error::Usage("no command given; see 'ringtide --help'".to_owned()))
         }
         Err(exit) if exit.status.is_ok() => Ok(Parsed::Help(exit.output)),
-        Err(exit) => Err(Error::Usage(one_line(&exit.output))),
+        Err(exit) => Err(Error::Usage(one_line(&exit.output, &texts))),
     }
 }
 
@@ -173,12 +180,17 @@ fn text(arg: &OsStr) -> Result<&str, Error> {
     arg.to_str().ok_or_else(|| Error::Usage(format!("'{}' is not valid UTF-8", arg.to_string_lossy())))
 }
 
-/// argh's complaints have several lines and end with a hint; one line is easier to read and to grep.
-fn one_line(output: &str) -> String {
-    let complaint: Vec<&str> = output.split_whitespace().collect();
-    let complaint = complaint.join(" ");
-    let end = complaint.find(" Run ringtide").unwrap_or(complaint.len());
-    format!("{}; see 'ringtide --help'", complaint[..end].trim_end_matches('.'))
+/// argh's complaints have several lines and begin with a capital; one line in the manner of our own errors is easier to
+/// read and to grep.
+fn one_line(output: &str, args: &[&str]) -> String {
+    let text = output.split_whitespace().collect::<Vec<_>>().join(" ");
+    let complaint = text.split(" Run ringtide").next().unwrap_or_default().trim_end_matches('.');
+    let mut rest = complaint.chars();
+    let first = rest.next().map(|char| char.to_ascii_lowercase());
+    let first = first.map(String::from).unwrap_or_default();
+    let command = args.first().filter(|&arg| Command::COMMANDS.iter().any(|command| command.name == *arg));
+    let command = command.map(|name| format!(" {name}")).unwrap_or_default();
+    format!("{first}{}; see 'ringtide{command} --help'", rest.as_str())
 }
 
 #[expect(clippy::unnecessary_wraps, reason = "argh wants a Result")]

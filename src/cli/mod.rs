@@ -14,7 +14,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use args::{Command, Decode, Download, DownloadPiece, Handshake, Info, Parsed, Peers};
 use signal_hook::consts::{SIGINT, SIGTERM};
@@ -23,7 +23,7 @@ use signal_hook::flag;
 use crate::discovery::announcer::{AnnounceConfig, Timing, announce_once};
 use crate::discovery::tracker::Totals;
 use crate::disk::Existing;
-use crate::download::{self, Interrupt, Request};
+use crate::download::{self, Interrupt, Request, Summary};
 use crate::error::Error;
 use crate::meta::bencode;
 use crate::meta::hex;
@@ -109,9 +109,9 @@ fn peers(args: &Peers) -> Result<(), Error> {
         timing: Timing::default(),
     };
     let totals = Totals { uploaded: 0, downloaded: 0, left: metainfo.geometry.total_len().max(1) };
-    let answer = announce_once(&config, totals).map_err(|error| Error::Tracker(error.to_string()))?;
+    let answer = announce_once(&config, totals).map_err(|error| Error::no_tracker(&error.failures))?;
     if let Some(warning) = &answer.reply.warning {
-        eprintln!("ringtide: {} warns: {warning}", answer.url);
+        progress::say(format_args!("ringtide: {} warns: {warning}", answer.url));
     }
     print(&answer.reply.peers.iter().map(|peer| format!("{peer}\n")).collect::<String>())
 }
@@ -128,17 +128,36 @@ fn shake_hands(args: &Handshake) -> Result<(), Error> {
 }
 
 fn exchange_handshakes(metainfo: &Metainfo, addr: SocketAddr) -> Result<handshake::Handshake, CloseReason> {
-    let mut stream = TcpStream::connect_timeout(&addr, HANDSHAKE_TIMEOUT).map_err(CloseReason::Dial)?;
-    stream.set_read_timeout(Some(HANDSHAKE_TIMEOUT)).map_err(CloseReason::Io)?;
+    let mut stream =
+        TcpStream::connect_timeout(&addr, HANDSHAKE_TIMEOUT).map_err(|error| match error.kind() {
+            io::ErrorKind::TimedOut => CloseReason::DialTimeout,
+            _ => CloseReason::Dial(error),
+        })?;
     let ours = handshake::Handshake::new(0, metainfo.info_hash.0, download::peer_id());
     stream.write_all(&ours.encode()).map_err(CloseReason::Io)?;
     let mut answer = [0; handshake::LEN];
-    stream.read_exact(&mut answer).map_err(|error| match error.kind() {
-        io::ErrorKind::UnexpectedEof => CloseReason::Closed,
-        io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => CloseReason::HandshakeTimeout,
-        _ => CloseReason::Io(error),
-    })?;
+    read_until(&mut stream, &mut answer, Instant::now() + HANDSHAKE_TIMEOUT)?;
     handshake::Handshake::decode(&answer).map_err(CloseReason::Handshake)
+}
+
+/// Fills the buffer before the deadline, however slowly the bytes come.
+fn read_until(stream: &mut TcpStream, mut buffer: &mut [u8], deadline: Instant) -> Result<(), CloseReason> {
+    while !buffer.is_empty() {
+        let left = deadline.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return Err(CloseReason::HandshakeTimeout);
+        }
+        stream.set_read_timeout(Some(left)).map_err(CloseReason::Io)?;
+        match stream.read(buffer) {
+            Ok(0) => return Err(CloseReason::Closed),
+            Ok(n) => buffer = &mut buffer[n..],
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            // The read timeout; the deadline is looked at again.
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            Err(error) => return Err(CloseReason::Io(error)),
+        }
+    }
+    Ok(())
 }
 
 fn download_piece(args: DownloadPiece) -> Result<(), Error> {
@@ -157,7 +176,7 @@ fn download_piece(args: DownloadPiece) -> Result<(), Error> {
         sync: args.sync,
         threads: threads(args.threads)?,
         peers: args.peer,
-        patience: args.timeout.map(Duration::from_secs),
+        patience: patience(args.timeout)?,
     };
     fetch(&request, args.quiet)?;
     print(&text)
@@ -174,17 +193,31 @@ fn download(args: Download) -> Result<(), Error> {
         sync: args.sync,
         threads: threads(args.threads)?,
         peers: args.peer,
-        patience: args.timeout.map(Duration::from_secs),
+        patience: patience(args.timeout)?,
     };
-    fetch(&request, args.quiet)?;
-    print(&text)
+    let summary = fetch(&request, args.quiet)?;
+    print(&if args.json { json(&summary) } else { text })
 }
 
-fn fetch(request: &Request, quiet: bool) -> Result<(), Error> {
+fn fetch(request: &Request, quiet: bool) -> Result<Summary, Error> {
     let mut observer = progress::Reporter::new(quiet);
     let summary = download::run(request, &interrupts()?, &mut observer);
     observer.finish(summary.as_ref().ok());
-    summary.map(drop)
+    summary
+}
+
+/// The summary as one line of JSON; the README documents the keys.
+fn json(summary: &Summary) -> String {
+    let object = serde_json::json!({
+        "bytes": summary.total,
+        "bytes_kept": summary.kept,
+        "bytes_wasted": summary.wasted,
+        "seconds": summary.elapsed.as_secs_f64(),
+        "blocks_direct": summary.hits,
+        "blocks_copied": summary.misses,
+        "receives": summary.receives,
+    });
+    format!("{object}\n")
 }
 
 /// Makes SIGINT and SIGTERM end the download in good order, and a second one end the process at once.
@@ -210,6 +243,14 @@ fn threads(asked: Option<usize>) -> Result<usize, Error> {
         Some(0) => Err(Error::Usage("--threads takes a number of 1 or more".to_owned())),
         Some(threads) => Ok(threads.min(THREADS_MAX)),
         None => Ok(std::thread::available_parallelism().map_or(1, usize::from).min(THREADS_MAX)),
+    }
+}
+
+/// How long to wait for something to come, if the user says so.
+fn patience(asked: Option<u64>) -> Result<Option<Duration>, Error> {
+    match asked {
+        Some(0) => Err(Error::Usage("--timeout takes a number of 1 or more".to_owned())),
+        asked => Ok(asked.map(Duration::from_secs)),
     }
 }
 

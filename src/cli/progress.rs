@@ -1,6 +1,7 @@
 //! How a download is shown on stderr: a bar on a terminal, a line every ten seconds elsewhere, nothing with `--quiet`.
 
-use std::io::IsTerminal;
+use std::fmt;
+use std::io::{self, IsTerminal, Write};
 use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
@@ -24,7 +25,7 @@ pub(super) struct Reporter {
 
 impl Reporter {
     pub(super) fn new(quiet: bool) -> Self {
-        let terminal = !quiet && std::io::stderr().is_terminal();
+        let terminal = !quiet && io::stderr().is_terminal();
         let bar = terminal.then(|| {
             let target = ProgressDrawTarget::stderr_with_hz(REDRAWS);
             ProgressBar::with_draw_target(None, target).with_style(style())
@@ -43,7 +44,7 @@ impl Reporter {
         let rate = bytes(fetched as f64 / seconds.max(1e-6));
         let kept =
             if summary.kept > 0 { format!(", {} kept", bytes(summary.kept as f64)) } else { String::new() };
-        eprintln!("{} in {seconds:.2} s, {rate}/s{kept}, all verified", bytes(fetched as f64));
+        say(format_args!("{} in {seconds:.2} s, {rate}/s{kept}, all verified", bytes(fetched as f64)));
     }
 
     fn show(&mut self, what: &str, done: u64, total: u64, detail: &str) {
@@ -55,7 +56,8 @@ impl Reporter {
         } else if !self.quiet && self.last_line.elapsed() >= LINE_EVERY {
             self.last_line = Instant::now();
             let percent = 100.0 * done as f64 / total.max(1) as f64;
-            eprintln!("{what} {percent:.1}% {} of {}{detail}", bytes(done as f64), bytes(total as f64));
+            let (done, total) = (bytes(done as f64), bytes(total as f64));
+            say(format_args!("{what} {percent:.1}% {done} of {total}{detail}"));
         }
     }
 }
@@ -76,11 +78,16 @@ impl Observer for Reporter {
 
     fn notice(&mut self, text: &str) {
         match &self.bar {
-            Some(bar) => bar.suspend(|| eprintln!("ringtide: {text}")),
+            Some(bar) => bar.suspend(|| say(format_args!("ringtide: {text}"))),
             None if self.quiet => {}
-            None => eprintln!("ringtide: {text}"),
+            None => say(format_args!("ringtide: {text}")),
         }
     }
+}
+
+/// Prints a line on stderr. Where that cannot be done, the download goes on unseen.
+pub(super) fn say(line: fmt::Arguments<'_>) {
+    let _ = writeln!(io::stderr(), "{line}");
 }
 
 /// Bytes a second, smoothed.

@@ -25,7 +25,7 @@ impl Job for Check {
     }
 
     fn message(&self) -> Message<'_> {
-        Message { segments: self.lease.segments() }
+        self.lease.segments().into_iter().collect()
     }
 }
 

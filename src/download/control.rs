@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use super::{Interrupt, Observer, Request, Snapshot, Summary, bytes_of, check_interrupt, total, wanted};
 use crate::discovery::announcer::{AnnounceConfig, AnnounceEvent, Announcer, Timing};
+use crate::discovery::http::TrackerError;
 use crate::discovery::tracker::Totals;
 use crate::disk::Output;
 use crate::error::{Error, Progress};
@@ -27,12 +28,15 @@ const TICK: Duration = Duration::from_millis(100);
 const CONNECTIONS_MAX: usize = 320;
 /// Connections being made at a time.
 const DIALING_MAX: usize = 64;
+/// Somebody who has been connected for so long is more than one that is thrown out at once, again and again.
+const SETTLED_AFTER: Duration = Duration::from_secs(5);
 /// With nobody connected, a download that has received nothing yet gives up after so long.
 const PATIENCE_FIRST: Duration = Duration::from_secs(20);
 /// With nobody connected, a download that has received something gives up after so long.
 const PATIENCE_LOST: Duration = Duration::from_secs(60);
 /// With somebody connected, a download to which nothing comes gives up after so long.
 const PATIENCE_STALLED: Duration = Duration::from_secs(300);
+
 /// What reaches the control thread.
 enum Input {
     Net(Event),
@@ -72,13 +76,17 @@ struct Control<'a> {
     inbox: Receiver<Input>,
     kept: u64,
     complete: bool,
-    /// What went wrong at the trackers in the last round, and whether all of them failed.
-    tracker_trouble: Vec<String>,
+    /// What went wrong last at each tracker since one answered, and whether all of them failed.
+    tracker_trouble: Vec<(String, TrackerError)>,
     trackers_failed: bool,
     tracker_answered: bool,
     last_trouble: Option<(SocketAddr, CloseReason)>,
-    received: u64,
-    last_received: Instant,
+    /// Blocks that have come, and when the last was noticed.
+    blocks: u64,
+    last_block: Instant,
+    /// Since when somebody has been connected without a gap.
+    connected_since: Option<Instant>,
+    /// When last somebody was connected who stayed.
     last_connected: Instant,
 }
 
@@ -118,8 +126,9 @@ impl<'a> Control<'a> {
             trackers_failed: false,
             tracker_answered: false,
             last_trouble: None,
-            received: 0,
-            last_received: now,
+            blocks: 0,
+            last_block: now,
+            connected_since: None,
             last_connected: now,
         };
         if !complete {
@@ -191,6 +200,7 @@ impl<'a> Control<'a> {
             }
             Input::Net(Event::Closed { addr, reason, tally }) => self.on_closed(addr, reason, tally),
             Input::Net(Event::Poisoned(addr)) => {
+                self.last_trouble = Some((addr, CloseReason::Poisoned));
                 tracing::warn!(peer = %addr, "banned: it sent wrong data");
                 for addr in self.book.ban(addr) {
                     self.close(addr);
@@ -235,7 +245,8 @@ impl<'a> Control<'a> {
             AnnounceEvent::Warning { url, text } => observer.notice(&format!("{url} warns: {text}")),
             AnnounceEvent::Failed { url, error } => {
                 tracing::debug!(%url, "announce failed: {error}");
-                self.tracker_trouble.push(format!("{url}: {error}"));
+                self.tracker_trouble.retain(|(known, _)| *known != url);
+                self.tracker_trouble.push((url, error));
             }
             AnnounceEvent::Exhausted { .. } => self.trackers_failed = true,
         }
@@ -273,49 +284,70 @@ impl<'a> Control<'a> {
     /// Gives up when nobody is left to ask, or when nothing has come for too long.
     fn check_patience(&mut self) -> Result<(), Error> {
         let now = Instant::now();
-        let received = self.shared.counters().received.load(Ordering::Relaxed);
-        if received > self.received {
-            self.received = received;
-            self.last_received = now;
+        let blocks = self.block_count();
+        if blocks > self.blocks {
+            self.blocks = blocks;
+            self.last_block = now;
         }
         if self.book.connected_count() > 0 {
-            self.last_connected = now;
+            if now.duration_since(*self.connected_since.get_or_insert(now)) >= SETTLED_AFTER {
+                self.last_connected = now;
+            }
             let limit = self.request.patience.unwrap_or(PATIENCE_STALLED);
-            if now.duration_since(self.last_received) > limit {
+            if now.duration_since(self.last_block) > limit {
                 return Err(Error::Stalled { progress: self.progress(), after: limit });
             }
             return Ok(());
         }
-        let nobody = self.book.is_empty() && self.trackers_failed;
-        if nobody && !self.tracker_answered && self.request.patience.is_none() {
-            return Err(self.no_peers());
+        self.connected_since = None;
+        if let Some(announcer) = &self.announcer {
+            // As often as the trackers allow.
+            announcer.request_more();
         }
-        let default = if received > 0 { PATIENCE_LOST } else { PATIENCE_FIRST };
+        let default = if blocks > 0 && self.may_return(now) { PATIENCE_LOST } else { PATIENCE_FIRST };
         let limit = self.request.patience.unwrap_or(default);
-        if now.duration_since(self.last_connected.max(self.last_received)) > limit {
+        let is_over = self.request.patience.is_none() && self.is_hopeless(now);
+        if is_over || now.duration_since(self.last_connected.max(self.last_block)) > limit {
             return Err(self.no_peers());
         }
         Ok(())
     }
 
+    /// Blocks that have come. The count of received bytes would not do: a peer that only chats brings nothing.
+    fn block_count(&self) -> u64 {
+        let counters = self.shared.counters();
+        counters.hits.load(Ordering::Relaxed) + counters.misses.load(Ordering::Relaxed)
+    }
+
+    /// Whether there is an address that waiting may help with: one that is not banned and not of another torrent.
+    fn may_return(&self, now: Instant) -> bool {
+        self.book.dialing_count() > 0 || self.book.earliest_retry(now).is_some()
+    }
+
+    /// Whether waiting is of no use, with nobody connected: no tracker has ever answered, and of the addresses that the
+    /// user gave none is left (or, as long as nothing has come, none that has not failed several times).
+    fn is_hopeless(&self, now: Instant) -> bool {
+        let nobody = if self.blocks > 0 { !self.may_return(now) } else { self.book.is_exhausted() };
+        nobody && self.trackers_failed && !self.tracker_answered
+    }
+
     /// Why there is nobody: the trackers' fault if they are the only source and all of them failed.
     fn no_peers(&self) -> Error {
-        let trouble = self.tracker_trouble.join("; ");
+        let progress = self.progress();
         if let Some((addr, reason)) = &self.last_trouble {
             let detail = format!("the last one was {addr}: {reason}");
-            return Error::NoPeers { progress: self.progress(), detail };
+            return Error::NoPeers { progress, detail };
         }
-        if !self.tracker_answered {
-            return Error::Tracker(if self.request.metainfo.tiers.is_empty() {
-                "the torrent names no tracker; give peers with --peer IP:PORT".to_owned()
-            } else if trouble.is_empty() {
-                "no tracker answered in time".to_owned()
-            } else {
-                format!("no tracker answered: {trouble}")
-            });
+        if self.tracker_answered {
+            return Error::NoPeers { progress, detail: "the trackers know of none".to_owned() };
         }
-        let detail = "the trackers know of none".to_owned();
-        Error::NoPeers { progress: self.progress(), detail }
+        if self.request.metainfo.tiers.is_empty() {
+            return Error::Tracker("the torrent names no tracker; give peers with --peer IP:PORT".to_owned());
+        }
+        if self.tracker_trouble.is_empty() {
+            return Error::Tracker("no tracker answered in time".to_owned());
+        }
+        Error::no_tracker(&self.tracker_trouble)
     }
 
     fn snapshot(&self) -> Snapshot {

@@ -37,12 +37,10 @@ const BUFFER_LEN: usize = 16 * 1024;
 const BUFFER_LEN_DECODING: usize = 128 * 1024;
 /// HAVE messages written per peer and tick.
 const HAVES_PER_TICK_MAX: usize = 1024;
-/// Of the last [`GUESSES`] receives that were aimed, so many may miss before the decoder takes over.
-const GUESSES_MISSED_MAX: u32 = GUESSES / 4;
-const GUESSES: u32 = 32;
-/// Receives through the decoder before predictions are tried again.
-const DECODED_RECEIVES: u32 = 256;
-
+/// After so many blocks it is looked at how many of them were copied because the prediction had failed.
+const JUDGED_BLOCKS: u64 = 512;
+/// Receives through the decoder, for a peer of whose blocks most were copied, before predictions are tried again.
+const DECODED_RECEIVES: u32 = 64;
 /// The requests we say we hold (BEP 10). We serve none, but some clients take the number for what we will ask of them.
 const REQUESTS_HELD: u32 = 2000;
 /// Our name in the extension handshake.
@@ -238,8 +236,9 @@ struct Reader<'a> {
     shared: &'a Shared,
     scatter: Option<Box<Scatter>>,
     buffer: Box<[u8]>,
-    guesses: u32,
-    missed: u32,
+    /// Blocks since the predictions were last judged, and how many of them were where they were expected.
+    blocks: u64,
+    hits: u64,
     /// Receives still to go through the decoder.
     decode_next: u32,
 }
@@ -247,7 +246,7 @@ struct Reader<'a> {
 impl<'a> Reader<'a> {
     fn new(peer: &'a Rc<Peer>, shared: &'a Shared) -> Self {
         let buffer = vec![0; BUFFER_LEN].into_boxed_slice();
-        Self { peer, shared, scatter: None, buffer, guesses: 0, missed: 0, decode_next: 0 }
+        Self { peer, shared, scatter: None, buffer, blocks: 0, hits: 0, decode_next: 0 }
     }
 
     /// Receives once, by a scatter if what comes can be predicted, and works through what came.
@@ -278,21 +277,23 @@ impl<'a> Reader<'a> {
         let counters = self.shared.counters();
         Counters::add(&counters.hits, settled.hits);
         Counters::add(&counters.received, received as u64);
-        self.judge_guess(!settled.spilled.is_empty());
-        self.take_at(&settled.spilled, now)
+        let copied = self.take_at(&settled.spilled, now)?;
+        self.blocks += settled.hits + copied;
+        self.hits += settled.hits;
+        self.judge();
+        Ok(())
     }
 
     /// Demotes a peer whose answers cannot be predicted to the decoder, for a while.
-    fn judge_guess(&mut self, missed: bool) {
-        self.guesses += 1;
-        self.missed += u32::from(missed);
-        if self.missed > GUESSES_MISSED_MAX {
+    fn judge(&mut self) {
+        if self.blocks < JUDGED_BLOCKS {
+            return;
+        }
+        if self.hits < self.blocks / 2 {
             self.decode_next = DECODED_RECEIVES;
             self.buffer = vec![0; BUFFER_LEN_DECODING].into_boxed_slice();
         }
-        if self.guesses == GUESSES || self.decode_next > 0 {
-            (self.guesses, self.missed) = (0, 0);
-        }
+        (self.blocks, self.hits) = (0, 0);
     }
 
     async fn receive_decoded(&mut self) -> Result<(), CloseReason> {
@@ -303,7 +304,7 @@ impl<'a> Reader<'a> {
         let buffer = std::mem::take(&mut self.buffer);
         let taken = self.take(&buffer[..received]);
         self.buffer = buffer;
-        taken
+        taken.map(drop)
     }
 
     /// The received length; 0 where a receive was only cancelled.
@@ -325,12 +326,12 @@ impl<'a> Reader<'a> {
         }
     }
 
-    fn take(&mut self, bytes: &[u8]) -> Result<(), CloseReason> {
+    fn take(&self, bytes: &[u8]) -> Result<u64, CloseReason> {
         self.take_at(bytes, Instant::now())
     }
 
-    /// Feeds bytes to the decoder and its events to the session, then asks for more blocks.
-    fn take_at(&mut self, bytes: &[u8], now: Instant) -> Result<(), CloseReason> {
+    /// Feeds bytes to the decoder and its events to the session, then asks for more blocks. Returns how many began.
+    fn take_at(&self, bytes: &[u8], now: Instant) -> Result<u64, CloseReason> {
         let shared = self.shared;
         let mut misses = 0;
         let fed = self.with_talk(|talk| {
@@ -341,7 +342,7 @@ impl<'a> Reader<'a> {
         });
         Counters::add(&shared.counters().misses, misses);
         self.peer.flush();
-        fed
+        fed.map(|()| misses)
     }
 
     fn with_talk<T>(&self, f: impl FnOnce(&mut Talk) -> T) -> T {

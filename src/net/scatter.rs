@@ -26,8 +26,10 @@ use crate::swarm::session::{Session, Work};
 use crate::wire::decoder::{Decoder, Position};
 use crate::wire::message::PieceHeader;
 
-/// Blocks one receive is aimed at. 64 blocks are 1 MiB, more than a socket buffer usually holds at once.
-pub(super) const SCATTER_BLOCKS_MAX: usize = 64;
+/// Blocks one receive is aimed at, while predictions hold. 64 blocks are 1 MiB, more than is usually there at once.
+const SCATTER_BLOCKS_MAX: usize = 64;
+/// Blocks one receive is aimed at after predictions failed: what follows a wrong one in the same receive is copied.
+const SCATTER_BLOCKS_MIN: usize = 8;
 /// Segments of one receive: the kernel takes 1024 (UIO_MAXIOV); a block in a torrent of many small files has several.
 const SEGMENTS_MAX: usize = 1024;
 
@@ -58,6 +60,8 @@ pub(super) struct Scatter {
     expects: Vec<Expect>,
     headers: Box<[[u8; PieceHeader::LEN]; SCATTER_BLOCKS_MAX]>,
     segments: Vec<libc::iovec>,
+    /// Blocks to aim the next receive at.
+    reach: usize,
     message: Option<Box<libc::msghdr>>,
 }
 
@@ -68,6 +72,7 @@ impl Scatter {
             expects: Vec::with_capacity(SCATTER_BLOCKS_MAX),
             headers: Box::new([[0; PieceHeader::LEN]; SCATTER_BLOCKS_MAX]),
             segments: Vec::with_capacity(4 * SCATTER_BLOCKS_MAX),
+            reach: SCATTER_BLOCKS_MAX,
             message: None,
         })
     }
@@ -90,7 +95,7 @@ impl Scatter {
                 self.expects.push(Expect { slot, block, header_from, body_from: done });
             }
         }
-        let room = SCATTER_BLOCKS_MAX - self.expects.len();
+        let room = self.reach - self.expects.len();
         for (slot, block) in session.expected().take(room) {
             self.expects.push(Expect { slot, block, header_from, body_from: 0 });
             header_from = 0;
@@ -162,6 +167,7 @@ impl Scatter {
                 let header = &self.headers[at][..got];
                 if *header != PieceHeader::of(expect.block).encode()[..got] {
                     settled.spilled = self.gather(at, left, session);
+                    self.reach = (self.reach / 2).max(SCATTER_BLOCKS_MIN);
                     decoder.set_boundary();
                     return settled;
                 }
@@ -184,6 +190,7 @@ impl Scatter {
             decoder.set_boundary();
         }
         debug_assert_eq!(left, 0, "more bytes than room");
+        self.reach = (self.reach + 1).min(SCATTER_BLOCKS_MAX);
         settled
     }
 

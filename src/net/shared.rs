@@ -228,7 +228,7 @@ impl Job for Verify {
     }
 
     fn message(&self) -> Message<'_> {
-        Message { segments: self.claim.lease.segments() }
+        self.claim.lease.segments().into_iter().collect()
     }
 }
 

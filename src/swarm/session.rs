@@ -282,8 +282,11 @@ impl<L: PieceWriter> Session<L> {
     pub fn block_start(&mut self, header: PieceHeader) -> Result<(), Fault> {
         let block =
             self.geometry.check_block(header.index, header.begin, header.len).map_err(Fault::Block)?;
-        let at = self.requests.iter().position(|request| request.block == block);
-        if let Some(Request { target, .. }) = at.and_then(|at| self.requests.remove(at)) {
+        if let Some(at) = self.requests.iter().position(|request| request.block == block) {
+            // A peer that reads from its disk in parallel skips a block now and then and goes on in order: the skipped
+            // ones are no longer the next to expect.
+            self.requests.rotate_left(at);
+            let Some(Request { target, .. }) = self.requests.pop_front() else { return Ok(()) };
             self.incoming = match target {
                 Target::Own(slot) => Incoming::Own(slot, block),
                 Target::Help(progress) => {

@@ -1,13 +1,13 @@
 //! Real trackers and real BitTorrent clients for the tests that run the built program.
 //!
-//! * [`workspace`]: where everything lives, and the janitor that clears up even after `kill -9`.
-//! * [`process`]: child processes that die with their owner and show their log when the test failed.
-//! * [`payload`]: reproducible content, the torrents that describe it, and the comparison with a download.
-//! * [`tracker`]: opentracker.
-//! * [`clients`]: transmission, aria2, rtorrent and libtorrent as seeders, one file each.
-//! * [`probe`]: a peer of a few lines, to see what a seeder really offers.
-//! * [`program`]: runs `ringtide` itself.
-//! * [`record`]: the list of real-client tests that ran, so that none can be skipped in silence.
+//! * `workspace`: where everything lives, and the janitor that clears up even after `kill -9`.
+//! * `process`: child processes that die with their owner and show their log when the test failed.
+//! * `payload`: reproducible content, the torrents that describe it, and the comparison with a download.
+//! * `tracker`: opentracker.
+//! * `clients`: transmission, aria2, rtorrent and libtorrent as seeders, one file each.
+//! * `probe`: a peer of a few lines, to see what a seeder really offers.
+//! * `program`: runs `ringtide` itself.
+//! * `record`: the list of real-client tests that ran, so that none can be skipped in silence.
 //!
 //! All traffic stays on the loopback interface. Each client has its own address in 127.0.0.0/8, because some of them
 //! accept one connection per address.

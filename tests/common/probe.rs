@@ -3,8 +3,14 @@
 //! Written by hand, so that the harness does not lean on the code under test.
 
 use std::io::{self, Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::time::Duration;
+
+use socket2::{Domain, Socket, Type};
+
+/// Where it calls from: transmission refuses an address that called before until it noticed that the caller left,
+/// and that must not hit the program under test.
+const OWN_ADDRESS: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 9);
 
 /// How long a seeder on the loopback may take to answer.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(2);
@@ -25,7 +31,7 @@ pub struct PeerView {
 
 /// Connects, exchanges handshakes and reads the bitfield.
 pub fn look_at(addr: SocketAddr, info_hash: [u8; 20]) -> io::Result<PeerView> {
-    let mut stream = TcpStream::connect_timeout(&addr, ANSWER_TIMEOUT)?;
+    let mut stream = connect(addr)?;
     stream.set_read_timeout(Some(ANSWER_TIMEOUT))?;
     stream.write_all(&handshake(info_hash))?;
     let mut answer = [0; 68];
@@ -40,6 +46,15 @@ pub fn look_at(addr: SocketAddr, info_hash: [u8; 20]) -> io::Result<PeerView> {
     peer_id.copy_from_slice(&answer[48..]);
     let piece_count = read_bitfield(&mut stream)?.iter().map(|byte| byte.count_ones()).sum();
     Ok(PeerView { peer_id, piece_count })
+}
+
+fn connect(addr: SocketAddr) -> io::Result<TcpStream> {
+    let socket = Socket::new(Domain::for_address(addr), Type::STREAM, None)?;
+    if addr.is_ipv4() {
+        socket.bind(&SocketAddr::from((OWN_ADDRESS, 0)).into())?;
+    }
+    socket.connect_timeout(&addr.into(), ANSWER_TIMEOUT)?;
+    Ok(socket.into())
 }
 
 fn handshake(info_hash: [u8; 20]) -> Vec<u8> {

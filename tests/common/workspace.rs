@@ -8,7 +8,7 @@ use std::fs;
 use std::io::Write;
 use std::net::{IpAddr, TcpListener};
 use std::path::{Path, PathBuf};
-use std::process::{ChildStdin, Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::sync::{Mutex, OnceLock};
 
 use tempfile::TempDir;
@@ -29,7 +29,8 @@ rm -rf -- "$1"
 
 struct Workspace {
     root: PathBuf,
-    janitor: Mutex<ChildStdin>,
+    /// Never waited for: it ends after this process.
+    janitor: Mutex<Child>,
 }
 
 fn workspace() -> &'static Workspace {
@@ -37,7 +38,7 @@ fn workspace() -> &'static Workspace {
     WORKSPACE.get_or_init(|| {
         let root = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("tests-{}", std::process::id()));
         fs::create_dir_all(&root).expect("the workspace can be made");
-        let mut janitor = Command::new("/bin/sh")
+        let janitor = Command::new("/bin/sh")
             .args(["-c", JANITOR, "janitor"])
             .arg(&root)
             .stdin(Stdio::piped())
@@ -45,8 +46,7 @@ fn workspace() -> &'static Workspace {
             .stderr(Stdio::null())
             .spawn()
             .expect("the janitor starts");
-        let pipe = janitor.stdin.take().expect("the janitor's input is piped");
-        Workspace { root, janitor: Mutex::new(pipe) }
+        Workspace { root, janitor: Mutex::new(janitor) }
     })
 }
 
@@ -70,7 +70,8 @@ pub fn child_reaped(pid: u32) {
 
 fn tell(line: &str) {
     let mut janitor = workspace().janitor.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-    janitor.write_all(line.as_bytes()).expect("the janitor listens");
+    let pipe = janitor.stdin.as_mut().expect("the janitor's input is piped");
+    pipe.write_all(line.as_bytes()).expect("the janitor listens");
 }
 
 /// A TCP port that nobody listens on at `ip`. Another process may take it before it is used: whoever starts a server

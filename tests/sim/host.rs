@@ -276,7 +276,8 @@ impl Connection {
             self.send(block, rng.chance(script.corrupts), host, rng, forgeries);
         }
         if rng.chance(script.unrequested) {
-            let piece = host.geometry().piece(rng.below(host.geometry().piece_count() as usize) as u32).unwrap();
+            let piece =
+                host.geometry().piece(rng.below(host.geometry().piece_count() as usize) as u32).unwrap();
             let other = host.geometry().block(piece, 0);
             self.send(other, false, host, rng, forgeries);
         }

@@ -228,7 +228,8 @@ impl Aimed {
         for (expect, header) in self.expects.iter().zip(&mut self.headers) {
             let (now, later) = bytes.split_at(bytes.len().min(PieceHeader::LEN - expect.header_from));
             header[expect.header_from..][..now.len()].copy_from_slice(now);
-            let (now, later) = later.split_at(later.len().min((expect.block.len - expect.body_from) as usize));
+            let (now, later) =
+                later.split_at(later.len().min((expect.block.len - expect.body_from) as usize));
             if let Some(lease) = self.claims.lease_mut(expect.slot) {
                 lease.write(expect.block.begin + expect.body_from, now);
             }

@@ -75,7 +75,10 @@ fn anchors(geometry: Geometry, rng: &mut Rng) -> Vec<Script> {
         parts[rng.below(count)].set(piece);
         parts[rng.below(count)].set(piece);
     }
-    parts.into_iter().map(|pieces| temper(Script::honest(pieces, rng.spread(30_000, 20_000_000), 0), rng)).collect()
+    parts
+        .into_iter()
+        .map(|pieces| temper(Script::honest(pieces, rng.spread(30_000, 20_000_000), 0), rng))
+        .collect()
 }
 
 /// Gives a host its manners, all of them lawful.

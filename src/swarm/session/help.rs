@@ -63,9 +63,9 @@ impl<L: PieceWriter> Session<L> {
             return None;
         }
         let found = work.help(&self.has, self.help_worth(), helpers);
-        let block = found.as_ref().and_then(|progress| {
-            Some(self.geometry.block(progress.piece(), progress.ask(helpers)?))
-        });
+        let block = found
+            .as_ref()
+            .and_then(|progress| Some(self.geometry.block(progress.piece(), progress.ask(helpers)?)));
         let (Some(progress), Some(block)) = (found, block) else {
             self.helping.look_again_at = Some(now + HELP_AGAIN_AFTER);
             return None;

@@ -1,11 +1,11 @@
-"""Seeds one torrent with libtorrent until it is killed: TORRENT DIRECTORY ADDRESS:PORT [--upload-only]"""
+"""Seeds one torrent with libtorrent until it is killed: TORRENT DIRECTORY ADDRESS:PORT [--partial]"""
 
 import sys
 
 import libtorrent as lt
 
 torrent, directory, address = sys.argv[1:4]
-upload_only = sys.argv[4:] == ["--upload-only"]
+partial = sys.argv[4:] == ["--partial"]
 
 session = lt.session(
     {
@@ -27,12 +27,15 @@ session = lt.session(
     }
 )
 
+if partial:
+    others = lt.ip_filter()
+    others.add_rule("127.0.0.2", "127.0.0.5", 1)
+    session.set_ip_filter(others)
+
 parameters = lt.add_torrent_params()
 parameters.ti = lt.torrent_info(torrent)
 parameters.save_path = directory
 parameters.flags &= ~(lt.torrent_flags.auto_managed | lt.torrent_flags.paused)
-if upload_only:
-    parameters.flags |= lt.torrent_flags.upload_mode
 handle = session.add_torrent(parameters)
 
 while True:

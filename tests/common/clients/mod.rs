@@ -24,6 +24,9 @@ use super::workspace;
 /// How long a client may take to start and to check the hashes of what it has.
 const READY_LIMIT: Duration = Duration::from_secs(120);
 
+/// How long a client that was ready may refuse to answer.
+const ANSWER_LIMIT: Duration = Duration::from_secs(30);
+
 /// How often a start is tried again with another port.
 const START_TRIES_MAX: u32 = 3;
 
@@ -48,7 +51,8 @@ pub struct Job<'a> {
     data: &'a Path,
     /// Where to listen, and where to connect from.
     addr: SocketAddr,
-    /// Whether the content is complete. A seeder of a part must stay one: it may not fetch the rest.
+    /// Whether the content is complete. A seeder of a part must stay one: it does not talk to the addresses
+    /// of the other clients, 127.0.0.2 to 127.0.0.5.
     complete: bool,
     /// A directory for its configuration and state.
     home: PathBuf,
@@ -145,6 +149,13 @@ impl Seeder {
             }
         }
         panic!("{client:?} ended at once in {START_TRIES_MAX} tries");
+    }
+
+    /// How many pieces it offers now. Some clients refuse an address for a moment after it left.
+    pub fn piece_count(&self, payload: &Payload) -> u32 {
+        let look = || probe::look_at(self.addr, payload.info_hash).ok();
+        let view = wait_for(ANSWER_LIMIT, look);
+        view.unwrap_or_else(|| panic!("{:?} at {} does not answer", self.client, self.addr)).piece_count
     }
 
     /// True when it offers `piece_count` pieces, false when it ended instead.

@@ -20,8 +20,8 @@ fn settings(job: &Job<'_>) -> String {
     let home = job.home.display();
     let mut settings = format!(
         "system.daemon.set = true\n\
-         session.path.set = {home}/session\n\
-         directory.default.set = {data}\n\
+         session.path.set = \"{home}/session\"\n\
+         directory.default.set = \"{data}\"\n\
          network.bind_address.set = {ip}\n\
          network.port_range.set = {port}-{port}\n\
          network.port_random.set = no\n\
@@ -42,7 +42,8 @@ fn settings(job: &Job<'_>) -> String {
         port = job.addr.port(),
     );
     if !job.complete {
-        settings += "throttle.global_down.max_rate.set_kb = 1\n";
+        settings += "ipv4_filter.add_address = 127.0.0.2/31, unwanted\n\
+                     ipv4_filter.add_address = 127.0.0.4/31, unwanted\n";
     }
-    settings + &format!("load.start = {}\n", job.torrent.display())
+    settings + &format!("load.start = \"{}\"\n", job.torrent.display())
 }

@@ -10,6 +10,9 @@ pub fn command(job: &Job<'_>) -> Command {
     let watched = job.home.join("watched");
     fs::create_dir_all(&watched).expect("the watched folder is made");
     fs::copy(job.torrent, watched.join("job.torrent")).expect("the metainfo file is copied");
+    let blocklists = job.home.join("blocklists");
+    fs::create_dir_all(&blocklists).expect("the folder of blocklists is made");
+    fs::write(blocklists.join("others"), "others:127.0.0.2-127.0.0.5\n").expect("the blocklist is written");
     fs::write(job.home.join("settings.json"), settings(job)).expect("the settings are written");
     let mut command = Command::new("transmission-daemon");
     command.args(["--foreground", "--log-info", "--config-dir"]).arg(&job.home);
@@ -19,8 +22,7 @@ pub fn command(job: &Job<'_>) -> Command {
     command
 }
 
-/// Everything that would limit an upload or reach beyond the loopback is off. A seeder of a part may download at
-/// 0 KB/s.
+/// Everything that would limit an upload or reach beyond the loopback is off.
 fn settings(job: &Job<'_>) -> String {
     let (v4, v6) = match job.addr {
         SocketAddr::V4(addr) => (addr.ip().to_string(), "::1".to_owned()),
@@ -42,8 +44,7 @@ fn settings(job: &Job<'_>) -> String {
     "upload-slots-per-torrent": 100,
     "peer-limit-per-torrent": 100,
     "speed-limit-up-enabled": false,
-    "speed-limit-down-enabled": {limited},
-    "speed-limit-down": 0,
+    "blocklist-enabled": {filtered},
     "ratio-limit-enabled": false,
     "idle-seeding-limit-enabled": false,
     "preallocation": 0,
@@ -53,6 +54,6 @@ fn settings(job: &Job<'_>) -> String {
 }}
 "#,
         port = job.addr.port(),
-        limited = !job.complete,
+        filtered = !job.complete,
     )
 }

@@ -1,0 +1,106 @@
+#!/usr/bin/env bash
+# Installs the real tracker and the real clients that the tests download from, where they are missing, and prints
+# what is used. Meant for Debian 12; elsewhere, have the programs on the PATH and it finds nothing to do.
+#
+#   scripts/install_clients.sh                       everything
+#   scripts/install_clients.sh opentracker aria2c    only these programs
+set -euo pipefail
+
+# The first Python that can import libtorrent (the tests look in the same places, in the same order).
+venv=$(cd "$(dirname "$0")/.." && pwd)/target/clients/venv
+find_python() {
+    local python
+    for python in python3 /usr/bin/python3 "$venv/bin/python3"; do
+        if "$python" -c 'import libtorrent' 2>/dev/null; then
+            command -v "$python"
+            return
+        fi
+    done
+    return 1
+}
+
+as_root() {
+    if [ "$(id -u)" = 0 ]; then
+        "$@"
+    elif command -v sudo >/dev/null; then
+        sudo "$@"
+    else
+        echo "install_clients.sh: '$*' needs root, and there is no sudo" >&2
+        return 1
+    fi
+}
+
+apt_updated=no
+apt_install() {
+    if ! command -v apt-get >/dev/null; then
+        echo "install_clients.sh: there is no apt-get; install by hand: $*" >&2
+        return 1
+    fi
+    if [ $apt_updated = no ]; then
+        as_root apt-get update -qq >&2
+        apt_updated=yes
+    fi
+    # Debian starts the daemons it installs. The tests run their own, on their own ports: a policy of 101 says no.
+    local policy=/usr/sbin/policy-rc.d
+    if [ ! -e $policy ]; then
+        printf '#!/bin/sh\nexit 101\n' | as_root tee $policy >/dev/null
+        as_root chmod 755 $policy
+        # shellcheck disable=SC2064 # expanded now, on purpose
+        trap "as_root rm -f $policy" RETURN
+    fi
+    as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$@" >&2
+}
+
+package_of() {
+    case $1 in
+    aria2c) echo aria2 ;;
+    transmission-daemon | opentracker | rtorrent) echo "$1" ;;
+    *)
+        echo "install_clients.sh: unknown program '$1'" >&2
+        return 1
+        ;;
+    esac
+}
+
+install_libtorrent() {
+    if find_python >/dev/null; then return; fi
+    # A virtual environment, because Debian's own Python takes no packages from PyPI (PEP 668).
+    if ! python3 -m venv "$venv" >/dev/null 2>&1; then
+        apt_install python3 python3-venv
+        /usr/bin/python3 -m venv --clear "$venv"
+    fi
+    "$venv/bin/python3" -m pip install --quiet --disable-pip-version-check libtorrent >&2
+}
+
+version_of() {
+    case $1 in
+    aria2c) aria2c --version | head -n 1 ;;
+    transmission-daemon) transmission-daemon --version 2>&1 ;;
+    rtorrent) rtorrent -h | head -n 1 ;;
+    # It cannot tell; the package can.
+    opentracker) dpkg-query --show --showformat 'opentracker ${Version}' opentracker 2>/dev/null || echo opentracker ;;
+    esac
+}
+
+main() {
+    local wanted=("$@") packages=() program
+    if [ $# = 0 ]; then wanted=(opentracker transmission-daemon aria2c rtorrent libtorrent); fi
+    for program in "${wanted[@]}"; do
+        if [ "$program" != libtorrent ] && ! command -v "$program" >/dev/null; then
+            packages+=("$(package_of "$program")")
+        fi
+    done
+    if [ ${#packages[@]} -gt 0 ]; then apt_install "${packages[@]}"; fi
+    for program in "${wanted[@]}"; do
+        if [ "$program" = libtorrent ]; then
+            install_libtorrent
+            local python
+            python=$(find_python)
+            echo "$python: libtorrent $("$python" -c 'import libtorrent; print(libtorrent.__version__)')"
+        else
+            echo "$(command -v "$program"): $(version_of "$program")"
+        fi
+    done
+}
+
+main "$@"

@@ -1,0 +1,558 @@
+//! The six subcommands as their contract has them: the built program against golden outputs, byte for byte, with
+//! trackers and peers that are as strict as those of the CodeCrafters course.
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
+#[expect(unused_macros, unused_imports, reason = "one of its parts is a macro for other tests")]
+mod common;
+mod support;
+
+use std::fs;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use common::tracker::hex;
+use common::workspace::temp_dir;
+use support::content::{Content, samples, torrents_in};
+use support::folder;
+use support::peer::{Hello, PEER_ID, Peer, Script, handshake};
+use support::program::{Program, Run, broken_pipe, case, in_parallel, ringtide};
+use support::tracker::{Request, Tracker, compact, dictionaries, ok};
+
+/// How long a stage of the course may take.
+const STAGE_LIMIT: Duration = Duration::from_secs(10);
+
+/// The samples that have one file, and their payload.
+const SINGLE_FILES: &[&str] =
+    &["single", "odd-pieces", "one-piece", "pieces-of-1", "pieces-of-7", "no-tracker", "zero-length"];
+
+/// The samples that have a folder of files, and the name of that folder.
+const FOLDERS: &[(&str, &str)] = &[("multi", "multi"), ("padded", "padded"), ("legacy", "vieilles données")];
+
+/// The rows of `decode`.
+const DECODED: &[(&str, &str)] = &[
+    ("5:hello", "\"hello\"\n"),
+    ("0:", "\"\"\n"),
+    ("i52e", "52\n"),
+    ("i-52e", "-52\n"),
+    ("i0e", "0\n"),
+    ("i4294967300e", "4294967300\n"),
+    ("i170141183460469231731687303715884105728e", "170141183460469231731687303715884105728\n"),
+    ("l5:helloi52ee", "[\"hello\",52]\n"),
+    ("le", "[]\n"),
+    ("lli4eei5ee", "[[4],5]\n"),
+    ("d3:foo3:bar5:helloi52ee", "{\"foo\":\"bar\",\"hello\":52}\n"),
+    ("de", "{}\n"),
+    ("d1:ali1ed1:bleee1:cdee", "{\"a\":[1,{\"b\":[]}],\"c\":{}}\n"),
+    ("12:a \"b\" \\ \té\n", "\"a \\\"b\\\" \\\\ \\té\\n\"\n"),
+];
+
+/// What is no bencoded value, and a part of what is said about it.
+const UNDECODABLE: &[(&str, &str)] = &[
+    ("", "byte 0"),
+    ("5:hell", "byte 0"),
+    ("5:helloo", "byte 7"),
+    ("-1:a", "byte 0"),
+    ("05:hello", "byte 0"),
+    ("i52", "byte 3"),
+    ("ie", "byte 1"),
+    ("i-0e", "byte 2"),
+    ("i03e", "byte 1"),
+    ("i1x", "byte 2"),
+    ("i--1e", "byte 2"),
+    ("li1e", "byte 4"),
+    ("d1:ae", "byte 4"),
+    ("di1ei2ee", "byte 1"),
+    ("i1ei2e", "byte 3"),
+    ("hello", "byte 0"),
+    ("--help-me", "byte 0"),
+];
+
+#[test]
+fn decode_prints_json() {
+    for (value, json) in DECODED {
+        ringtide(["decode", value]).run().assert_prints(json);
+        ringtide(["decode", "-"]).input(value.as_bytes()).run().assert_prints(json);
+    }
+}
+
+#[test]
+fn decode_shows_bytes_that_are_no_text() {
+    use std::ffi::OsStr;
+    use std::os::unix::ffi::OsStrExt;
+    let value = b"d2:\xfa\x0bl1:\xffee";
+    let json = "{\"<hex>fa0b</hex>\":[\"<hex>ff</hex>\"]}\n";
+    ringtide([OsStr::new("decode"), OsStr::from_bytes(value)]).run().assert_prints(json);
+    ringtide(["decode", "-"]).input(value).run().assert_prints(json);
+    ringtide(["decode", "-"]).input(b"3:\0a\0").run().assert_prints("\"\\u0000a\\u0000\"\n");
+}
+
+#[test]
+fn decode_refuses_what_is_no_bencode_and_says_where() {
+    for (value, place) in UNDECODABLE {
+        ringtide(["decode", value]).run().assert_fails(1, place);
+        ringtide(["decode", "-"]).input(value.as_bytes()).run().assert_fails(1, place);
+    }
+    let line = ringtide(["decode", "i03e"]).run();
+    assert_eq!(line.stderr, "ringtide: not bencode: byte 1: a number with a leading zero\n");
+}
+
+#[test]
+fn decode_survives_deep_nesting() {
+    let bomb = "l".repeat(100_000);
+    ringtide(["decode", "-"]).input(bomb.as_bytes()).run().assert_fails(1, "byte");
+}
+
+#[test]
+fn info_prints_what_the_torrent_says() {
+    for name in torrents_in(&samples()) {
+        let path = samples().join(format!("{name}.torrent"));
+        ringtide(["info".as_ref(), path.as_os_str()]).run().assert_prints(golden_info(&name));
+    }
+}
+
+#[test]
+fn info_of_a_folder_lists_its_files() {
+    let golden = golden_info("multi");
+    let (_, files) = golden.split_once("\nFiles:\n").unwrap();
+    assert_eq!(files.lines().count(), 23);
+    assert!(!golden_info("single").contains("Files:"));
+}
+
+#[test]
+fn info_shows_hostile_names_on_a_line_each() {
+    for name in torrents_in(&samples().join("hostile")) {
+        let path = samples().join(format!("hostile/{name}.torrent"));
+        let run = ringtide(["info".as_ref(), path.as_os_str()]).run();
+        assert_eq!(run.code, Some(0), "{name}: {}", run.stderr);
+        let text = String::from_utf8(run.stdout).unwrap();
+        assert!(!text.chars().any(|char| char.is_control() && char != '\n'), "{name}: {text:?}");
+        let files = text.split_once("Files:\n").map_or("", |(_, files)| files);
+        for line in files.lines() {
+            let (len, path) = line.split_once(' ').unwrap();
+            assert!(len.parse::<u64>().is_ok(), "{name}: {line:?}");
+            assert!(!path.starts_with('/') && !path.split('/').any(|part| part == ".."), "{name}: {line:?}");
+        }
+    }
+    let dir = temp_dir("info");
+    let content = Content::single("a", 1, 16384);
+    let torrent = content.torrent(&dir.path().join("t"), &["http://a/\x1b[31m\nLength: 7"]);
+    let run = ringtide(["info".as_ref(), torrent.as_os_str()]).run();
+    let text = String::from_utf8(run.stdout).unwrap();
+    assert!(text.starts_with("Tracker URL: none\nLength: 1\n"), "{text:?}");
+}
+
+#[test]
+fn a_reader_that_leaves_early_is_no_failure() {
+    let dir = temp_dir("pipe");
+    // More than a pipe holds.
+    let content = Content::single("long", 1 << 20, 64);
+    let torrent = content.torrent(&dir.path().join("long.torrent"), &[]);
+    let script = "\"$0\" info \"$1\" | head -n 1; exit ${PIPESTATUS[0]}";
+    let binary = env!("CARGO_BIN_EXE_ringtide").as_ref();
+    let run = Program::new("bash", ["-c".as_ref(), script.as_ref(), binary, torrent.as_os_str()]).run();
+    run.assert_prints("Tracker URL: none\n");
+    assert_eq!(run.stderr, "");
+
+    let single = samples().join("single.torrent");
+    let args: &[&[&str]] = &[
+        &["info", single.to_str().unwrap()],
+        &["decode", "i1e"],
+        &["--help"],
+        &["download", "--help"],
+        &["--version"],
+    ];
+    for args in args {
+        let output = Command::new(env!("CARGO_BIN_EXE_ringtide")).args(*args).stdout(broken_pipe()).output();
+        let output = output.unwrap();
+        assert_eq!((output.status.code(), output.stderr), (Some(0), Vec::new()), "{args:?}");
+    }
+    // Nor does it take stderr for granted.
+    let status = Command::new(env!("CARGO_BIN_EXE_ringtide"))
+        .args(["info", "/nowhere"])
+        .stderr(broken_pipe())
+        .status();
+    assert_eq!(status.unwrap().code(), Some(1));
+}
+
+#[test]
+fn an_output_that_cannot_be_printed_is_a_failure() {
+    let full = || Stdio::from(fs::OpenOptions::new().write(true).open("/dev/full").unwrap());
+    let output =
+        Command::new(env!("CARGO_BIN_EXE_ringtide")).args(["decode", "i1e"]).stdout(full()).output().unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(stderr, "ringtide: cannot write to standard output: no space left on device\n");
+}
+
+#[test]
+fn help_has_an_example_for_the_program_and_each_subcommand() {
+    let help = |args: &[&str]| {
+        let run = ringtide(args).run();
+        assert_eq!((run.code, &*run.stderr), (Some(0), ""), "{args:?}");
+        String::from_utf8(run.stdout).unwrap()
+    };
+    let all = help(&["--help"]);
+    assert!(all.contains("Examples:\n  ringtide "), "{all}");
+    for command in ["decode", "info", "peers", "handshake", "download_piece", "download"] {
+        assert!(all.contains(&format!("\n  {command} ")), "{command} is not in\n{all}");
+        let text = help(&[command, "--help"]);
+        assert!(text.starts_with(&format!("Usage: ringtide {command} ")), "{text}");
+        assert!(text.contains(&format!("Examples:\n  ringtide {command} ")), "{text}");
+        assert!(text.lines().all(|line| line.len() <= 200), "{text}");
+    }
+    for args in [&["--version"][..], &["-V"]] {
+        assert_eq!(help(args), format!("ringtide {}\n", env!("CARGO_PKG_VERSION")));
+    }
+}
+
+#[test]
+fn what_makes_no_sense_is_said_in_one_line() {
+    let single = samples().join("single.torrent");
+    let single = single.to_str().unwrap();
+    let cases: &[(&[&str], &str)] = &[
+        (&[], "no command given; see 'ringtide --help'"),
+        (&["frobnicate"], "unrecognized argument: frobnicate; see 'ringtide --help'"),
+        (&["--frobnicate"], "unrecognized argument: --frobnicate; see 'ringtide --help'"),
+        (&["decode"], "required positional arguments not provided: value; see 'ringtide decode --help'"),
+        (&["decode", "i1e", "i2e"], "unrecognized argument: i2e; see 'ringtide decode --help'"),
+        (&["info"], "required positional arguments not provided: torrent; see 'ringtide info --help'"),
+        (&["info", "--frob", single], "unrecognized argument: --frob"),
+        (&["peers"], "torrent; see 'ringtide peers --help'"),
+        (&["handshake", single], "peer; see 'ringtide handshake --help'"),
+        (&["handshake", single, "127.0.0.1"], "'127.0.0.1' is not IP:PORT or [IPV6]:PORT"),
+        (&["handshake", single, "127.0.0.1:0"], "'127.0.0.1:0' is not IP:PORT"),
+        (&["handshake", single, "127.0.0.1:65536"], "'127.0.0.1:65536' is not IP:PORT"),
+        (&["handshake", single, "::1:6881"], "'::1:6881' is not IP:PORT"),
+        (&["handshake", single, "localhost:6881"], "'localhost:6881' is not IP:PORT"),
+        (&["download_piece", single, "0"], "required options not provided: --output"),
+        (&["download_piece", "-o", "/tmp/x", single], "index; see 'ringtide download_piece --help'"),
+        (&["download_piece", "-o", "/tmp/x", single, "x"], "'x'"),
+        (&["download_piece", "-o", "/tmp/x", single, "-1"], "unrecognized argument: -1"),
+        (
+            &["download_piece", "-o", "/tmp/x", single, "11"],
+            "there is no piece 11, the torrent has 11: 0 to 10",
+        ),
+        (&["download", single], "required options not provided: --output"),
+        (&["download", single, "-o"], "no value provided for option '-o'"),
+        (&["download", "-o", "/tmp/x", "--peer", "nobody", single], "'nobody' is not IP:PORT"),
+        (&["download", "-o", "/tmp/x", "--threads", "0", single], "--threads takes a number of 1 or more"),
+        (&["download", "-o", "/tmp/x", "--timeout", "0", single], "--timeout takes a number of 1 or more"),
+        (&["download", "-o", "/tmp/x", "--timeout", "soon", single], "'soon'"),
+        (&["download", "-o", "", single], "cannot be the name of an output file"),
+    ];
+    for (args, text) in cases {
+        let code = if text.contains("output file") { 5 } else { 2 };
+        ringtide(*args).run().assert_fails(code, text);
+    }
+}
+
+#[test]
+fn peers_prints_every_form_in_the_trackers_order() {
+    let v4 = addrs(&["178.62.82.89:51470", "165.232.33.77:51467", "178.62.85.20:51489", "10.0.0.1:1"]);
+    let mixed = addrs(&["178.62.82.89:51470", "[2001:db8::1]:6881", "[::1]:65535"]);
+    let v6 = addrs(&["[2001:db8::2]:80"]);
+    let forms = [
+        (ok(&compact(&v4)), &v4),
+        (ok(&dictionaries(&v4)), &v4),
+        (ok(&compact(&mixed)), &mixed),
+        (ok(&dictionaries(&mixed)), &mixed),
+        (ok(&compact(&v6)), &v6),
+        (ok(&compact(&[])), &Vec::new()),
+    ];
+    let content = Content::sample("single");
+    for (answer, peers) in forms {
+        let dir = temp_dir("peers");
+        let tracker = Tracker::saying(answer);
+        let torrent = content.torrent(&dir.path().join("t"), &[&tracker.url()]);
+        let run = ringtide(["peers".as_ref(), torrent.as_os_str()]).run_within(STAGE_LIMIT);
+        run.assert_prints(peers.iter().map(|peer| format!("{peer}\n")).collect::<String>());
+        assert_eq!(run.stderr, "");
+        assert_eq!(tracker.requests().len(), 1);
+    }
+}
+
+#[test]
+fn peers_follows_a_redirect() {
+    let content = Content::sample("single");
+    let dir = temp_dir("redirect");
+    let peers = addrs(&["178.62.82.89:51470"]);
+    let tracker = redirecting(compact(&peers));
+    let torrent = content.torrent(&dir.path().join("t"), &[&tracker.url()]);
+    ringtide(["peers".as_ref(), torrent.as_os_str()]).run().assert_prints("178.62.82.89:51470\n");
+    let requests = tracker.requests();
+    assert_eq!(requests.len(), 2);
+    check_announce(&requests[1], &content, content.bytes.len());
+}
+
+#[test]
+fn a_warning_of_the_tracker_goes_to_stderr() {
+    let dir = temp_dir("warning");
+    let tracker =
+        Tracker::replying(b"d8:intervali60e5:peers6:\x7f\0\0\x01\x1a\xe115:warning message5:oh\ndee");
+    let torrent = Content::sample("single").torrent(&dir.path().join("t"), &[&tracker.url()]);
+    let run = ringtide(["peers".as_ref(), torrent.as_os_str()]).run();
+    run.assert_prints("127.0.0.1:6881\n");
+    assert_eq!(run.stderr, format!("ringtide: {} warns: oh\u{fffd}de\n", tracker.url()));
+}
+
+#[test]
+fn trackers_are_told_who_asks_and_for_what() {
+    let content = Content::sample("single");
+    let peer = Peer::honest(&content);
+    let dir = temp_dir("announce");
+    let tracker = Tracker::of(&[peer.addr]);
+    let torrent = content.torrent(&dir.path().join("t"), &[&tracker.url()]);
+    let torrent = torrent.to_str().unwrap();
+    for _ in 0..3 {
+        ringtide(["peers", torrent]).run().assert_prints(format!("{}\n", peer.addr));
+    }
+    let piece = dir.path().join("piece");
+    let piece = piece.to_str().unwrap();
+    ringtide(["download_piece", "-o", piece, torrent, "10"])
+        .run()
+        .assert_prints(format!("Piece 10 downloaded to {piece}.\n"));
+    let requests = tracker.requests();
+    let events: Vec<_> = requests.iter().map(Request::event).collect();
+    assert_eq!(events, ["", "", "", "started", "completed", "stopped"]);
+    for request in &requests[..3] {
+        check_announce(request, &content, content.bytes.len());
+    }
+    check_announce(&requests[3], &content, content.piece(10).len());
+    let ids: Vec<_> = requests.iter().map(|request| request.bytes("peer_id").to_vec()).collect();
+    let mut different = ids[..4].to_vec();
+    different.sort();
+    different.dedup();
+    assert_eq!(different.len(), 4, "a peer id came twice");
+    assert!(ids[3..].iter().all(|id| *id == ids[3]), "one run has one peer id");
+    let seen = peer.assert_pleased();
+    assert_eq!(seen.handshakes[0].1[..], ids[3], "peers and trackers know it by the same id");
+}
+
+#[test]
+fn handshake_prints_the_peers_id() {
+    let content = Content::sample("single");
+    let dir = temp_dir("handshake");
+    let torrent = content.torrent(&dir.path().join("t"), &[]);
+    let mut peers = vec![Peer::honest(&content), late(&content), one_at_a_time(&content)];
+    peers.extend(on_ipv6(&content));
+    // The whole answer, and then more in the same breath.
+    let greeting = [handshake(&content.info_hash), vec![0; 4], vec![0, 0, 0, 1, 1]].concat();
+    peers.push(Peer::start(&content, Script { hello: Hello::Bytes(greeting), ..Script::default() }));
+    for peer in peers {
+        let args = ["handshake", torrent.to_str().unwrap(), &peer.addr.to_string()];
+        let run = ringtide(args).run_within(STAGE_LIMIT);
+        run.assert_prints(format!("Peer ID: {}\n", hex(PEER_ID)));
+        assert_eq!(run.stderr, "");
+        let seen = peer.assert_pleased();
+        let [(reserved, peer_id)] = seen.handshakes[..] else { panic!("{:?}", seen.handshakes) };
+        assert!(matches!(reserved, [0, 0, 0, 0, 0, 0 | 0x10, 0, 0]), "{reserved:?}");
+        check_peer_id(&peer_id);
+    }
+}
+
+#[test]
+fn download_piece_writes_each_piece() {
+    for name in ["single", "odd-pieces", "one-piece", "pieces-of-7", "multi", "padded"] {
+        let content = Content::sample(name);
+        let peer = Peer::honest(&content);
+        let dir = temp_dir("piece");
+        let tracker = Tracker::of(&[peer.addr]);
+        let torrent = content.torrent(&dir.path().join("t"), &[&tracker.url()]);
+        let torrent = torrent.to_str().unwrap();
+        let last = content.piece_count() - 1;
+        for index in [0, last / 2, last] {
+            let out = dir.path().join(format!("piece-{index}"));
+            let args = ["download_piece", "-o", out.to_str().unwrap(), torrent, &index.to_string()];
+            let run = ringtide(args).run_within(STAGE_LIMIT);
+            run.assert_prints(format!("Piece {index} downloaded to {}.\n", out.display()));
+            assert!(fs::read(&out).unwrap() == content.piece(index), "{name}: piece {index} differs");
+            fs::remove_file(out).unwrap();
+        }
+        let expected = std::collections::BTreeSet::from([0, last / 2, last]);
+        assert_eq!(peer.assert_pleased().pieces(), expected, "{name}");
+    }
+}
+
+#[test]
+fn download_writes_a_single_file() {
+    for name in SINGLE_FILES {
+        let content = Content::sample(name);
+        let peer = Peer::honest(&content);
+        let dir = temp_dir("download");
+        let tracker = Tracker::of(&[peer.addr]);
+        content.torrent(&dir.path().join("t"), &[&tracker.url()]);
+        // The paths are printed as they were given.
+        let run = ringtide(["download", "-o", "./out", "./t"]).within(dir.path()).run_within(2 * STAGE_LIMIT);
+        run.assert_prints("Downloaded ./t to ./out.\n");
+        assert!(fs::read(dir.path().join("out")).unwrap() == *content.bytes, "{name} differs");
+        let block_count: usize =
+            (0..content.piece_count()).map(|piece| content.piece(piece).len().div_ceil(16384)).sum();
+        assert_eq!(peer.assert_pleased().blocks.len(), block_count, "{name}: each block is fetched once");
+        assert_eq!(folder::names(&folder::list(dir.path())).len(), 2, "{name}: nothing else is left");
+    }
+}
+
+#[test]
+fn download_writes_a_folder() {
+    for (name, payload) in FOLDERS {
+        let content = Content::sample(name);
+        let peer = Peer::honest(&content);
+        let dir = temp_dir("download");
+        let tracker = Tracker::of(&[peer.addr]);
+        let torrent = content.torrent(&dir.path().join("t"), &[&tracker.url()]);
+        let out = dir.path().join("out");
+        let args = ["download", "-o", out.to_str().unwrap(), torrent.to_str().unwrap()];
+        let run = ringtide(args).run_within(2 * STAGE_LIMIT);
+        run.assert_prints(format!("Downloaded {} to {}.\n", torrent.display(), out.display()));
+        peer.assert_pleased();
+        folder::assert_unchanged(&out, &folder::list(&samples().join("payload").join(payload)));
+    }
+}
+
+#[test]
+fn download_takes_every_kind_of_tracker_and_peer() {
+    let content = Content::sample("single");
+    let with = |peer: &Peer, tracker: fn(&[SocketAddr]) -> Tracker| download_with(&content, peer, tracker);
+    let honest = || Peer::honest(&content);
+    in_parallel(vec![
+        case("dictionaries", || with(&honest(), |peers| Tracker::replying(dictionaries(peers)))),
+        case("a redirect", || with(&honest(), |peers| redirecting(compact(peers)))),
+        case("a late bitfield", || with(&late(&content), Tracker::of)),
+        case("one request at a time", || with(&one_at_a_time(&content), Tracker::of)),
+        case("IPv6", || on_ipv6(&content).iter().for_each(|peer| with(peer, Tracker::of))),
+    ]);
+}
+
+#[test]
+fn options_may_stand_anywhere_and_have_long_names() {
+    let content = Content::sample("single");
+    let peer = Peer::honest(&content);
+    let addr = peer.addr.to_string();
+    let dir = temp_dir("options");
+    content.torrent(&dir.path().join("t"), &[]);
+    let runs: &[&[&str]] = &[
+        &["download", "t", "-o", "a", "--peer", &addr],
+        &["download", "--peer", &addr, "--output", "b", "--sync", "--threads", "1", "t"],
+        &["download", "-o", "c", "-q", "--timeout", "9", "--peer", &addr, "--peer", &addr, "--", "t"],
+    ];
+    for (args, out) in runs.iter().zip(["a", "b", "c"]) {
+        let run = ringtide(*args).within(dir.path()).run();
+        run.assert_prints(format!("Downloaded t to {out}.\n"));
+        assert_eq!(run.stderr.is_empty(), out == "c", "{}", run.stderr);
+        assert!(fs::read(dir.path().join(out)).unwrap() == *content.bytes);
+    }
+    let run =
+        ringtide(["download_piece", "t", "3", "--peer", &addr, "--output", "p"]).within(dir.path()).run();
+    run.assert_prints("Piece 3 downloaded to p.\n");
+    peer.assert_pleased();
+}
+
+/// The same by the script that the course calls. It builds the release binary when that is missing or stale, which
+/// is not part of the limits.
+#[test]
+fn the_contract_holds_through_the_scripts() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    for script in ["your_program.sh", "your_bittorrent.sh"] {
+        let script = root.join(script);
+        let program = |args: &[&str]| Program::new(&script, args);
+        let version = program(&["--version"]).run_within(Duration::from_secs(20 * 60));
+        version.assert_prints(format!("ringtide {}\n", env!("CARGO_PKG_VERSION")));
+        contract(&|args| program(args).within(root).run_within(STAGE_LIMIT));
+    }
+}
+
+/// Every row of the contract.
+fn contract(run: &dyn Fn(&[&str]) -> Run) {
+    for (value, json) in DECODED {
+        run(&["decode", value]).assert_prints(json);
+    }
+    run(&["info", "test_samples/single.torrent"]).assert_prints(golden_info("single"));
+    let content = Content::sample("single");
+    let peer = Peer::honest(&content);
+    let dir = temp_dir("contract");
+    let tracker = Tracker::of(&[peer.addr]);
+    let path = |name: &str| dir.path().join(name).to_str().unwrap().to_owned();
+    let torrent = path("t.torrent");
+    content.torrent(Path::new(&torrent), &[&tracker.url()]);
+    run(&["peers", &torrent]).assert_prints(format!("{}\n", peer.addr));
+    let hello = run(&["handshake", &torrent, &peer.addr.to_string()]);
+    hello.assert_prints(format!("Peer ID: {}\n", hex(PEER_ID)));
+    let piece = path("piece-3");
+    run(&["download_piece", "-o", &piece, &torrent, "3"])
+        .assert_prints(format!("Piece 3 downloaded to {piece}.\n"));
+    assert!(fs::read(&piece).unwrap() == content.piece(3));
+    let out = path("out");
+    run(&["download", "-o", &out, &torrent]).assert_prints(format!("Downloaded {torrent} to {out}.\n"));
+    assert!(fs::read(&out).unwrap() == *content.bytes);
+    assert_eq!(run(&["decode", "nonsense"]).code, Some(1), "the exit code comes through");
+    peer.assert_pleased();
+}
+
+fn download_with(content: &Content, peer: &Peer, tracker: impl Fn(&[SocketAddr]) -> Tracker) {
+    let dir = temp_dir("download");
+    let tracker = tracker(&[peer.addr]);
+    content.torrent(&dir.path().join("t"), &[&tracker.url()]);
+    let run = ringtide(["download", "-o", "out", "t"]).within(dir.path()).run_within(2 * STAGE_LIMIT);
+    run.assert_prints("Downloaded t to out.\n");
+    assert!(fs::read(dir.path().join("out")).unwrap() == *content.bytes);
+    peer.assert_pleased();
+}
+
+fn late(content: &Content) -> Peer {
+    let after = Duration::from_millis(700);
+    Peer::start(content, Script { bitfield_after: after, unchoke_after: after, ..Script::default() })
+}
+
+fn one_at_a_time(content: &Content) -> Peer {
+    Peer::start(content, Script { block_after: Duration::from_millis(10), ..Script::default() })
+}
+
+/// A peer at `::1`; none where the machine has no IPv6.
+fn on_ipv6(content: &Content) -> Option<Peer> {
+    let ip = std::net::Ipv6Addr::LOCALHOST.into();
+    let peer = Peer::try_start(content, Script { ip, ..Script::default() });
+    peer.inspect_err(|error| eprintln!("IPv6 is not tested, this machine has none: {error}")).ok()
+}
+
+/// Sends whoever asks to another path, the query included, and answers there.
+fn redirecting(body: Vec<u8>) -> Tracker {
+    Tracker::start(move |request, addr| {
+        let (path, query) = request.target.split_once('?').unwrap();
+        Some(match path {
+            "/announce" => {
+                format!("HTTP/1.1 301 Moved Permanently\r\nLocation: http://{addr}/moved?{query}\r\n\r\n")
+                    .into_bytes()
+            }
+            _ => ok(&body),
+        })
+    })
+}
+
+/// What the course's tracker checks, the first time that it hears of a run.
+#[track_caller]
+fn check_announce(request: &Request, content: &Content, len: usize) {
+    assert_eq!(request.bytes("info_hash"), content.info_hash);
+    check_peer_id(request.bytes("peer_id"));
+    assert!(request.number("port") <= 65535);
+    assert_eq!((request.number("uploaded"), request.number("downloaded")), (0, 0));
+    assert_eq!(request.number("left"), len as u64);
+    assert_eq!(request.bytes("compact"), b"1");
+}
+
+#[track_caller]
+fn check_peer_id(id: &[u8]) {
+    assert_eq!(id.len(), 20, "{id:?}");
+    assert_ne!(id, b"00112233445566778899");
+}
+
+fn golden_info(name: &str) -> String {
+    let path: PathBuf = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("tests/golden/info-{name}.txt"));
+    fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+}
+
+fn addrs(texts: &[&str]) -> Vec<SocketAddr> {
+    texts.iter().map(|text| text.parse().unwrap()).collect()
+}

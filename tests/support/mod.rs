@@ -1,0 +1,20 @@
+//! Scripted counterparts for the built program: what a tracker or a peer says is written down in the test.
+//!
+//! * [`program`]: runs `ringtide`, whole or until a signal.
+//! * [`tracker`]: an HTTP server that answers announces and remembers them.
+//! * [`peer`]: a seeder as strict as those of the CodeCrafters course, or one that does a certain thing wrong.
+//! * [`content`]: what is seeded, from `test_samples/` or made up.
+//!
+//! None of it uses the crate under test. All traffic stays on the loopback interface.
+
+#![allow(
+    dead_code,
+    unreachable_pub,
+    reason = "each test binary compiles this tree and uses its own part of it"
+)]
+
+pub mod content;
+pub mod folder;
+pub mod peer;
+pub mod program;
+pub mod tracker;

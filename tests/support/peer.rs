@@ -1,0 +1,322 @@
+//! A seeder in the manner of the CodeCrafters course: it sends its bitfield, waits for INTERESTED, unchokes, serves
+//! requests, and resets the connection on anything it does not like. A [`Script`] makes it late, slow or bad.
+
+use std::collections::BTreeSet;
+use std::io::{self, BufReader, Read, Write};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::sync::{Arc, Mutex};
+use std::thread;
+use std::time::Duration;
+
+use super::content::Content;
+
+/// The peer id of every scripted peer.
+pub const PEER_ID: &[u8; 20] = b"-XX0000-scripted\x00\xff\x7f\n";
+
+/// The most that may be asked for at once.
+const BLOCK_LEN: usize = 16 * 1024;
+
+/// The longest message that a downloader has reason to send: a bitfield of these small torrents, or an extension
+/// handshake.
+const MESSAGE_LEN_MAX: usize = 4096;
+
+/// The pause between two bytes of a handshake that drips.
+const DRIP_EVERY: Duration = Duration::from_secs(3);
+
+/// How long a peer that has stopped answering keeps the connection: longer than any test waits.
+const SILENCE: Duration = Duration::from_secs(120);
+
+/// What is different from a prompt, honest seeder.
+#[derive(Clone)]
+pub struct Script {
+    /// Where it listens.
+    pub ip: IpAddr,
+    /// What it does once it has read a handshake.
+    pub hello: Hello,
+    /// The wait before its bitfield.
+    pub bitfield_after: Duration,
+    /// The wait before it unchokes.
+    pub unchoke_after: Duration,
+    /// The wait before each block, during which it reads no further request.
+    pub block_after: Duration,
+    /// The blocks it answers before it falls silent, over all connections.
+    pub blocks_max: usize,
+    /// Whether every block has a wrong byte.
+    pub corrupt: bool,
+}
+
+/// How a peer begins.
+#[derive(Clone, PartialEq, Eq)]
+pub enum Hello {
+    /// With its handshake.
+    Proper,
+    /// It closes the connection without a word.
+    Close,
+    /// It says nothing.
+    Silent,
+    /// With these bytes, whatever they are.
+    Bytes(Vec<u8>),
+    /// With its handshake, a byte every few seconds.
+    Drip,
+    /// With its handshake and then these bytes.
+    ProperThen(Vec<u8>),
+}
+
+impl Default for Script {
+    fn default() -> Self {
+        Self {
+            ip: Ipv4Addr::LOCALHOST.into(),
+            hello: Hello::Proper,
+            bitfield_after: Duration::ZERO,
+            unchoke_after: Duration::ZERO,
+            block_after: Duration::ZERO,
+            blocks_max: usize::MAX,
+            corrupt: false,
+        }
+    }
+}
+
+/// What a peer has seen.
+#[derive(Clone, Default)]
+pub struct Seen {
+    /// How often somebody connected.
+    pub connections: usize,
+    /// The reserved bytes and the peer id of each handshake.
+    pub handshakes: Vec<([u8; 8], [u8; 20])>,
+    /// The piece and the offset of each block served, in that order.
+    pub blocks: Vec<(usize, usize)>,
+    /// What made it reset a connection.
+    pub faults: Vec<String>,
+}
+
+impl Seen {
+    /// The pieces of which anything was served.
+    pub fn pieces(&self) -> BTreeSet<usize> {
+        self.blocks.iter().map(|&(piece, _)| piece).collect()
+    }
+}
+
+/// A running peer, until the test program ends.
+pub struct Peer {
+    /// Where it listens.
+    pub addr: SocketAddr,
+    seen: Arc<Mutex<Seen>>,
+}
+
+impl Peer {
+    /// A prompt and honest seeder.
+    pub fn honest(content: &Content) -> Self {
+        Self::start(content, Script::default())
+    }
+
+    /// A peer on a free port.
+    pub fn start(content: &Content, script: Script) -> Self {
+        Self::try_start(content, script).expect("the loopback address can be bound")
+    }
+
+    /// The same, where the address may not exist.
+    pub fn try_start(content: &Content, script: Script) -> io::Result<Self> {
+        let listener = TcpListener::bind((script.ip, 0))?;
+        let addr = listener.local_addr()?;
+        let seen = Arc::<Mutex<Seen>>::default();
+        let (content, log) = (content.clone(), Arc::clone(&seen));
+        thread::spawn(move || {
+            for stream in listener.incoming().map_while(Result::ok) {
+                let connection = Connection {
+                    stream,
+                    content: content.clone(),
+                    script: script.clone(),
+                    seen: Arc::clone(&log),
+                };
+                thread::spawn(move || connection.run());
+            }
+        });
+        Ok(Self { addr, seen })
+    }
+
+    /// What it has seen so far.
+    pub fn seen(&self) -> Seen {
+        self.seen.lock().expect("no thread panics with it").clone()
+    }
+
+    /// What it has seen, which must be nothing to complain of.
+    #[track_caller]
+    pub fn assert_pleased(&self) -> Seen {
+        let seen = self.seen();
+        assert!(seen.faults.is_empty(), "the peer complains: {:?}", seen.faults);
+        seen
+    }
+}
+
+struct Connection {
+    stream: TcpStream,
+    content: Content,
+    script: Script,
+    seen: Arc<Mutex<Seen>>,
+}
+
+impl Connection {
+    fn run(mut self) {
+        self.note(|seen| seen.connections += 1);
+        // An error here means that the other side has left, which it may.
+        if let Ok(Err(fault)) = self.talk() {
+            self.note(|seen| seen.faults.push(fault));
+            // With no time to linger, closing is a reset.
+            let _ = socket2::SockRef::from(&self.stream).set_linger(Some(Duration::ZERO));
+        }
+    }
+
+    fn note(&self, note: impl FnOnce(&mut Seen)) {
+        note(&mut self.seen.lock().expect("no thread panics with it"));
+    }
+
+    /// Serves until the other side leaves (the outer error) or does something wrong (the inner one).
+    fn talk(&mut self) -> io::Result<Result<(), String>> {
+        let mut reader = BufReader::new(self.stream.try_clone()?);
+        let mut theirs = [0; 68];
+        reader.read_exact(&mut theirs)?;
+        let (reserved, peer_id) = (theirs[20..28].try_into(), theirs[48..].try_into());
+        self.note(|seen| seen.handshakes.push((reserved.expect("8 bytes"), peer_id.expect("20 bytes"))));
+        match self.script.hello.clone() {
+            Hello::Close => return Ok(Ok(())),
+            Hello::Silent => {
+                thread::sleep(SILENCE);
+                return Ok(Ok(()));
+            }
+            Hello::Bytes(bytes) => {
+                self.stream.write_all(&bytes)?;
+                thread::sleep(SILENCE);
+                return Ok(Ok(()));
+            }
+            Hello::Drip => {
+                for byte in handshake(&self.content.info_hash) {
+                    self.stream.write_all(&[byte])?;
+                    thread::sleep(DRIP_EVERY);
+                }
+                return Ok(Ok(()));
+            }
+            _ => {}
+        }
+        self.stream.write_all(&handshake(&self.content.info_hash))?;
+        if let Hello::ProperThen(bytes) = self.script.hello.clone() {
+            self.stream.write_all(&bytes)?;
+            thread::sleep(SILENCE);
+            return Ok(Ok(()));
+        }
+        if theirs[..20] != *b"\x13BitTorrent protocol" {
+            return Ok(Err("this is another protocol".to_owned()));
+        }
+        if theirs[28..48] != self.content.info_hash {
+            // As they do who serve another torrent.
+            return Ok(Ok(()));
+        }
+        thread::sleep(self.script.bitfield_after);
+        self.send(5, &bitfield(self.content.piece_count()))?;
+        self.serve(&mut reader)
+    }
+
+    fn serve(&mut self, reader: &mut impl Read) -> io::Result<Result<(), String>> {
+        let mut is_choked = true;
+        loop {
+            let message = match read_message(reader)? {
+                Ok(message) => message,
+                Err(fault) => return Ok(Err(fault)),
+            };
+            match message.split_first() {
+                Some((2, [])) if is_choked => {
+                    thread::sleep(self.script.unchoke_after);
+                    self.send(1, &[])?;
+                    is_choked = false;
+                }
+                Some((6, _)) if is_choked => return Ok(Err("a request while choked".to_owned())),
+                Some((6, request)) => match self.check(request) {
+                    Ok((piece, begin, block)) => self.answer(piece, begin, block)?,
+                    Err(fault) => return Ok(Err(fault)),
+                },
+                // Keep-alive, have, bitfield, cancel and extended are heard and not answered.
+                None | Some((2 | 3 | 4 | 5 | 8 | 20, _)) => {}
+                Some((id, _)) => return Ok(Err(format!("a message of type {id}"))),
+            }
+        }
+    }
+
+    /// The piece, the offset and the bytes of a request.
+    fn check(&self, request: &[u8]) -> Result<(usize, usize, Vec<u8>), String> {
+        if request.len() != 12 {
+            return Err(format!("a request of {} bytes", request.len()));
+        }
+        let number = |at: usize| {
+            let bytes = request[at..at + 4].try_into().expect("4 bytes");
+            u32::from_be_bytes(bytes) as usize
+        };
+        let (piece, begin, len) = (number(0), number(4), number(8));
+        if piece >= self.content.piece_count() {
+            return Err(format!("a request for piece {piece}"));
+        }
+        let bytes = self.content.piece(piece);
+        if !begin.is_multiple_of(BLOCK_LEN) || begin >= bytes.len() {
+            return Err(format!("a request from {begin} of the {} bytes of piece {piece}", bytes.len()));
+        }
+        let expected = BLOCK_LEN.min(bytes.len() - begin);
+        if len != expected {
+            return Err(format!(
+                "a request for {len} bytes at {begin} of piece {piece}, expected {expected}"
+            ));
+        }
+        let mut block = bytes[begin..begin + len].to_vec();
+        if self.script.corrupt {
+            block[len / 2] ^= 1;
+        }
+        Ok((piece, begin, block))
+    }
+
+    fn answer(&mut self, piece: usize, begin: usize, block: Vec<u8>) -> io::Result<()> {
+        if self.seen.lock().expect("no thread panics with it").blocks.len() >= self.script.blocks_max {
+            return Ok(());
+        }
+        thread::sleep(self.script.block_after);
+        let mut payload = Vec::with_capacity(8 + block.len());
+        payload.extend((piece as u32).to_be_bytes());
+        payload.extend((begin as u32).to_be_bytes());
+        payload.extend(block);
+        self.send(7, &payload)?;
+        self.note(|seen| seen.blocks.push((piece, begin)));
+        Ok(())
+    }
+
+    fn send(&mut self, id: u8, payload: &[u8]) -> io::Result<()> {
+        let mut message = (payload.len() as u32 + 1).to_be_bytes().to_vec();
+        message.push(id);
+        message.extend(payload);
+        self.stream.write_all(&message)
+    }
+}
+
+/// The handshake of a scripted peer, which speaks no extension.
+pub fn handshake(info_hash: &[u8; 20]) -> Vec<u8> {
+    let mut hello = b"\x13BitTorrent protocol".to_vec();
+    hello.extend([0; 8]);
+    hello.extend(info_hash);
+    hello.extend(PEER_ID);
+    hello
+}
+
+fn bitfield(piece_count: usize) -> Vec<u8> {
+    let mut bits = vec![0; piece_count.div_ceil(8)];
+    for piece in 0..piece_count {
+        bits[piece / 8] |= 0x80 >> (piece % 8);
+    }
+    bits
+}
+
+fn read_message(reader: &mut impl Read) -> io::Result<Result<Vec<u8>, String>> {
+    let mut len = [0; 4];
+    reader.read_exact(&mut len)?;
+    let len = u32::from_be_bytes(len) as usize;
+    if len > MESSAGE_LEN_MAX {
+        return Ok(Err(format!("a message of {len} bytes")));
+    }
+    let mut message = vec![0; len];
+    reader.read_exact(&mut message)?;
+    Ok(Ok(message))
+}
