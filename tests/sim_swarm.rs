@@ -35,15 +35,30 @@ fn each(range: std::ops::Range<u64>, test: impl Fn(u64) + RefUnwindSafe) {
 
 fn random_swarms(range: std::ops::Range<u64>) {
     each(range, |seed| {
-        let r = run(Scenario::random(seed));
+        let sc = Scenario::random(seed);
+        let ideal = sc.ideal();
+        if std::env::var("SHOW").is_ok() { println!("{:?} {} aborts {:?}", sc.geometry, ideal, sc.aborts); for s in &sc.scripts { println!("SC {:?}", s); } }
+        let r = run(sc);
         if std::env::var("STATS").is_ok() { println!("STAT {seed} {} {} {} {} {}", r.took/1000, r.received, r.wasted, r.faults, r.banned.len()); }
+    });
+}
+#[test]
+#[ignore]
+fn peace() {
+    each(0..100, |seed| {
+        let sc = Scenario::peaceful(seed, 24 << 20);
+        let ideal = sc.ideal();
+        let rates: Vec<u64> = sc.scripts.iter().map(|s| s.rate / 1000).collect();
+        let r = run(sc);
+        let w = r.received - (24 << 20);
+        println!("PEACE {seed} waste {:.2}% {} told {} ideal {} took {} over {} {rates:?}", w as f64 * 100. / (24 << 20) as f64, w / 16384, r.wasted / 16384, ideal / 1000, r.took / 1000, (r.took - ideal) / 1000);
     });
 }
 #[test]
 #[ignore]
 fn soak() {
     let n: u64 = std::env::var("SOAK").unwrap().parse().unwrap();
-    random_swarms(1000..1000+n);
+    {let f: u64 = std::env::var("FROM").map_or(1000, |f| f.parse().unwrap()); random_swarms(f..f+n)};
 }
 
 #[test]

@@ -83,12 +83,12 @@ pub struct Progress {
     mail: Mutex<Vec<Donation>>,
     mail_len: AtomicU32,
     closed: AtomicBool,
-    /// One peer alone is to send the whole piece.
-    is_solo: bool,
+    /// Helpers are let in from this [`Progress::lag`] on.
+    help_from: Duration,
 }
 
 impl Progress {
-    fn new(geometry: &Geometry, piece: PieceIndex, is_solo: bool) -> Self {
+    fn new(geometry: &Geometry, piece: PieceIndex, help_from: Duration) -> Self {
         let block_count = geometry.block_count(piece);
         let received = (0..block_count.div_ceil(64)).map(|_| AtomicU64::new(0)).collect();
         let asked = (0..block_count).map(|_| AtomicU8::new(0)).collect();
@@ -101,7 +101,7 @@ impl Progress {
             mail: Mutex::default(),
             mail_len: AtomicU32::new(0),
             closed: AtomicBool::new(false),
-            is_solo,
+            help_from,
         }
     }
 
@@ -164,7 +164,7 @@ impl Progress {
     }
 
     fn takes_help(&self) -> bool {
-        !self.is_solo && !self.is_closed() && self.mail_len() < MAIL_MAX
+        self.lag() >= self.help_from && !self.is_closed() && self.mail_len() < MAIL_MAX
     }
 
     fn last_askable(&self, helpers: u8) -> Option<u32> {
@@ -231,10 +231,17 @@ pub struct Claim<L> {
 }
 
 impl<L> Claim<L> {
-    /// The claim of a piece nothing is there of yet, held by `owner`. A solo one is not helped with and not handed
-    /// over, so that one peer answers for the whole piece.
-    pub fn new(geometry: &Geometry, piece: PieceIndex, lease: L, owner: SocketAddr, is_solo: bool) -> Self {
-        let progress = Progress::new(geometry, piece, is_solo);
+    /// The claim of a piece nothing is there of yet, held by `owner`. With a `help_from` above zero it is *solo*: only
+    /// when the owner will take that long for the rest it is helped with, and it is not handed over, so that one peer
+    /// answers for the whole piece.
+    pub fn new(
+        geometry: &Geometry,
+        piece: PieceIndex,
+        lease: L,
+        owner: SocketAddr,
+        help_from: Duration,
+    ) -> Self {
+        let progress = Progress::new(geometry, piece, help_from);
         Self {
             lease,
             missing: progress.block_count,
@@ -261,7 +268,7 @@ impl<L> Claim<L> {
 
     /// Whether the claim may go on with another peer, half-done.
     pub fn can_be_handed_over(&self) -> bool {
-        !self.progress.is_solo
+        self.progress.help_from.is_zero()
     }
 
     /// Whether all blocks are at their place.
@@ -359,7 +366,7 @@ mod tests {
         let geometry = Geometry::new(u64::from(blocks * BLOCK_LEN), blocks * BLOCK_LEN).unwrap();
         let piece = geometry.piece(0).unwrap();
         let memory = Memory(vec![0; (blocks * BLOCK_LEN) as usize]);
-        (geometry, Claim::new(&geometry, piece, memory, peer(1), false))
+        (geometry, Claim::new(&geometry, piece, memory, peer(1), Duration::ZERO))
     }
 
     #[test]

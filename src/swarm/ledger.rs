@@ -17,6 +17,30 @@ pub const ORPHANS_MAX: usize = 1024;
 
 /// So often in a row a piece that was wrong is begun by one peer alone and not finished, before several may again.
 const SOLO_TRIES_MAX: u32 = 3;
+/// A piece that was wrong is helped with where one peer alone would take so long, which is long enough to see who is
+/// slow.
+const SOLO_LAG_MAX: Duration = Duration::from_secs(10);
+/// A piece that was wrong so often is not, however long it takes.
+const SOLO_FAILURES_MAX: u32 = 3;
+
+/// A piece that was wrong and has not been right since.
+#[derive(Clone, Copy, Debug, Default)]
+struct Failed {
+    times: u32,
+    /// How often it was claimed since the last time.
+    tries: u32,
+}
+
+impl Failed {
+    /// From which lag on the next claim is helped with.
+    fn help_from(&self) -> Duration {
+        match self {
+            Self { tries, .. } if *tries > SOLO_TRIES_MAX => Duration::ZERO,
+            Self { times, .. } if *times < SOLO_FAILURES_MAX => SOLO_LAG_MAX,
+            _ => Duration::MAX,
+        }
+    }
+}
 
 /// The state of all pieces of a download.
 #[derive(Debug)]
@@ -27,8 +51,7 @@ pub struct Ledger<L> {
     orphans: VecDeque<Claim<L>>,
     in_flight: HashMap<PieceIndex, Arc<Progress>>,
     verified: Vec<PieceIndex>,
-    /// Pieces that were wrong and have not been right since, and how often one peer alone has begun each since then.
-    failed: HashMap<PieceIndex, u32>,
+    failed: HashMap<PieceIndex, Failed>,
     supply: u64,
 }
 
@@ -114,16 +137,13 @@ impl<L> Ledger<L> {
             self.picker.release(piece);
             return None;
         };
-        let is_solo = self.is_solo_next(piece);
-        let claim = Claim::new(&self.geometry, piece, lease, peer, is_solo);
+        let help_from = self.failed.get_mut(&piece).map_or(Duration::ZERO, |failed| {
+            failed.tries += 1;
+            failed.help_from()
+        });
+        let claim = Claim::new(&self.geometry, piece, lease, peer, help_from);
         self.in_flight.insert(piece, Arc::clone(claim.progress()));
         Some(claim)
-    }
-
-    fn is_solo_next(&mut self, piece: PieceIndex) -> bool {
-        let Some(tries) = self.failed.get_mut(&piece) else { return false };
-        *tries += 1;
-        *tries <= SOLO_TRIES_MAX
     }
 
     /// Takes a claim back from a peer that will not finish it.
@@ -161,10 +181,11 @@ impl<L> Ledger<L> {
         self.verified.push(piece);
     }
 
-    /// The piece is wrong and wanted again, from one peer alone: either it is right then, which shows who lied before,
+    /// The piece is wrong and wanted again, from one peer alone if that can be: either it is right then, which shows who lied before,
     /// or that peer lies. With several sources each time, a liar could spoil it for ever and not be found.
     pub fn reject(&mut self, piece: PieceIndex) {
-        self.failed.insert(piece, 0);
+        let failed = self.failed.entry(piece).or_default();
+        *failed = Failed { times: failed.times + 1, tries: 0 };
         self.supply += 1;
         self.in_flight.remove(&piece);
         self.picker.reject(piece);

@@ -247,7 +247,7 @@ impl<L: PieceWriter> Session<L> {
         work: &mut impl Work<L>,
     ) -> Result<(), Fault> {
         match message {
-            Message::Choke => self.on_choke(work),
+            Message::Choke => self.on_choke(now, work),
             Message::Unchoke => self.choked = false,
             Message::Have(index) => self.on_have(index, work)?,
             Message::Bitfield(bytes) => {
@@ -404,14 +404,6 @@ impl<L: PieceWriter> Session<L> {
         self.drop_claims(work);
         work.left(&self.has);
         self.has = Bitfield::new(self.geometry.piece_count());
-    }
-
-    fn on_choke(&mut self, work: &mut impl Work<L>) {
-        self.choked = true;
-        // A peer drops what was asked of it when it chokes (BEP 3), or rejects each (BEP 6): either way nobody should
-        // wait for this peer.
-        self.forget_requests();
-        self.drop_claims(work);
     }
 
     fn on_have(&mut self, index: u32, work: &mut impl Work<L>) -> Result<(), Fault> {

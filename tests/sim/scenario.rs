@@ -7,6 +7,9 @@ use super::rng::Rng;
 use super::script::{Lie, Script, Told, Violation};
 use super::world::{MILLIS, SECS};
 
+/// One way, in microseconds.
+const LATENCY_MAX: u64 = 300 * MILLIS;
+
 /// A swarm: what it shares and who is in it.
 #[derive(Clone, Debug)]
 pub struct Scenario {
@@ -31,9 +34,31 @@ impl Scenario {
             scripts.push(anyone(geometry, &mut rng));
         }
         let slowest = scripts.iter().map(|script| script.rate).min().unwrap();
+        // With one request at a time each block takes a round trip.
+        let trips = geometry.pieces().map(|piece| u64::from(geometry.block_count(piece))).sum::<u64>();
         let aborts = if rng.chance(300) { vec![rng.range(0, 3 * SECS)] } else { Vec::new() };
-        let deadline = 200 * SECS + 4 * SECS * total_len / slowest;
+        let deadline = 200 * SECS + 4 * SECS * total_len / slowest + trips * 2 * LATENCY_MAX;
         Self { seed, geometry, scripts, deadline, aborts }
+    }
+
+    /// A swarm in which nobody fails or chokes, with hosts of very different speeds.
+    pub fn peaceful(seed: u64, total_len: u64) -> Self {
+        let mut rng = Rng::new(seed);
+        let piece_len = [65_536, 262_144, 1 << 20][rng.below(3)];
+        let geometry = Geometry::new(total_len, piece_len).unwrap();
+        let scripts = (0..rng.range(2, 8)).map(|_| {
+            let pieces = Bitfield::full(geometry.piece_count());
+            let rate = rng.spread(20_000, 10_000_000);
+            let script = Script::honest(pieces, rate, rng.spread(100, 100 * MILLIS));
+            Script { fast: rng.chance(500), shuffles: rng.chance(100), chats: [0, 50][rng.below(2)], ..script }
+        });
+        let scripts = scripts.collect();
+        Self::of(seed, geometry, scripts)
+    }
+
+    /// How long it would take if every host sent at its rate all the time, in microseconds.
+    pub fn ideal(&self) -> u64 {
+        self.geometry.total_len() * SECS / self.scripts.iter().map(|script| script.rate).sum::<u64>()
     }
 
     /// These hosts, all of them good.
@@ -58,7 +83,7 @@ fn anchors(geometry: Geometry, rng: &mut Rng) -> Vec<Script> {
 
 /// Gives a host its manners, all of them lawful.
 fn temper(mut script: Script, rng: &mut Rng) -> Script {
-    script.latency = rng.spread(50, 300 * MILLIS);
+    script.latency = rng.spread(50, LATENCY_MAX);
     script.backlog = rng.spread(1, 200_000) as usize;
     script.fast = rng.chance(500);
     script.told = match rng.below(6) {

@@ -13,11 +13,14 @@ const REFUSED_PAUSE: Duration = Duration::from_millis(250);
 /// After so many such times in a row, over 15 s, the peer is closed.
 const REFUSALS_MAX: u32 = 6;
 
-/// There was nothing to claim for a peer.
+/// A peer that gave its pieces back leaves others so long to claim them.
+const CHOKED_PAUSE: Duration = Duration::from_millis(200);
+
+/// There was nothing to claim for a peer, or it shall not look.
 #[derive(Debug)]
 pub(super) struct Dry {
-    /// [`Work::supply`] at that time.
-    supply: u64,
+    /// [`Work::supply`] at that time; `None` if it did not look.
+    supply: Option<u64>,
     look_again_at: Instant,
 }
 
@@ -102,7 +105,7 @@ impl<L: PieceWriter> Session<L> {
                     supply = Some(work.supply());
                     continue;
                 };
-                self.dry = Some(Dry { supply, look_again_at: now + CLAIM_AGAIN_AFTER });
+                self.dry = Some(Dry { supply: Some(supply), look_again_at: now + CLAIM_AGAIN_AFTER });
                 return None;
             };
             self.dry = None;
@@ -126,7 +129,7 @@ impl<L: PieceWriter> Session<L> {
             return false;
         }
         dry.look_again_at = now + CLAIM_AGAIN_AFTER;
-        dry.supply != work.supply()
+        dry.supply != Some(work.supply())
     }
 
     /// Takes in a claim. If this peer was helping with it, what it was asked for and is still missing is now for itself.
@@ -152,6 +155,15 @@ impl<L: PieceWriter> Session<L> {
     pub(super) fn complete(&mut self, claim: Claim<L>, work: &mut impl Work<L>) {
         self.tally.wasted += claim.discard_mail();
         work.complete(claim);
+    }
+
+    /// Takes a choke. A peer drops what was asked of it then (BEP 3), or rejects each (BEP 6): either way nobody should
+    /// wait for it.
+    pub(super) fn on_choke(&mut self, now: Instant, work: &mut impl Work<L>) {
+        self.choked = true;
+        self.forget_requests();
+        self.drop_claims(work);
+        self.dry = Some(Dry { supply: None, look_again_at: now + CHOKED_PAUSE });
     }
 
     /// Takes the refusal of a request.

@@ -1,1 +1,617 @@
+use super::*;
+use crate::meta::geometry::BLOCK_LEN;
+use crate::swarm::ledger::Ledger;
+use crate::swarm::picker::Picker;
+use crate::swarm::pipeline::{SNUB_AFTER, WINDOW_START};
+use crate::wire::decoder::{Decoder, Event, Limits};
 
+/// The bytes of one piece.
+#[derive(Debug)]
+struct Memory(Vec<u8>);
+
+impl PieceWriter for Memory {
+    fn write(&mut self, begin: u32, data: &[u8]) {
+        self.0[begin as usize..][..data.len()].copy_from_slice(data);
+    }
+}
+
+/// What the sessions of a test share.
+struct Desk {
+    geometry: Geometry,
+    ledger: Ledger<Memory>,
+    complete: Vec<Claim<Memory>>,
+    claims_asked: u32,
+}
+
+impl Desk {
+    fn new(piece_count: u32, blocks: u32) -> Self {
+        let piece_len = blocks * BLOCK_LEN;
+        let geometry = Geometry::new(u64::from(piece_count) * u64::from(piece_len), piece_len).unwrap();
+        let picker = Picker::new(geometry, &Bitfield::full(piece_count), 1);
+        Self { geometry, ledger: Ledger::new(geometry, picker), complete: Vec::new(), claims_asked: 0 }
+    }
+
+    fn block(&self, piece: u32, index: u32) -> Block {
+        self.geometry.block(self.geometry.piece(piece).unwrap(), index)
+    }
+
+    /// Everything that is complete is right.
+    fn verify(&mut self) {
+        for claim in self.complete.drain(..) {
+            self.ledger.accept(claim.piece());
+        }
+    }
+}
+
+impl Work<Memory> for Desk {
+    fn joined(&mut self, has: &Bitfield) {
+        self.ledger.joined(has);
+    }
+    fn gained(&mut self, had: &Bitfield, piece: PieceIndex) {
+        self.ledger.gained(had, piece);
+    }
+    fn left(&mut self, has: &Bitfield) {
+        self.ledger.left(has);
+    }
+    fn wants_any(&mut self, has: &Bitfield) -> bool {
+        self.ledger.wants_any(has)
+    }
+    fn claim(&mut self, peer: SocketAddr, has: &Bitfield, after: Option<PieceIndex>) -> Option<Claim<Memory>> {
+        self.claims_asked += 1;
+        let size = |piece| self.geometry.piece_size(piece) as usize;
+        self.ledger.claim(peer, has, after, |piece| Some(Memory(vec![0; size(piece)])))
+    }
+    fn supply(&mut self) -> u64 {
+        self.ledger.supply()
+    }
+    fn give_back(&mut self, claim: Claim<Memory>) {
+        self.ledger.give_back(claim);
+    }
+    fn complete(&mut self, claim: Claim<Memory>) {
+        self.ledger.received(claim.piece());
+        self.complete.push(claim);
+    }
+    fn help(&mut self, has: &Bitfield, worth: Duration, helpers: u8) -> Option<Arc<Progress>> {
+        self.ledger.help(has, worth, helpers)
+    }
+}
+
+/// What we said.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Said {
+    Interested,
+    NotInterested,
+    Have(u32),
+    /// Piece and block.
+    Request(u32, u32),
+    Cancel(u32, u32),
+    KeepAlive,
+}
+
+/// A peer and the session with it.
+struct Peer {
+    session: Session<Memory>,
+    now: Instant,
+}
+
+impl Peer {
+    fn new(port: u16, desk: &mut Desk, now: Instant) -> Self {
+        let addr = SocketAddr::from(([127, 0, 0, 1], port));
+        Self { session: Session::new(addr, desk.geometry, now, desk), now }
+    }
+
+    /// One that has everything, has unchoked us, and was asked for what the window takes.
+    fn seed(port: u16, desk: &mut Desk, now: Instant) -> (Self, Vec<Said>) {
+        let mut peer = Self::new(port, desk, now);
+        peer.tells(Message::HaveAll, desk);
+        peer.tells(Message::Unchoke, desk);
+        let said = peer.fill(desk);
+        (peer, said)
+    }
+
+    fn try_tell(&mut self, message: Message<'_>, desk: &mut Desk) -> Result<(), Fault> {
+        self.session.heard(self.now);
+        self.session.message(message, self.now, desk)
+    }
+
+    fn tells(&mut self, message: Message<'_>, desk: &mut Desk) {
+        assert_eq!(self.try_tell(message, desk), Ok(()));
+    }
+
+    fn rejects(&mut self, block: Block, desk: &mut Desk) {
+        self.tells(Message::Reject(block.into()), desk);
+    }
+
+    fn begins(&mut self, block: Block) {
+        self.session.heard(self.now);
+        assert_eq!(self.session.block_start(PieceHeader::of(block)), Ok(()));
+    }
+
+    fn ends(&mut self, block: Block, fill: u8, desk: &mut Desk) {
+        self.session.block_data(0, &vec![fill; block.len as usize]);
+        self.session.block_end(self.now, desk);
+    }
+
+    fn sends(&mut self, block: Block, desk: &mut Desk) {
+        self.begins(block);
+        self.ends(block, 7, desk);
+    }
+
+    fn fill(&mut self, desk: &mut Desk) -> Vec<Said> {
+        let mut out = Vec::new();
+        self.session.fill(self.now, desk, &mut out);
+        said(&out)
+    }
+
+    fn try_tick(&mut self, desk: &mut Desk) -> Result<Vec<Said>, Fault> {
+        let mut out = Vec::new();
+        self.session.tick(self.now, desk, &mut out)?;
+        Ok(said(&out))
+    }
+
+    /// Lets time pass in ticks; what was said meanwhile.
+    fn wait(&mut self, millis: u64, desk: &mut Desk) -> Vec<Said> {
+        self.try_wait(millis, desk).unwrap()
+    }
+
+    fn try_wait(&mut self, millis: u64, desk: &mut Desk) -> Result<Vec<Said>, Fault> {
+        let end = self.now + Duration::from_millis(millis);
+        let mut all = Vec::new();
+        while self.now < end {
+            self.now += Duration::from_millis(100);
+            all.extend(self.try_tick(desk)?);
+        }
+        Ok(all)
+    }
+}
+
+fn said(mut bytes: &[u8]) -> Vec<Said> {
+    let mut decoder = Decoder::new(Limits::before_metadata());
+    let mut all = Vec::new();
+    while let Some(event) = decoder.next(&mut bytes).unwrap() {
+        all.push(match event {
+            Event::Message(Message::Interested) => Said::Interested,
+            Event::Message(Message::NotInterested) => Said::NotInterested,
+            Event::Message(Message::Have(piece)) => Said::Have(piece),
+            Event::Message(Message::Request(raw)) => Said::Request(raw.index, raw.begin / BLOCK_LEN),
+            Event::Message(Message::Cancel(raw)) => Said::Cancel(raw.index, raw.begin / BLOCK_LEN),
+            Event::Message(Message::KeepAlive) => Said::KeepAlive,
+            other => panic!("{other:?}"),
+        });
+    }
+    all
+}
+
+fn requests(said: &[Said]) -> Vec<(u32, u32)> {
+    let request = |&said: &Said| match said {
+        Said::Request(piece, block) => Some((piece, block)),
+        _ => None,
+    };
+    said.iter().filter_map(request).collect()
+}
+
+fn start() -> Instant {
+    Instant::now()
+}
+
+#[test]
+fn a_choke_gives_everything_back_and_late_blocks_are_no_fault() {
+    let mut desk = Desk::new(1, 4);
+    let (mut peer, said) = Peer::seed(1, &mut desk, start());
+    assert_eq!(requests(&said).len(), 4);
+    peer.sends(desk.block(0, 0), &mut desk);
+    peer.tells(Message::Choke, &mut desk);
+    assert_eq!((peer.session.outstanding(), desk.ledger.orphan_count()), (0, 1));
+    assert_eq!(peer.fill(&mut desk), []);
+    for index in 1..4 {
+        peer.sends(desk.block(0, index), &mut desk);
+    }
+    let len = u64::from(BLOCK_LEN);
+    assert_eq!(peer.session.tally(), Tally { useful: len, wasted: 3 * len });
+    peer.tells(Message::Unchoke, &mut desk);
+    assert_eq!(peer.fill(&mut desk), [], "others come first");
+    assert_eq!(requests(&peer.wait(200, &mut desk)), [(0, 1), (0, 2), (0, 3)]);
+}
+
+#[test]
+fn the_rejects_that_follow_a_choke_do_not_count_against_what_was_asked_since() {
+    let mut desk = Desk::new(1, 4);
+    let (mut peer, _) = Peer::seed(1, &mut desk, start());
+    peer.tells(Message::Choke, &mut desk);
+    peer.tells(Message::Unchoke, &mut desk);
+    assert_eq!(requests(&peer.wait(200, &mut desk)).len(), 4);
+    for index in 0..4 {
+        peer.rejects(desk.block(0, index), &mut desk);
+    }
+    assert_eq!(peer.session.outstanding(), 4);
+    for index in 0..4 {
+        peer.sends(desk.block(0, index), &mut desk);
+    }
+    assert_eq!((desk.complete.len(), peer.session.unrequested), (1, 0));
+}
+
+#[test]
+fn a_late_block_that_is_claimed_anew_and_not_yet_asked_for_is_taken_and_not_asked_for() {
+    let mut desk = Desk::new(1, 40);
+    let (mut peer, _) = Peer::seed(1, &mut desk, start());
+    let window = WINDOW_START;
+    peer.tells(Message::Choke, &mut desk);
+    peer.tells(Message::Extended { id: 0, payload: b"d4:reqqi1ee" }, &mut desk);
+    peer.tells(Message::Unchoke, &mut desk);
+    assert_eq!(requests(&peer.wait(200, &mut desk)), [(0, 0)]);
+    peer.begins(desk.block(0, window - 1));
+    assert_eq!(peer.fill(&mut desk), [], "it is arriving");
+    peer.ends(desk.block(0, window - 1), 7, &mut desk);
+    let mut asked = Vec::new();
+    for index in 0..40 {
+        if index != window - 1 {
+            peer.sends(desk.block(0, index), &mut desk);
+            asked.extend(requests(&peer.fill(&mut desk)));
+        }
+    }
+    assert!(!asked.contains(&(0, window - 1)), "{asked:?}");
+    assert_eq!((desk.complete.len(), peer.session.tally().wasted), (1, 0));
+}
+
+#[test]
+fn unrequested_blocks_are_wasted_and_too_many_are_a_fault() {
+    let mut desk = Desk::new(2, 1);
+    let mut peer = Peer::new(1, &mut desk, start());
+    let block = desk.block(1, 0);
+    for _ in 0..UNREQUESTED_MAX {
+        peer.sends(block, &mut desk);
+    }
+    assert_eq!(peer.session.tally().wasted, u64::from(UNREQUESTED_MAX * BLOCK_LEN));
+    assert_eq!(peer.session.block_start(PieceHeader::of(block)), Err(Fault::Unrequested(block)));
+}
+
+#[test]
+fn what_does_not_exist_is_a_fault() {
+    let mut desk = Desk::new(2, 1);
+    let mut peer = Peer::new(1, &mut desk, start());
+    let out_of_range = Err(Fault::HaveOutOfRange { index: 2, piece_count: 2 });
+    assert_eq!(peer.try_tell(Message::Have(2), &mut desk), out_of_range);
+    let raw = RawBlock { index: 0, begin: 1, len: 5 };
+    assert!(matches!(peer.try_tell(Message::Reject(raw), &mut desk), Err(Fault::Block(_))));
+    assert!(matches!(peer.try_tell(Message::Bitfield(&[0, 0]), &mut desk), Err(Fault::Bitfield(_))));
+    peer.tells(Message::HaveNone, &mut desk);
+    assert_eq!(peer.try_tell(Message::HaveAll, &mut desk), Err(Fault::BitfieldLate));
+    let header = PieceHeader { index: 9, begin: 0, len: 1 };
+    assert!(matches!(peer.session.block_start(header), Err(Fault::Block(_))));
+}
+
+#[test]
+fn a_window_of_one_is_one_request_at_a_time() {
+    let mut desk = Desk::new(1, 3);
+    let mut peer = Peer::new(1, &mut desk, start());
+    peer.tells(Message::Extended { id: 0, payload: b"d4:reqqi1ee" }, &mut desk);
+    peer.tells(Message::HaveAll, &mut desk);
+    peer.tells(Message::Unchoke, &mut desk);
+    for index in 0..3 {
+        assert_eq!(requests(&peer.fill(&mut desk)), [(0, index)]);
+        assert_eq!(peer.fill(&mut desk), []);
+        peer.sends(desk.block(0, index), &mut desk);
+    }
+    assert_eq!((desk.complete.len(), peer.session.outstanding()), (1, 0));
+}
+
+#[test]
+fn interest_comes_with_wanted_pieces_and_goes_with_the_last() {
+    let mut desk = Desk::new(2, 1);
+    let mut peer = Peer::new(1, &mut desk, start());
+    assert_eq!(peer.wait(5_000, &mut desk), [], "a peer without pieces");
+    peer.tells(Message::Have(0), &mut desk);
+    assert_eq!(peer.fill(&mut desk), [Said::Interested]);
+    peer.tells(Message::Unchoke, &mut desk);
+    assert_eq!(peer.fill(&mut desk), [Said::Request(0, 0)]);
+    peer.sends(desk.block(0, 0), &mut desk);
+    assert_eq!(peer.wait(3_000, &mut desk), [], "the piece may still turn out wrong");
+    desk.verify();
+    assert_eq!(peer.wait(3_000, &mut desk), [Said::NotInterested]);
+    peer.tells(Message::Have(0), &mut desk);
+    assert_eq!(peer.fill(&mut desk), []);
+    peer.tells(Message::Have(1), &mut desk);
+    assert_eq!(peer.fill(&mut desk), [Said::Interested, Said::Request(1, 0)]);
+    assert!(peer.session.has().is_full());
+    peer.session.close(&mut desk);
+    assert_eq!(desk.ledger.picker().availability(desk.geometry.piece(0).unwrap()), 0);
+}
+
+#[test]
+fn a_peer_that_never_answers_is_snubbed_and_then_closed() {
+    let mut desk = Desk::new(1, 4);
+    let (mut peer, _) = Peer::seed(1, &mut desk, start());
+    assert_eq!(peer.wait(SNUB_AFTER.as_millis() as u64 - 1_000, &mut desk), []);
+    let cancels: Vec<_> = (0..4).map(|index| Said::Cancel(0, index)).collect();
+    assert_eq!(peer.wait(1_500, &mut desk), cancels);
+    assert_eq!(peer.wait(1_500, &mut desk), [Said::Request(0, 0)], "one block shows whether it is there");
+    // Keep-alives do not help it.
+    let ended = (0..60).find_map(|_| {
+        peer.tells(Message::KeepAlive, &mut desk);
+        peer.try_wait(1_000, &mut desk).err()
+    });
+    assert_eq!(ended, Some(Fault::RequestTimeout { outstanding: 1 }));
+}
+
+#[test]
+fn a_snubbed_peer_leaves_its_pieces_to_others_and_is_forgiven_for_a_block() {
+    let mut desk = Desk::new(1, 4);
+    let now = start();
+    let (mut slow, _) = Peer::seed(1, &mut desk, now);
+    let (mut other, said) = Peer::seed(2, &mut desk, now);
+    assert_eq!(said, [Said::Interested]);
+    while slow.session.snub.is_none() {
+        slow.wait(100, &mut desk);
+    }
+    other.now = slow.now;
+    let claimed = requests(&other.wait(200, &mut desk));
+    assert_eq!(claimed, [(0, 0), (0, 1), (0, 2), (0, 3)], "it was given back");
+    other.wait(3_000, &mut desk);
+    slow.now = other.now;
+    let probe = requests(&slow.wait(200, &mut desk));
+    assert_eq!(probe, [(0, 3)], "the snubbed one is asked to help with one block");
+    slow.sends(desk.block(0, 3), &mut desk);
+    assert!(slow.session.snub.is_none());
+    assert!(other.wait(200, &mut desk).contains(&Said::Cancel(0, 3)), "its block was used");
+}
+
+#[test]
+fn a_stall_in_the_middle_of_the_last_block_counts() {
+    let mut desk = Desk::new(1, 1);
+    let (mut peer, _) = Peer::seed(1, &mut desk, start());
+    peer.begins(desk.block(0, 0));
+    peer.session.block_data(0, &[1, 2, 3]);
+    peer.fill(&mut desk);
+    assert_eq!(peer.session.outstanding(), 1);
+    peer.wait(21_000, &mut desk);
+    assert!(peer.session.snub.is_some() && peer.session.arriving().is_none());
+    let ended = (0..60).find_map(|_| peer.try_wait(1_000, &mut desk).err());
+    assert!(matches!(ended, Some(Fault::RequestTimeout { .. })), "{ended:?}");
+}
+
+#[test]
+fn nobody_is_closed_for_being_idle_or_choking() {
+    let mut desk = Desk::new(2, 1);
+    let now = start();
+    let (mut holder, _) = Peer::seed(1, &mut desk, now);
+    let (mut idle, _) = Peer::seed(2, &mut desk, now);
+    // The idle one helps the other, whose block comes then: that help is called off.
+    holder.wait(2_000, &mut desk);
+    let asked = requests(&idle.wait(2_000, &mut desk));
+    assert!(!asked.is_empty());
+    holder.sends(desk.block(0, 0), &mut desk);
+    holder.sends(desk.block(1, 0), &mut desk);
+    assert!(idle.wait(100, &mut desk).iter().any(|said| matches!(said, Said::Cancel(..))));
+    for peer in [&mut holder, &mut idle] {
+        for _ in 0..30 {
+            peer.tells(Message::KeepAlive, &mut desk);
+            peer.wait(10_000, &mut desk);
+        }
+    }
+    let mut desk = Desk::new(1, 4);
+    let (mut choker, _) = Peer::seed(1, &mut desk, now);
+    choker.tells(Message::Choke, &mut desk);
+    for _ in 0..30 {
+        choker.tells(Message::KeepAlive, &mut desk);
+        choker.wait(10_000, &mut desk);
+    }
+}
+
+#[test]
+fn a_silent_peer_is_closed_and_we_are_never_silent() {
+    let mut desk = Desk::new(1, 1);
+    let mut peer = Peer::new(1, &mut desk, start());
+    let said = peer.wait(140_000, &mut desk);
+    assert_eq!(said, [Said::KeepAlive]);
+    let ended = peer.try_wait(11_000, &mut desk);
+    assert_eq!(ended, Err(Fault::Silent));
+}
+
+#[test]
+fn a_peer_that_refuses_everything_is_left_alone_and_then_closed() {
+    let mut desk = Desk::new(1, 2);
+    let (mut peer, _) = Peer::seed(1, &mut desk, start());
+    let (mut asked, began) = (1, peer.now);
+    let fault = loop {
+        let mut ended = None;
+        for index in [0, 1] {
+            let refused = peer.try_tell(Message::Reject(desk.block(0, index).into()), &mut desk);
+            ended = ended.or(refused.err());
+        }
+        if let Some(fault) = ended {
+            break fault;
+        }
+        assert_eq!(desk.ledger.picker().free(), 1, "others may have it meanwhile");
+        assert_eq!(peer.fill(&mut desk), []);
+        while peer.session.outstanding() == 0 {
+            peer.wait(100, &mut desk);
+        }
+        asked += 1;
+        assert!(asked < 100);
+    };
+    assert_eq!((fault, asked), (Fault::Refusing { times: 6 }, 7));
+    assert!(peer.now.duration_since(began) > Duration::from_secs(15));
+}
+
+#[test]
+fn some_rejects_among_blocks_only_shrink_the_window() {
+    let mut desk = Desk::new(4, 4);
+    let (mut peer, said) = Peer::seed(1, &mut desk, start());
+    let asked = requests(&said);
+    assert_eq!(asked.len(), 16);
+    for &(piece, index) in &asked[8..] {
+        peer.rejects(desk.block(piece, index), &mut desk);
+    }
+    assert_eq!(peer.fill(&mut desk), [], "the rest of the answers is waited for");
+    for &(piece, index) in &asked[..8] {
+        peer.sends(desk.block(piece, index), &mut desk);
+        peer.fill(&mut desk);
+    }
+    assert_eq!((peer.session.outstanding(), desk.complete.len()), (8, 2));
+}
+
+/// A holder of the only piece, and a peer that helps it.
+fn endgame(blocks: u32) -> (Desk, Peer, Peer, Vec<(u32, u32)>) {
+    let mut desk = Desk::new(1, blocks);
+    let now = start();
+    let (mut holder, _) = Peer::seed(1, &mut desk, now);
+    let (mut helper, _) = Peer::seed(2, &mut desk, now);
+    holder.wait(1_000, &mut desk);
+    helper.now = holder.now - Duration::from_millis(200);
+    let asked = requests(&helper.wait(200, &mut desk));
+    (desk, holder, helper, asked)
+}
+
+#[test]
+fn the_endgame_fetches_from_the_back_what_a_stalled_peer_holds() {
+    let (mut desk, mut holder, mut helper, mut asked) = endgame(8);
+    assert_eq!(asked, [(0, 7), (0, 6)]);
+    let mut cancelled = 0;
+    while let Some((piece, index)) = asked.pop() {
+        helper.sends(desk.block(piece, index), &mut desk);
+        asked.extend(requests(&helper.fill(&mut desk)));
+        holder.now += Duration::from_millis(100);
+        cancelled += holder.try_tick(&mut desk).unwrap().len();
+    }
+    assert_eq!((desk.complete.len(), cancelled, holder.session.outstanding()), (1, 8, 0));
+    let claim = &desk.complete[0];
+    assert!(claim.blocks().all(|block| claim.source(block).port() == 2));
+    let ended = helper.wait(200, &mut desk);
+    assert_eq!((ended, helper.session.outstanding()), (vec![], 0));
+}
+
+#[test]
+fn a_block_that_is_arriving_gives_way_to_the_same_one_from_a_helper() {
+    let (mut desk, mut holder, mut helper, asked) = endgame(2);
+    assert_eq!(asked, [(0, 1), (0, 0)]);
+    let block = desk.block(0, 1);
+    holder.begins(block);
+    holder.session.block_data(0, &[1; 100]);
+    helper.sends(block, &mut desk);
+    holder.wait(100, &mut desk);
+    assert!(holder.session.arriving().is_none());
+    holder.session.block_data(100, &[1; 100]);
+    holder.session.block_end(holder.now, &mut desk);
+    assert_eq!(holder.session.tally().wasted, u64::from(block.len));
+    holder.sends(desk.block(0, 0), &mut desk);
+    let claim = &desk.complete[0];
+    assert_eq!([0, 1].map(|block| claim.source(block).port()), [1, 2]);
+    assert!(claim.lease.0.iter().all(|&byte| byte == 7), "bytes of one peer came over those of another");
+    let useless = helper.wait(100, &mut desk);
+    assert_eq!(useless, [Said::Cancel(0, 0)]);
+}
+
+#[test]
+fn a_block_of_help_goes_to_the_claim_it_was_asked_for() {
+    // The helper is asked for a block of the first piece, which is finished otherwise, then for one of the second; the
+    // block of the first that is arriving must not be taken for one of the second.
+    let mut desk = Desk::new(2, 1);
+    let now = start();
+    let (mut holder, _) = Peer::seed(1, &mut desk, now);
+    let (mut helper, _) = Peer::seed(2, &mut desk, now);
+    holder.wait(1_000, &mut desk);
+    helper.now = holder.now - Duration::from_millis(200);
+    let asked = requests(&helper.wait(200, &mut desk));
+    let (first, second) = (asked[0].0, 1 - asked[0].0);
+    helper.begins(desk.block(first, 0));
+    holder.sends(desk.block(first, 0), &mut desk);
+    holder.wait(100, &mut desk);
+    helper.wait(300, &mut desk);
+    helper.ends(desk.block(first, 0), 99, &mut desk);
+    holder.wait(100, &mut desk);
+    assert_eq!(desk.complete.len(), 1);
+    holder.sends(desk.block(second, 0), &mut desk);
+    assert!(desk.complete.iter().all(|claim| claim.lease.0.iter().all(|&byte| byte == 7)));
+    assert_eq!(helper.session.tally().wasted, u64::from(BLOCK_LEN));
+}
+
+#[test]
+fn a_helper_that_inherits_the_piece_does_not_ask_twice() {
+    let (mut desk, mut holder, mut helper, asked) = endgame(8);
+    assert_eq!(asked, [(0, 7), (0, 6)]);
+    helper.begins(desk.block(0, 7));
+    helper.session.block_data(0, &[7; 50]);
+    holder.sends(desk.block(0, 0), &mut desk);
+    holder.session.close(&mut desk);
+    let inherited = requests(&helper.wait(100, &mut desk));
+    assert_eq!(inherited, [(0, 1), (0, 2), (0, 3), (0, 4), (0, 5)]);
+    helper.session.block_data(50, &vec![7; BLOCK_LEN as usize - 50]);
+    helper.session.block_end(helper.now, &mut desk);
+    for index in [6, 1, 2, 3, 4, 5] {
+        helper.sends(desk.block(0, index), &mut desk);
+    }
+    assert_eq!((desk.complete.len(), helper.session.tally().wasted), (1, 0));
+    let claim = &desk.complete[0];
+    assert!(claim.lease.0.iter().all(|&byte| byte == 7));
+    assert_eq!([0, 1, 7].map(|block| claim.source(block).port()), [1, 2, 2]);
+}
+
+#[test]
+fn mail_that_completes_a_piece_is_not_lost_when_its_holder_leaves() {
+    let (mut desk, mut holder, mut helper, asked) = endgame(2);
+    for (piece, index) in asked {
+        helper.sends(desk.block(piece, index), &mut desk);
+    }
+    holder.session.close(&mut desk);
+    assert_eq!((desk.complete.len(), desk.ledger.orphan_count()), (1, 0));
+}
+
+#[test]
+fn claims_on_their_way_are_left_alone() {
+    let mut desk = Desk::new(3, 4);
+    let (mut peer, _) = Peer::seed(1, &mut desk, start());
+    assert_eq!(peer.session.expected().count(), 12);
+    let claims = peer.session.take_claims();
+    peer.now += Duration::from_millis(100);
+    let mut out = Vec::new();
+    assert_eq!(peer.session.tick(peer.now, &mut desk, &mut out), Ok(false));
+    assert_eq!(peer.wait(200, &mut desk), []);
+    assert_eq!(peer.session.tick(peer.now, &mut desk, &mut out), Ok(true), "they were away for long");
+    peer.session.put_claims(claims);
+    peer.fill(&mut desk);
+    assert_eq!(peer.session.tick(peer.now, &mut desk, &mut out), Ok(false));
+    let (_, first) = peer.session.expected().next().unwrap();
+    peer.session.start_expected();
+    assert_eq!(peer.session.arriving().map(|(_, block)| block), Some(first));
+    peer.session.block_end(peer.now, &mut desk);
+    assert_eq!(peer.session.tally().useful, u64::from(BLOCK_LEN));
+}
+
+#[test]
+fn the_picker_is_not_asked_again_until_something_has_changed() {
+    let mut desk = Desk::new(3, 1);
+    let now = start();
+    let (mut holder, _) = Peer::seed(1, &mut desk, now);
+    let (mut dry, _) = Peer::seed(2, &mut desk, now);
+    let asked = desk.claims_asked;
+    for _ in 0..1_000 {
+        dry.fill(&mut desk);
+    }
+    dry.wait(10_000, &mut desk);
+    assert_eq!(desk.claims_asked, asked);
+    holder.session.close(&mut desk);
+    let claimed = requests(&dry.wait(100, &mut desk));
+    assert_eq!(claimed.len(), 3);
+}
+
+#[test]
+fn haves_are_told_once_in_order_and_not_to_those_who_have_them_or_do_not_read() {
+    let mut desk = Desk::new(4, 1);
+    let verified: Vec<_> = desk.geometry.pieces().collect();
+    let mut peer = Peer::new(1, &mut desk, start());
+    peer.tells(Message::Have(1), &mut desk);
+    let mut announce = |peer: &mut Peer, max| {
+        let mut out = Vec::new();
+        peer.session.announce_haves(&verified, max, &mut out);
+        said(&out)
+    };
+    assert_eq!(announce(&mut peer, 3), [Said::Have(0), Said::Have(2)]);
+    assert_eq!(announce(&mut peer, 3), [Said::Have(3)]);
+    assert_eq!(announce(&mut peer, 3), []);
+    let mut unread = vec![0; 1 << 20];
+    let mut stuck = Peer::new(2, &mut desk, start());
+    stuck.session.announce_haves(&verified, 4, &mut unread);
+    assert_eq!(unread.len(), 1 << 20);
+    let (mut seed, _) = Peer::seed(3, &mut desk, start());
+    assert_eq!(announce(&mut seed, 4), []);
+}
