@@ -37,9 +37,23 @@ fn random_swarms(range: std::ops::Range<u64>) {
     each(range, |seed| {
         let sc = Scenario::random(seed);
         let ideal = sc.ideal();
-        if std::env::var("SHOW").is_ok() { println!("{:?} {} aborts {:?}", sc.geometry, ideal, sc.aborts); for s in &sc.scripts { println!("SC {:?}", s); } }
+        if std::env::var("SHOW").is_ok() {
+            println!("{:?} {} aborts {:?}", sc.geometry, ideal, sc.aborts);
+            for s in &sc.scripts {
+                println!("SC {:?}", s);
+            }
+        }
         let r = run(sc);
-        if std::env::var("STATS").is_ok() { println!("STAT {seed} {} {} {} {} {}", r.took/1000, r.received, r.wasted, r.faults, r.banned.len()); }
+        if std::env::var("STATS").is_ok() {
+            println!(
+                "STAT {seed} {} {} {} {} {}",
+                r.took / 1000,
+                r.received,
+                r.wasted,
+                r.faults,
+                r.banned.len()
+            );
+        }
     });
 }
 #[test]
@@ -51,14 +65,25 @@ fn peace() {
         let rates: Vec<u64> = sc.scripts.iter().map(|s| s.rate / 1000).collect();
         let r = run(sc);
         let w = r.received - (24 << 20);
-        println!("PEACE {seed} waste {:.2}% {} told {} ideal {} took {} over {} {rates:?}", w as f64 * 100. / (24 << 20) as f64, w / 16384, r.wasted / 16384, ideal / 1000, r.took / 1000, (r.took - ideal) / 1000);
+        println!(
+            "PEACE {seed} waste {:.2}% {} told {} ideal {} took {} over {} {rates:?}",
+            w as f64 * 100. / (24 << 20) as f64,
+            w / 16384,
+            r.wasted / 16384,
+            ideal / 1000,
+            r.took / 1000,
+            (r.took - ideal) / 1000
+        );
     });
 }
 #[test]
 #[ignore]
 fn soak() {
     let n: u64 = std::env::var("SOAK").unwrap().parse().unwrap();
-    {let f: u64 = std::env::var("FROM").map_or(1000, |f| f.parse().unwrap()); random_swarms(f..f+n)};
+    {
+        let f: u64 = std::env::var("FROM").map_or(1000, |f| f.parse().unwrap());
+        random_swarms(f..f + n)
+    };
 }
 
 #[test]

@@ -51,7 +51,7 @@ pub struct Snapshot {
     pub done: u64,
     /// Bytes wanted.
     pub total: u64,
-    /// Bytes of blocks received in this run.
+    /// Bytes received from peers in this run, whatever they were.
     pub received: u64,
     /// Peers connected.
     pub peers: usize,

@@ -196,7 +196,7 @@ async fn talk(peer: &Rc<Peer>, shared: &Shared) -> Result<std::convert::Infallib
         message::write_extended(&mut peer.out.borrow_mut(), extension::HANDSHAKE_ID, &offer);
     }
     let mut reader = Reader::new(peer, shared);
-    reader.take(&rest)?;
+    reader.take(&rest, now)?;
     loop {
         reader.receive().await?;
     }
@@ -273,11 +273,11 @@ impl<'a> Reader<'a> {
             scatter.settle(&result, session, decoder, now, &mut Desk(self.shared))
         });
         self.scatter = Some(scatter);
-        let received = self.check(result)?;
+        let received = self.check(result, now)?;
         let counters = self.shared.counters();
         Counters::add(&counters.hits, settled.hits);
         Counters::add(&counters.received, received as u64);
-        let copied = self.take_at(&settled.spilled, now)?;
+        let copied = self.take(&settled.spilled, now)?;
         self.blocks += settled.hits + copied;
         self.hits += settled.hits;
         self.judge();
@@ -299,20 +299,22 @@ impl<'a> Reader<'a> {
     async fn receive_decoded(&mut self) -> Result<(), CloseReason> {
         let (result, buffer) = self.peer.socket.recv(std::mem::take(&mut self.buffer)).await;
         self.buffer = buffer;
-        let received = self.check(result)?;
+        let now = Instant::now();
+        let received = self.check(result, now)?;
         Counters::add(&self.shared.counters().received, received as u64);
         let buffer = std::mem::take(&mut self.buffer);
-        let taken = self.take(&buffer[..received]);
+        let taken = self.take(&buffer[..received], now);
         self.buffer = buffer;
         taken.map(drop)
     }
 
     /// The received length; 0 where a receive was only cancelled.
-    fn check(&self, result: io::Result<usize>) -> Result<usize, CloseReason> {
+    fn check(&self, result: io::Result<usize>, now: Instant) -> Result<usize, CloseReason> {
         self.peer.check_closing()?;
         match result {
             Ok(0) => Err(CloseReason::Closed),
             Ok(n) => {
+                self.with_talk(|talk| talk.session.heard(now));
                 Counters::add(&self.shared.counters().receives, 1);
                 Ok(n)
             }
@@ -326,16 +328,11 @@ impl<'a> Reader<'a> {
         }
     }
 
-    fn take(&self, bytes: &[u8]) -> Result<u64, CloseReason> {
-        self.take_at(bytes, Instant::now())
-    }
-
     /// Feeds bytes to the decoder and its events to the session, then asks for more blocks. Returns how many began.
-    fn take_at(&self, bytes: &[u8], now: Instant) -> Result<u64, CloseReason> {
+    fn take(&self, bytes: &[u8], now: Instant) -> Result<u64, CloseReason> {
         let shared = self.shared;
         let mut misses = 0;
         let fed = self.with_talk(|talk| {
-            talk.session.heard(now);
             let fed = feed(talk, bytes, now, shared, &mut misses);
             talk.session.fill(now, &mut Desk(shared), &mut self.peer.out.borrow_mut());
             fed

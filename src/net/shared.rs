@@ -50,7 +50,7 @@ pub enum Event {
 /// Sums over the whole download, for progress and summary. Monotonic.
 #[derive(Debug, Default)]
 pub struct Counters {
-    /// Bytes of block bodies received, wanted or not.
+    /// Bytes received from peers, whatever they were.
     pub received: AtomicU64,
     /// Bytes of blocks that were not needed, and of pieces that failed.
     pub wasted: AtomicU64,

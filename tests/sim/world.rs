@@ -446,10 +446,7 @@ impl World {
         );
         for link in self.links.values() {
             let host = &self.hosts[link.host];
-            text += &format!(
-                "{}: {:?}\nreceived by {:?}\n",
-                host.addr, host.script, link.ours.session
-            );
+            text += &format!("{}: {:?}\nreceived by {:?}\n", host.addr, host.script, link.ours.session);
         }
         text
     }

@@ -56,7 +56,12 @@ impl Work<Memory> for Desk {
     fn wants_any(&mut self, has: &Bitfield) -> bool {
         self.ledger.wants_any(has)
     }
-    fn claim(&mut self, peer: SocketAddr, has: &Bitfield, after: Option<PieceIndex>) -> Option<Claim<Memory>> {
+    fn claim(
+        &mut self,
+        peer: SocketAddr,
+        has: &Bitfield,
+        after: Option<PieceIndex>,
+    ) -> Option<Claim<Memory>> {
         self.claims_asked += 1;
         let size = |piece| self.geometry.piece_size(piece) as usize;
         self.ledger.claim(peer, has, after, |piece| Some(Memory(vec![0; size(piece)])))
