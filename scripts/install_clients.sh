@@ -30,6 +30,7 @@ as_root() {
     fi
 }
 
+policy=/usr/sbin/policy-rc.d
 apt_updated=no
 apt_install() {
     if ! command -v apt-get >/dev/null; then
@@ -41,12 +42,10 @@ apt_install() {
         apt_updated=yes
     fi
     # Debian starts the daemons it installs. The tests run their own, on their own ports: a policy of 101 says no.
-    local policy=/usr/sbin/policy-rc.d
     if [ ! -e $policy ]; then
+        trap 'as_root rm -f $policy' EXIT
         printf '#!/bin/sh\nexit 101\n' | as_root tee $policy >/dev/null
         as_root chmod 755 $policy
-        # shellcheck disable=SC2064 # expanded now, on purpose
-        trap "as_root rm -f $policy" RETURN
     fi
     as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$@" >&2
 }
@@ -98,7 +97,12 @@ main() {
             python=$(find_python)
             echo "$python: libtorrent $("$python" -c 'import libtorrent; print(libtorrent.__version__)')"
         else
-            echo "$(command -v "$program"): $(version_of "$program")"
+            local path
+            path=$(command -v "$program") || {
+                echo "install_clients.sh: '$program' is installed but not on the PATH" >&2
+                return 1
+            }
+            echo "$path: $(version_of "$program")"
         fi
     done
 }
