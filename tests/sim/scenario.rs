@@ -50,7 +50,12 @@ impl Scenario {
             let pieces = Bitfield::full(geometry.piece_count());
             let rate = rng.spread(20_000, 10_000_000);
             let script = Script::honest(pieces, rate, rng.spread(100, 100 * MILLIS));
-            Script { fast: rng.chance(500), shuffles: rng.chance(100), chats: [0, 50][rng.below(2)], ..script }
+            Script {
+                fast: rng.chance(500),
+                shuffles: rng.chance(100),
+                chats: [0, 50][rng.below(2)],
+                ..script
+            }
         });
         let scripts = scripts.collect();
         Self::of(seed, geometry, scripts)

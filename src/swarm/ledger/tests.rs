@@ -151,7 +151,11 @@ fn a_piece_that_was_wrong_is_fetched_from_one_peer_alone_for_some_tries() {
         solo.progress().set_lag(SOLO_LAG_MAX);
         assert!(ledger.help(&full, Duration::ZERO, 9).is_some());
         ledger.give_back(solo);
-        assert_eq!((ledger.orphan_count(), ledger.picker().free()), (0, 1), "what others sent is not mixed in");
+        assert_eq!(
+            (ledger.orphan_count(), ledger.picker().free()),
+            (0, 1),
+            "what others sent is not mixed in"
+        );
     }
     let mut shared = claim(&mut ledger, 7, &full).unwrap();
     shared.mark(0);
@@ -185,9 +189,13 @@ fn a_peer_whose_last_piece_comes_counts_as_full() {
     let last = ledger.geometry.piece(1).unwrap();
     ledger.gained(&has, last);
     has.set(last);
-    assert!([0, 1].iter().all(|&index| ledger.picker.availability(ledger.geometry.piece(index).unwrap()) == 1));
+    assert!(
+        [0, 1].iter().all(|&index| ledger.picker.availability(ledger.geometry.piece(index).unwrap()) == 1)
+    );
     ledger.left(&has);
-    assert!([0, 1].iter().all(|&index| ledger.picker.availability(ledger.geometry.piece(index).unwrap()) == 0));
+    assert!(
+        [0, 1].iter().all(|&index| ledger.picker.availability(ledger.geometry.piece(index).unwrap()) == 0)
+    );
 }
 
 #[test]

@@ -56,7 +56,12 @@ impl Work<Memory> for Desk {
     fn wants_any(&mut self, has: &Bitfield) -> bool {
         self.ledger.wants_any(has)
     }
-    fn claim(&mut self, peer: SocketAddr, has: &Bitfield, after: Option<PieceIndex>) -> Option<Claim<Memory>> {
+    fn claim(
+        &mut self,
+        peer: SocketAddr,
+        has: &Bitfield,
+        after: Option<PieceIndex>,
+    ) -> Option<Claim<Memory>> {
         self.claims_asked += 1;
         let size = |piece| self.geometry.piece_size(piece) as usize;
         self.ledger.claim(peer, has, after, |piece| Some(Memory(vec![0; size(piece)])))
@@ -600,7 +605,7 @@ fn haves_are_told_once_in_order_and_not_to_those_who_have_them_or_do_not_read() 
     let verified: Vec<_> = desk.geometry.pieces().collect();
     let mut peer = Peer::new(1, &mut desk, start());
     peer.tells(Message::Have(1), &mut desk);
-    let mut announce = |peer: &mut Peer, max| {
+    let announce = |peer: &mut Peer, max| {
         let mut out = Vec::new();
         peer.session.announce_haves(&verified, max, &mut out);
         said(&out)
