@@ -1,6 +1,6 @@
 //! Who lied: keeps what a failed piece looked like, block by block, until the piece passes and shows which were wrong.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::net::SocketAddr;
 
 use crate::meta::geometry::PieceIndex;
@@ -8,13 +8,20 @@ use crate::meta::geometry::PieceIndex;
 /// The digest of one block: SHA-1, as nothing else is at hand; a peer that can forge it can forge the piece.
 pub type BlockDigest = [u8; 20];
 
-/// Failed pieces that are remembered at a time. With more, the oldest knowledge is of little use.
-const SUSPECT_PIECES_MAX: usize = 256;
+/// Blocks of failed pieces that are remembered, 4 MiB of memory. For more, the pieces that failed first are forgotten.
+pub const SUSPECT_BLOCKS_MAX: usize = 1 << 16;
+
+/// What each peer sent for each block of a piece: one entry a block and peer, however often the piece fails.
+type Sent = HashMap<(u32, SocketAddr), BlockDigest>;
 
 /// What each peer sent for the blocks of pieces that failed.
 #[derive(Debug, Default)]
 pub struct Suspects {
-    failed: HashMap<PieceIndex, Vec<(u32, SocketAddr, BlockDigest)>>,
+    failed: HashMap<PieceIndex, Sent>,
+    /// The keys of `failed`, the longest known first.
+    order: VecDeque<PieceIndex>,
+    /// Entries in all of `failed`.
+    block_count: usize,
 }
 
 impl Suspects {
@@ -30,14 +37,17 @@ impl Suspects {
         if blocks.iter().all(|&(_, from, _)| from == first) {
             return Some(first);
         }
-        if self.failed.len() >= SUSPECT_PIECES_MAX && !self.failed.contains_key(&piece) {
-            return None;
-        }
-        let known = self.failed.entry(piece).or_default();
-        for block in blocks {
-            // One entry a block and peer is enough, and bounds what a piece that fails again and again can take.
-            known.retain(|&(index, from, _)| (index, from) != (block.0, block.1));
-            known.push(block);
+        let sent = self.failed.entry(piece).or_insert_with(|| {
+            self.order.push_back(piece);
+            Sent::new()
+        });
+        let before = sent.len();
+        sent.extend(blocks.into_iter().map(|(block, from, digest)| ((block, from), digest)));
+        self.block_count += sent.len() - before;
+        while self.block_count > SUSPECT_BLOCKS_MAX
+            && let Some(&oldest) = self.order.front()
+        {
+            self.forget(oldest);
         }
         None
     }
@@ -47,16 +57,26 @@ impl Suspects {
         self.failed.contains_key(&piece)
     }
 
-    /// The piece passed: the peers that had sent something else for one of its blocks. `digest` gives the digest of a
-    /// block of the good piece.
+    /// The piece passed: the peers that had sent something else for one of its blocks, in order of their addresses.
+    /// `digest` gives the digest of a block of the good piece.
     pub fn passed(&mut self, piece: PieceIndex, digest: impl Fn(u32) -> BlockDigest) -> Vec<SocketAddr> {
+        let mut sent: Vec<_> = self.forget(piece).into_iter().collect();
+        sent.sort_unstable();
         let mut liars = Vec::new();
-        for (block, from, was) in self.failed.remove(&piece).unwrap_or_default() {
-            if was != digest(block) && !liars.contains(&from) {
-                liars.push(from);
-            }
+        for of_block in sent.chunk_by(|((one, _), _), ((other, _), _)| one == other) {
+            let right = digest(of_block[0].0.0);
+            liars.extend(of_block.iter().filter(|(_, was)| *was != right).map(|((_, from), _)| *from));
         }
+        liars.sort_unstable();
+        liars.dedup();
         liars
+    }
+
+    fn forget(&mut self, piece: PieceIndex) -> Sent {
+        let sent = self.failed.remove(&piece).unwrap_or_default();
+        self.order.retain(|&failed| failed != piece);
+        self.block_count -= sent.len();
+        sent
     }
 }
 
@@ -82,5 +102,24 @@ mod tests {
         assert!(suspects.contains(piece));
         assert_eq!(suspects.passed(piece, |block| [block as u8; 20]), vec![peer(2)]);
         assert!(!suspects.contains(piece));
+    }
+
+    #[test]
+    fn memory_is_bounded_and_the_oldest_pieces_are_forgotten() {
+        let blocks = SUSPECT_BLOCKS_MAX as u32 / 2;
+        let geometry = Geometry::new(300, 100).unwrap();
+        let [first, second, third] = [0, 1, 2].map(|index| geometry.piece(index).unwrap());
+        let mut suspects = Suspects::default();
+        let mut fail = |piece, odd: u16| {
+            let source = |block: u32| peer(if block.is_multiple_of(2) { 1 } else { odd });
+            suspects.failed(piece, (0..blocks).map(|block| (block, source(block), [0; 20])))
+        };
+        // The same again takes no more; other peers do.
+        assert_eq!([fail(first, 2), fail(first, 2), fail(second, 2), fail(second, 2)], [None; 4]);
+        assert_eq!(fail(third, 2), None);
+        assert_eq!([first, second, third].map(|piece| suspects.contains(piece)), [false, true, true]);
+        assert_eq!(suspects.passed(second, |_| [1; 20]), [peer(1), peer(2)]);
+        assert_eq!(suspects.passed(third, |_| [0; 20]), []);
+        assert_eq!((suspects.block_count, suspects.order.len()), (0, 0));
     }
 }

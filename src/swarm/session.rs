@@ -282,11 +282,7 @@ impl<L: PieceWriter> Session<L> {
     pub fn block_start(&mut self, header: PieceHeader) -> Result<(), Fault> {
         let block =
             self.geometry.check_block(header.index, header.begin, header.len).map_err(Fault::Block)?;
-        if let Some(at) = self.requests.iter().position(|request| request.block == block) {
-            // A peer that reads from its disk in parallel skips a block now and then and goes on in order: the skipped
-            // ones are no longer the next to expect.
-            self.requests.rotate_left(at);
-            let Some(Request { target, .. }) = self.requests.pop_front() else { return Ok(()) };
+        if let Some(Request { target, .. }) = self.take_request(block) {
             self.incoming = match target {
                 Target::Own(slot) => Incoming::Own(slot, block),
                 Target::Help(progress) => {
@@ -308,6 +304,18 @@ impl<L: PieceWriter> Session<L> {
             }
         }
         Ok(())
+    }
+
+    /// Takes the request that a block answers out of the queue.
+    fn take_request(&mut self, block: Block) -> Option<Request> {
+        let at = self.requests.iter().position(|request| request.block == block)?;
+        if 2 * at >= self.requests.len() {
+            return self.requests.remove(at);
+        }
+        // A peer that reads from its disk in parallel skips a block now and then and goes on in order: the skipped ones
+        // are no longer the next to expect. When they come they are found near the end, and nothing else moves.
+        self.requests.rotate_left(at);
+        self.requests.pop_front()
     }
 
     /// Takes the bytes at `at` of the block that [`Session::block_start`] announced.

@@ -1,7 +1,7 @@
 //! Hosts, connections and time.
 
 use std::cmp::{Ordering, Reverse};
-use std::collections::{BTreeMap, BinaryHeap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
@@ -102,7 +102,7 @@ pub struct Report {
     /// Bytes that sessions say were of no use.
     pub wasted: u64,
     pub faults: u32,
-    pub banned: HashSet<SocketAddr>,
+    pub banned: BTreeSet<SocketAddr>,
 }
 
 pub struct World {
@@ -140,7 +140,7 @@ impl World {
             received_from: vec![0; hosts.len()],
             wasted: 0,
             faults: 0,
-            banned: HashSet::new(),
+            banned: BTreeSet::new(),
         };
         Self {
             epoch,
@@ -190,7 +190,7 @@ impl World {
         match event {
             Event::Tick => self.tick(),
             Event::Connected { host } => self.connected(host),
-            Event::ToHost { link, bytes } => self.to_host(link, &bytes),
+            Event::ToHost { link, bytes } => self.deliver_to_host(link, &bytes),
             Event::ToUs { link, bytes } => {
                 self.ours(link, |ours, now, board, rng, out| ours.deliver(&bytes, now, board, rng, out));
             }
@@ -297,7 +297,7 @@ impl World {
         }
     }
 
-    fn to_host(&mut self, link: usize, bytes: &[u8]) {
+    fn deliver_to_host(&mut self, link: usize, bytes: &[u8]) {
         let Some(there) = self.links.get_mut(&link) else { return };
         let host = &self.hosts[there.host];
         if there.theirs.hear(bytes, host, &self.board, &mut self.rng) == Wish::Unchoke {

@@ -56,7 +56,7 @@ impl<L: PieceWriter> Session<L> {
                 return Some((Arc::clone(progress), self.geometry.block(progress.piece(), index)));
             }
             self.helping.current = None;
-        } else if idle < HELP_AFTER && self.requests.is_empty() && !self.snub.is_some() {
+        } else if idle < HELP_AFTER && self.requests.is_empty() && self.snub.is_none() {
             return None;
         }
         if self.helping.look_again_at.is_some_and(|at| now < at) {

@@ -605,7 +605,7 @@ fn haves_are_told_once_in_order_and_not_to_those_who_have_them_or_do_not_read() 
     let verified: Vec<_> = desk.geometry.pieces().collect();
     let mut peer = Peer::new(1, &mut desk, start());
     peer.tells(Message::Have(1), &mut desk);
-    let mut announce = |peer: &mut Peer, max| {
+    let announce = |peer: &mut Peer, max| {
         let mut out = Vec::new();
         peer.session.announce_haves(&verified, max, &mut out);
         said(&out)
