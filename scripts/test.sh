@@ -48,7 +48,7 @@ step "tests"
 RINGTIDE_REAL_CLIENT_LOG=$scratch/ran cargo test --profile checked
 
 step "benchmarks, smoke size"
-RINGTIDE_BENCH_SMOKE=1 cargo bench --profile checked --benches
+RINGTIDE_BENCH_SMOKE=1 cargo bench --profile checked --bench '*'
 
 step "real-client tests"
 expected_real_client_tests | sort >"$scratch/expected"
