@@ -45,6 +45,12 @@ fn more_random_swarms_complete() {
 }
 
 #[test]
+fn what_failed_once_completes() {
+    let seeds = [1_247, 2_282, 2_569, 2_618, 3_621, 3_935, 6_877, 132_053, 207_946, 1_021_597];
+    seeds.into_iter().for_each(|seed| drop(run(Scenario::random(seed))));
+}
+
+#[test]
 fn a_seed_is_a_run() {
     for seed in 0..10 {
         let [one, other] = [(); 2].map(|()| format!("{:?}", run(Scenario::random(seed))));

@@ -262,7 +262,8 @@ impl Board {
         Counters::add(&self.counters.wasted, u64::from(claim.lease.size()));
         let blocks =
             claim.blocks().map(|block| (block, claim.source(block), block_digest(&claim.lease, block)));
-        if let Some(liar) = lock(&self.suspects).failed(piece, blocks) {
+        let liars = lock(&self.suspects).failed(piece, blocks);
+        for liar in liars {
             (self.events)(Event::Poisoned(liar));
         }
         // The lease goes first: whoever claims the piece next needs it.

@@ -10,17 +10,17 @@
 //!     └───────────────────┴─────────────────────┘
 //! ```
 //!
-//! The one claim is what makes a piece's bytes have one owner. Peers that help with a claimed piece at the end
-//! ([`Picker::endgame`]) do not own it.
+//! The one claim is what makes a piece's bytes have one owner. Peers that help with a claimed piece at the end do not
+//! own it, and the picker knows nothing of them.
 //!
 //! A claim looks at the rarest free pieces that the peer has. Among equally rare ones it takes the one behind the
 //! peer's last, so that a fast peer writes the disk in order and one peer is to blame for what it sent; without such a
 //! one it starts anew at random, where others are unlikely to be.
 //!
 //! Cost: a claim tries at most [`PROBES_MAX`] pieces, and where none of them hits, because the peer has few of the free
-//! ones, it scans words of 64 pieces. Pieces that change state or count take a step for each possible count of peers
-//! and for each open claim, at most. Only a peer that comes or goes with a part of the pieces costs a step a piece, and
-//! one pass over the free pieces at the next claim. Memory: 11.25 bytes a piece.
+//! ones, it scans words of 64 pieces. Pieces that change state or count take a step for each possible count of peers, at
+//! most. Only a peer that comes or goes with a part of the pieces costs a step a piece, and one pass over the free pieces
+//! at the next claim. Memory: 11.25 bytes a piece.
 
 use super::bitfield::{Bitfield, ones_of_word};
 use super::random::Random;
@@ -58,16 +58,7 @@ pub struct Picker {
     rarity: Rarity,
     /// Peers with all pieces that are not counted piece by piece.
     seeds: u32,
-    /// The pieces in [`PieceState::Claimed`]; about one or two a peer.
-    claims: Vec<Claim>,
     random: Random,
-}
-
-#[derive(Clone, Copy, Debug)]
-struct Claim {
-    piece: PieceIndex,
-    /// Peers that download it beside the owner.
-    helpers: u32,
 }
 
 /// What a look at the rarest pieces found.
@@ -93,7 +84,6 @@ impl Picker {
             missing: wanted.clone(),
             rarity: Rarity::new(piece_count),
             seeds: 0,
-            claims: Vec::new(),
             random: Random::new(seed),
         }
     }
@@ -166,21 +156,18 @@ impl Picker {
         self.move_piece(piece, PieceState::Wanted, PieceState::Claimed);
         self.rarity.remove(piece);
         self.free.clear(piece);
-        self.claims.push(Claim { piece, helpers: 0 });
         Some(piece)
     }
 
     /// A claimed piece is given up: it is free again.
     pub fn release(&mut self, piece: PieceIndex) {
         self.move_piece(piece, PieceState::Claimed, PieceState::Wanted);
-        self.end_claim(piece);
         self.make_free(piece);
     }
 
     /// All bytes of a claimed piece are here.
     pub fn received(&mut self, piece: PieceIndex) {
         self.move_piece(piece, PieceState::Claimed, PieceState::Verifying);
-        self.end_claim(piece);
     }
 
     /// A verifying piece is correct.
@@ -201,22 +188,6 @@ impl Picker {
         self.rarity.remove(piece);
         self.free.clear(piece);
         self.missing.clear(piece);
-    }
-
-    /// A claimed piece for a peer with these pieces to help with: of those not excluded, the one with the fewest
-    /// helpers, which are then one more. For peers that found nothing to claim.
-    pub fn endgame(&mut self, has: &Bitfield, exclude: impl Fn(PieceIndex) -> bool) -> Option<PieceIndex> {
-        let open = self.claims.iter_mut().filter(|claim| has.get(claim.piece) && !exclude(claim.piece));
-        let claim = open.min_by_key(|claim| claim.helpers)?;
-        claim.helpers += 1;
-        Some(claim.piece)
-    }
-
-    /// A helper stopped helping. Of no effect where the claim it helped has ended.
-    pub fn helper_left(&mut self, piece: PieceIndex) {
-        if let Some(claim) = self.claims.iter_mut().find(|claim| claim.piece == piece) {
-            claim.helpers = claim.helpers.saturating_sub(1);
-        }
     }
 
     fn choose(&mut self, has: &Bitfield, after: Option<PieceIndex>) -> Option<PieceIndex> {
@@ -297,12 +268,6 @@ impl Picker {
     fn make_free(&mut self, piece: PieceIndex) {
         self.free.set(piece);
         self.rarity.insert(piece);
-    }
-
-    fn end_claim(&mut self, piece: PieceIndex) {
-        let at = self.claims.iter().position(|claim| claim.piece == piece);
-        debug_assert!(at.is_some(), "piece {piece} is claimed and in no claim");
-        at.map(|at| self.claims.swap_remove(at));
     }
 
     fn move_piece(&mut self, piece: PieceIndex, from: PieceState, to: PieceState) {

@@ -25,31 +25,40 @@ pub struct Suspects {
 }
 
 impl Suspects {
-    /// A piece failed. With a single source that peer is the liar and is returned; with several, `blocks` (block
-    /// index, who sent it, its digest) is kept for the day when the piece passes.
+    /// A piece failed. Returns who is known to have lied: a single source, or a peer that has sent the same block
+    /// differently before. With several, `blocks` (block index, who sent it, its digest) is kept for the day when the
+    /// piece passes.
     pub fn failed(
         &mut self,
         piece: PieceIndex,
         blocks: impl Iterator<Item = (u32, SocketAddr, BlockDigest)>,
-    ) -> Option<SocketAddr> {
+    ) -> Vec<SocketAddr> {
         let blocks: Vec<_> = blocks.collect();
-        let first = blocks.first()?.1;
-        if blocks.iter().all(|&(_, from, _)| from == first) {
-            return Some(first);
+        let sole = blocks.first().map(|&(_, from, _)| from);
+        let is_sole = blocks.iter().all(|&(_, from, _)| Some(from) == sole);
+        if let (Some(sole), true) = (sole, is_sole) {
+            return vec![sole];
         }
         let sent = self.failed.entry(piece).or_insert_with(|| {
             self.order.push_back(piece);
             Sent::new()
         });
         let before = sent.len();
-        sent.extend(blocks.into_iter().map(|(block, from, digest)| ((block, from), digest)));
+        let mut liars = Vec::new();
+        for (block, from, digest) in blocks {
+            if sent.insert((block, from), digest).is_some_and(|was| was != digest) {
+                liars.push(from);
+            }
+        }
         self.block_count += sent.len() - before;
         while self.block_count > SUSPECT_BLOCKS_MAX
             && let Some(&oldest) = self.order.front()
         {
             self.forget(oldest);
         }
-        None
+        liars.sort_unstable();
+        liars.dedup();
+        liars
     }
 
     /// Whether that piece failed before, so that [`Suspects::passed`] is worth its digests.
@@ -94,14 +103,27 @@ mod tests {
         let piece = Geometry::new(100, 100).unwrap().piece(0).unwrap();
         let mut suspects = Suspects::default();
         let sole = [(0, peer(1), [0; 20]), (1, peer(1), [1; 20])];
-        assert_eq!(suspects.failed(piece, sole.into_iter()), Some(peer(1)));
+        assert_eq!(suspects.failed(piece, sole.into_iter()), [peer(1)]);
         assert!(!suspects.contains(piece));
 
         let mixed = [(0, peer(1), [0; 20]), (1, peer(2), [9; 20]), (2, peer(3), [2; 20])];
-        assert_eq!(suspects.failed(piece, mixed.into_iter()), None);
+        assert_eq!(suspects.failed(piece, mixed.into_iter()), []);
         assert!(suspects.contains(piece));
         assert_eq!(suspects.passed(piece, |block| [block as u8; 20]), vec![peer(2)]);
         assert!(!suspects.contains(piece));
+    }
+
+    #[test]
+    fn who_sends_a_block_in_two_ways_lies() {
+        let piece = Geometry::new(100, 100).unwrap().piece(0).unwrap();
+        let mut suspects = Suspects::default();
+        let mut fail = |of_2: u8, of_3: u8| {
+            suspects.failed(piece, [(0, peer(2), [of_2; 20]), (1, peer(3), [of_3; 20])].into_iter())
+        };
+        assert_eq!(fail(1, 1), []);
+        assert_eq!(fail(1, 1), []);
+        assert_eq!(fail(1, 2), [peer(3)]);
+        assert_eq!(fail(2, 3), [peer(2), peer(3)]);
     }
 
     #[test]
@@ -110,13 +132,14 @@ mod tests {
         let geometry = Geometry::new(300, 100).unwrap();
         let [first, second, third] = [0, 1, 2].map(|index| geometry.piece(index).unwrap());
         let mut suspects = Suspects::default();
-        let mut fail = |piece, odd: u16| {
-            let source = |block: u32| peer(if block.is_multiple_of(2) { 1 } else { odd });
+        let mut fail = |piece| {
+            let source = |block: u32| peer(if block.is_multiple_of(2) { 1 } else { 2 });
             suspects.failed(piece, (0..blocks).map(|block| (block, source(block), [0; 20])))
         };
-        // The same again takes no more; other peers do.
-        assert_eq!([fail(first, 2), fail(first, 2), fail(second, 2), fail(second, 2)], [None; 4]);
-        assert_eq!(fail(third, 2), None);
+        // The same again takes no more.
+        for piece in [first, first, second, second, third] {
+            assert_eq!(fail(piece), []);
+        }
         assert_eq!([first, second, third].map(|piece| suspects.contains(piece)), [false, true, true]);
         assert_eq!(suspects.passed(second, |_| [1; 20]), [peer(1), peer(2)]);
         assert_eq!(suspects.passed(third, |_| [0; 20]), []);

@@ -79,9 +79,6 @@ impl Oracle {
             let wants = pieces.any(|piece| peer.has.get(piece) && open(&self.states[piece.at()]));
             assert_eq!(picker.wants_any(&peer.has), wants);
         }
-        let mut claimed: Vec<_> = picker.claims.iter().map(|claim| claim.piece).collect();
-        claimed.sort_unstable();
-        assert!(claimed.into_iter().eq(self.in_state(PieceState::Claimed)));
     }
 }
 
@@ -92,8 +89,6 @@ enum Op {
     Has(Index, Index),
     Leave(Index),
     Claim(Index),
-    Endgame(Index, Index),
-    HelperLeft(Index),
     Move(PieceState, PieceState, Index),
 }
 
@@ -113,8 +108,6 @@ fn op() -> impl Strategy<Value = Op> {
         4 => (index(), index()).prop_map(|(peer, piece)| Op::Has(peer, piece)),
         1 => index().prop_map(Op::Leave),
         8 => index().prop_map(Op::Claim),
-        1 => (index(), index()).prop_map(|(peer, exclude)| Op::Endgame(peer, exclude)),
-        1 => index().prop_map(Op::HelperLeft),
         6 => (prop::sample::select(transitions.to_vec()), index())
             .prop_map(|((from, to), piece)| Op::Move(from, to, piece)),
     ]
@@ -141,10 +134,6 @@ fn step(picker: &mut Picker, oracle: &mut Oracle, op: &Op) {
             }
             oracle.states[piece.at()] = to;
         }
-        Op::HelperLeft(nth) => {
-            let piece = oracle.geometry.piece(nth.index(oracle.states.len()) as u32).unwrap();
-            picker.helper_left(piece);
-        }
         _ if peers == 0 => {}
         Op::Has(peer, piece) => {
             let piece = oracle.geometry.piece(piece.index(oracle.states.len()) as u32).unwrap();
@@ -165,16 +154,6 @@ fn step(picker: &mut Picker, oracle: &mut Oracle, op: &Op) {
                 oracle.states[piece.at()] = PieceState::Claimed;
                 oracle.peers[at].last = claimed;
             }
-        }
-        Op::Endgame(peer, exclude) => {
-            let has = &oracle.peers[peer.index(peers)].has;
-            let exclude = oracle.nth_in_state(PieceState::Claimed, exclude);
-            let claims = picker.claims.clone();
-            let helped = picker.endgame(has, |piece| Some(piece) == exclude);
-            let open = claims.iter().filter(|claim| has.get(claim.piece) && Some(claim.piece) != exclude);
-            let helpers = |piece| claims.iter().find(|claim| claim.piece == piece).unwrap().helpers;
-            assert_eq!(helped.map(helpers), open.map(|claim| claim.helpers).min());
-            assert!(helped.is_none_or(|piece| has.get(piece) && Some(piece) != exclude));
         }
     }
 }
@@ -283,26 +262,6 @@ fn many_seeds_are_read_in_runs() {
         let jumps = jumps(4_000, &[10, 10, 10, 5, 5, 3, 2, 1], seed);
         assert!(jumps < 400, "seed {seed}: {jumps} of 4000 claims");
     }
-}
-
-#[test]
-fn helpers_spread_over_the_claimed_pieces() {
-    let geometry = geometry(3);
-    let mut picker = picker(3, 1);
-    let all = Bitfield::full(3);
-    picker.peer_joined(&all);
-    (0..3).for_each(|_| assert!(picker.claim(&all, None).is_some()));
-    assert_eq!(picker.claim(&all, None), None);
-    let mut helped: Vec<_> = (0..6).map(|_| picker.endgame(&all, |_| false).unwrap().get()).collect();
-    helped.sort_unstable();
-    assert_eq!(helped, [0, 0, 1, 1, 2, 2]);
-    let [first, second, third] = [0, 1, 2].map(|index| geometry.piece(index).unwrap());
-    picker.helper_left(second);
-    assert_eq!(picker.endgame(&all, |_| false), Some(second));
-    assert_eq!(picker.endgame(&all, |piece| piece != third), Some(third));
-    picker.received(first);
-    assert_eq!(picker.endgame(&all, |piece| piece != first), None, "it needs no help any more");
-    picker.helper_left(first);
 }
 
 #[test]
