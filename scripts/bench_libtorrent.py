@@ -20,7 +20,8 @@ def main():
         "enable_incoming_utp": False, "enable_outgoing_utp": False,
         "allow_multiple_connections_per_ip": True, "connections_limit": 1000, "unchoke_slots_limit": 1000,
         "in_enc_policy": int(lt.enc_policy.pe_disabled), "out_enc_policy": int(lt.enc_policy.pe_disabled),
-        "alert_mask": lt.alert.category_t.status_notification | lt.alert.category_t.error_notification,
+        "alert_mask": lt.alert.category_t.status_notification | lt.alert.category_t.error_notification
+        | lt.alert.category_t.storage_notification,
     })
     params = lt.add_torrent_params()
     params.ti = lt.torrent_info(torrent)
@@ -37,7 +38,10 @@ def main():
         session.wait_for_alert(1000)
         for alert in session.pop_alerts():
             if isinstance(alert, lt.torrent_finished_alert):
-                # Everything is verified by now; a graceful end would only wait for the tracker.
+                # Everything is verified by now, but not all of it is in the file yet.
+                alert.handle.flush_cache()
+            if isinstance(alert, lt.cache_flushed_alert):
+                # A graceful end would only wait for the tracker.
                 os._exit(0)
             if isinstance(alert, (lt.torrent_error_alert, lt.file_error_alert)):
                 sys.exit(str(alert))

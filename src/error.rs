@@ -81,6 +81,8 @@ pub enum Error {
     Uring(io::Error),
     /// The system gives no thread.
     Thread(io::Error),
+    /// A task panicked: a bug in ringtide.
+    Panicked,
     /// The user ended the download.
     Interrupted {
         /// The number of the signal.
@@ -134,6 +136,8 @@ impl Error {
             Self::Peer { .. } | Self::NoPeers { .. } | Self::Stalled { .. } => 4,
             Self::Disk(_) | Self::NotOurs { .. } => 5,
             Self::Uring(_) | Self::Thread(_) => 6,
+            // As Rust has it for a panic that ends the process.
+            Self::Panicked => 101,
             // As shells have it: 130 for Ctrl-C, 143 for SIGTERM.
             Self::Interrupted { signal, .. } => 128 + *signal as u8,
         }
@@ -170,6 +174,7 @@ impl fmt::Display for Error {
             ),
             Self::Uring(error) => write!(f, "io_uring is not available: {}", uring_advice(error)),
             Self::Thread(error) => write!(f, "cannot start a thread: {}", plain(error)),
+            Self::Panicked => write!(f, "internal error, see the panic message above; please report it"),
             Self::Interrupted { progress, .. } => write!(f, "interrupted; {progress}"),
         }
     }
@@ -208,7 +213,7 @@ fn uring_advice(error: &io::Error) -> String {
 
 fn advice(error: &io::Error, sysctl: &str, seccomp: bool) -> String {
     let cause = match error.raw_os_error() {
-        Some(libc::ENOSYS) => "this kernel has none (Linux 5.11 or newer is needed)".to_owned(),
+        Some(libc::ENOSYS) => "this kernel has none (Linux 5.19 or newer is needed)".to_owned(),
         Some(libc::ENOMEM) => "the limit on locked memory is too low; raise it with 'ulimit -l 8192' (see ulimit -l)".to_owned(),
         Some(libc::EMFILE | libc::ENFILE) => "too many files are open; raise the limit with 'ulimit -n 1024'".to_owned(),
         Some(libc::EPERM) if matches!(sysctl, "1" | "2") => format!(

@@ -16,7 +16,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("net", &["meta", "wire", "swarm", "hash", "disk"]),
     ("error", &["meta", "disk", "net"]),
     ("download", &["meta", "swarm", "hash", "disk", "net", "discovery", "error"]),
-    ("cli", &["meta", "wire", "disk", "net", "discovery", "download", "error"]),
+    ("cli", &["meta", "wire", "hash", "disk", "net", "discovery", "download", "error"]),
 ];
 
 /// The parts that know no socket, file, clock, thread or random source.

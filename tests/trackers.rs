@@ -380,7 +380,7 @@ fn an_announcer_finds_the_tracker_that_works_and_says_goodbye() {
     assert!(matches!(next(&events), AnnounceEvent::Failed { url, .. } if url == dead));
     let peers = vec![PEER.parse().unwrap()];
     assert_eq!(next(&events), AnnounceEvent::Peers { url: good.url(), peers });
-    assert_quick(Duration::from_secs(1), || announcer.finish(true));
+    assert_quick(Duration::from_secs(1), || announcer.finish(true).wait());
     assert_eq!(good.events(), ["started", "completed", "stopped"]);
     assert_eq!(silent.events(), ["started"]);
 }
@@ -403,7 +403,7 @@ fn a_regular_announce_follows_the_interval_and_more_is_asked_for_early() {
     assert!(early >= Duration::from_millis(290) && early < Duration::from_secs(4), "{early:?}");
     assert_eq!([next(&events), next(&events)], [warning, peers]);
     assert!(begin.elapsed() - early >= Duration::from_millis(4900));
-    announcer.finish(false);
+    announcer.finish(false).wait();
     assert_eq!(server.events(), ["started", "-", "-", "stopped"]);
     assert!(server.requests()[1..].iter().all(|target| target.ends_with("&trackerid=id")));
 }
@@ -438,7 +438,7 @@ fn a_torrent_whose_trackers_cannot_be_asked_is_told_so_once() {
     assert_eq!(next(&events), AnnounceEvent::Exhausted { retry_in: None });
     announcer.request_more();
     assert!(events.recv_timeout(Duration::from_millis(200)).is_err());
-    assert_quick(Duration::from_millis(800), || announcer.finish(true));
+    assert_quick(Duration::from_millis(800), || announcer.finish(true).wait());
 }
 
 #[test]
@@ -453,9 +453,9 @@ fn a_farewell_never_takes_long() {
     });
     let (announcer, events) = start(config(&[&[server.url()]]));
     assert!(matches!(next(&events), AnnounceEvent::Peers { .. }));
-    assert_quick(Duration::from_millis(1300), || announcer.finish(true));
+    assert_quick(Duration::from_millis(1300), || announcer.finish(true).wait());
     let (announcer, _events) = start(config(&[&[Server::silent().url()]]));
-    assert_quick(Duration::from_millis(800), || announcer.finish(true));
+    assert_quick(Duration::from_millis(800), || announcer.finish(true).wait());
 }
 
 #[test]

@@ -25,8 +25,9 @@ use signal_hook::low_level;
 use crate::discovery::announcer::{AnnounceConfig, Timing, announce_once};
 use crate::discovery::tracker::Totals;
 use crate::disk::Existing;
-use crate::download::{self, Interrupt, Request, Summary};
+use crate::download::{self, Finished, Interrupt, Request, Summary};
 use crate::error::Error;
+use crate::hash::Kernel;
 use crate::meta::bencode;
 use crate::meta::hex;
 use crate::meta::torrent::{METAINFO_LEN_MAX, Metainfo};
@@ -47,6 +48,7 @@ pub fn run(args: impl Iterator<Item = OsString>) -> Result<(), Error> {
     if let Ok(filter) = tracing_subscriber::EnvFilter::try_from_default_env() {
         tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).init();
     }
+    Kernel::forced().map_err(|error| Error::Usage(error.to_string()))?;
     match args::parse(args.skip(1).collect())? {
         Parsed::Help(text) => print(&text),
         Parsed::Command(Command::Decode(args)) => decode(&args),
@@ -183,8 +185,10 @@ fn download_piece(args: DownloadPiece) -> Result<(), Error> {
         peers: args.peer,
         patience: patience(args.timeout)?,
     };
-    fetch(&request, args.quiet)?;
-    print(&text)
+    let finished = fetch(&request, args.quiet)?;
+    print(&text)?;
+    finished.wait_for_trackers();
+    Ok(())
 }
 
 fn download(args: Download) -> Result<(), Error> {
@@ -200,15 +204,17 @@ fn download(args: Download) -> Result<(), Error> {
         peers: args.peer,
         patience: patience(args.timeout)?,
     };
-    let summary = fetch(&request, args.quiet)?;
-    print(&if args.json { json(&summary) } else { text })
+    let finished = fetch(&request, args.quiet)?;
+    print(&if args.json { json(&finished.summary) } else { text })?;
+    finished.wait_for_trackers();
+    Ok(())
 }
 
-fn fetch(request: &Request, quiet: bool) -> Result<Summary, Error> {
+fn fetch(request: &Request, quiet: bool) -> Result<Finished, Error> {
     let mut observer = progress::Reporter::new(quiet);
-    let summary = download::run(request, &interrupts()?, &mut observer);
-    observer.finish(summary.as_ref().ok());
-    summary
+    let finished = download::run(request, &interrupts()?, &mut observer);
+    observer.finish(finished.as_ref().ok().map(|finished| &finished.summary));
+    finished
 }
 
 /// The summary as one line of JSON; the README documents the keys.

@@ -3,6 +3,7 @@
 //! One thread decides; every request has a short-lived thread, of which [`REQUESTS_MAX`] may be busy. Requests always
 //! end by themselves, so nobody waits for a thread: a program that exits leaves them where they are.
 
+use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
@@ -144,13 +145,28 @@ impl Announcer {
     }
 
     /// Tells the trackers that have answered in this run that it is over, and before that, when `completed`, that the
-    /// last missing piece has come in during it. Waits for their answers, at most [`Timing::finish`].
-    pub fn finish(self, completed: bool) {
+    /// last missing piece has come in during it. Does not wait: the farewell does.
+    pub fn finish(self, completed: bool) -> Farewell {
         let (done, all_done) = mpsc::channel();
-        if self.inputs.send(Input::Finish { completed, done }).is_ok() {
-            // Nothing is ever sent: the wait ends when the last farewell drops its sender.
-            let _ = all_done.recv_timeout(self.finish);
-        }
+        let end = Instant::now() + self.finish;
+        // The announcer's thread lives for as long as `self`.
+        let _ = self.inputs.send(Input::Finish { completed, done });
+        Farewell { all_done, end }
+    }
+}
+
+/// Farewells on their way to the trackers.
+#[derive(Debug)]
+pub struct Farewell {
+    all_done: Receiver<Infallible>,
+    end: Instant,
+}
+
+impl Farewell {
+    /// Waits for the trackers' answers, but not past [`Timing::finish`] from [`Announcer::finish`] on.
+    pub fn wait(self) {
+        // Nothing is ever sent: the wait ends when the last farewell drops its sender.
+        let _ = self.all_done.recv_timeout(self.end.saturating_duration_since(Instant::now()));
     }
 }
 
@@ -161,7 +177,7 @@ impl Drop for Announcer {
 }
 
 /// A sender that only lives to be dropped.
-type Done = Sender<std::convert::Infallible>;
+type Done = Sender<Infallible>;
 
 enum Input {
     Answer { tracker: TrackerIndex, answer: Result<Reply, TrackerError> },

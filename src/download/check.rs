@@ -48,7 +48,8 @@ pub(super) fn existing(
     let done = move |check: Check, digest| drop(verdicts.send((check, digest)));
     let verifier = Verifier::start(request.threads, done).map_err(Error::Thread)?;
     let (mut in_flight, mut in_flight_bytes, mut checked_bytes, mut kept_bytes) = (0, 0, 0, 0);
-    let mut foreign = false;
+    // Zeroes belong to anybody's file: they prove nothing either way.
+    let (mut ours, mut foreign) = (false, false);
     let mut next = candidates.iter();
     loop {
         while in_flight < IN_FLIGHT_MAX && in_flight_bytes < IN_FLIGHT_BYTES {
@@ -69,6 +70,7 @@ pub(super) fn existing(
         let piece = check.lease.piece();
         if digest == *request.metainfo.piece_hash(piece) {
             kept_bytes += u64::from(check.lease.size());
+            ours = ours || !check.lease.is_zeroes();
             check.lease.seal();
             have.set(piece);
         } else {
@@ -78,7 +80,7 @@ pub(super) fn existing(
         observer.checking(checked_bytes, total_bytes);
         check_interrupt(interrupt, Progress { done: kept_bytes, total: total(request) })?;
     }
-    if foreign && have.count_ones() == 0 {
+    if foreign && !ours {
         return Err(Error::NotOurs { path: request.output.clone() });
     }
     Ok(have)

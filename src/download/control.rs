@@ -8,7 +8,7 @@ use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
 use super::{Interrupt, Observer, Request, Snapshot, Summary, bytes_of, check_interrupt, total, wanted};
-use crate::discovery::announcer::{AnnounceConfig, AnnounceEvent, Announcer, Timing};
+use crate::discovery::announcer::{AnnounceConfig, AnnounceEvent, Announcer, Farewell, Timing};
 use crate::discovery::http::TrackerError;
 use crate::discovery::tracker::Totals;
 use crate::disk::Output;
@@ -51,24 +51,32 @@ pub(super) fn run(
     started: Instant,
     interrupt: &Interrupt,
     observer: &mut dyn Observer,
-) -> (u64, Result<Summary, Error>) {
+) -> (u64, Result<(Summary, Option<Farewell>), Error>) {
     let kept = bytes_of(request, have);
     let mut control = match Control::start(request, output, have, kept) {
         Ok(control) => control,
         Err(error) => return (kept, Err(error)),
     };
     let result = control.run(interrupt, observer);
-    let progress = control.progress();
     let elapsed = started.elapsed();
-    let summary = result.map(|()| control.summary(elapsed));
-    control.stop(summary.is_ok() && kept < total(request));
-    (progress.done, summary)
+    let farewell = control.stop(result.is_ok() && kept < total(request));
+    // Only now: pieces are verified, and waste is counted, until the last connection has ended.
+    let (done, summary) = (control.progress().done, control.summary(elapsed));
+    if let Err(error) = result {
+        if let Some(farewell) = farewell {
+            farewell.wait();
+        }
+        return (done, Err(error));
+    }
+    (done, Ok((summary, farewell)))
 }
 
 struct Control<'a> {
     request: &'a Request,
     shared: Arc<Shared>,
     cores: Vec<Core>,
+    /// Cores to start at most; fewer than asked for where the system gives no more.
+    cores_max: usize,
     /// On which core each peer lives.
     homes: HashMap<SocketAddr, usize>,
     book: Book,
@@ -116,6 +124,7 @@ impl<'a> Control<'a> {
             request,
             shared,
             cores: Vec::new(),
+            cores_max: request.threads,
             homes: HashMap::new(),
             book,
             announcer: None,
@@ -178,17 +187,16 @@ impl<'a> Control<'a> {
         Ok(())
     }
 
-    /// Ends all connections and says good-bye to the trackers.
-    fn stop(self, completed: bool) {
+    /// Ends all connections and starts to say good-bye to the trackers.
+    fn stop(&mut self, completed: bool) -> Option<Farewell> {
         for core in &self.cores {
             core.stop();
         }
-        if let Some(announcer) = self.announcer {
-            announcer.finish(completed);
-        }
-        for core in self.cores {
+        let farewell = self.announcer.take().map(|announcer| announcer.finish(completed));
+        for core in self.cores.drain(..) {
             core.join();
         }
+        farewell
     }
 
     fn take(&mut self, input: Input, observer: &mut dyn Observer) -> Result<(), Error> {
@@ -208,6 +216,7 @@ impl<'a> Control<'a> {
             }
             Input::Net(Event::Disk(error)) => return Err(Error::Disk(error)),
             Input::Net(Event::Complete) => self.complete = true,
+            Input::Net(Event::Panicked) => return Err(Error::Panicked),
             Input::Announce(event) => self.on_announce(event, observer),
         }
         Ok(())
@@ -234,6 +243,10 @@ impl<'a> Control<'a> {
         match event {
             AnnounceEvent::Peers { url, peers } => {
                 tracing::debug!(%url, peers = peers.len(), "announced");
+                if !self.tracker_answered {
+                    // Its peers deserve their time, however long the answer took.
+                    self.last_connected = Instant::now();
+                }
                 self.tracker_answered = true;
                 self.trackers_failed = false;
                 self.tracker_trouble.clear();
@@ -272,11 +285,21 @@ impl<'a> Control<'a> {
         }
         let least = (0..load.len()).min_by_key(|&core| load[core]);
         match least {
-            Some(core) if load[core] == 0 || self.cores.len() >= self.request.threads => Ok(core),
+            Some(core) if load[core] == 0 || self.cores.len() >= self.cores_max => Ok(core),
             _ => {
                 let index = self.cores.len();
-                self.cores.push(Core::start(index, Arc::clone(&self.shared)).map_err(Error::Uring)?);
-                Ok(index)
+                match (Core::start(index, Arc::clone(&self.shared)), least) {
+                    (Ok(core), _) => {
+                        self.cores.push(core);
+                        Ok(index)
+                    }
+                    (Err(error), Some(core)) => {
+                        tracing::warn!("no further core: {error}");
+                        self.cores_max = self.cores.len();
+                        Ok(core)
+                    }
+                    (Err(error), None) => Err(Error::Uring(error)),
+                }
             }
         }
     }
@@ -339,7 +362,11 @@ impl<'a> Control<'a> {
             return Error::NoPeers { progress, detail };
         }
         if self.tracker_answered {
-            return Error::NoPeers { progress, detail: "the trackers know of none".to_owned() };
+            let detail = match self.book.len() {
+                0 => "the trackers know of none".to_owned(),
+                known => format!("none of the {known} that the trackers know of has answered yet"),
+            };
+            return Error::NoPeers { progress, detail };
         }
         if self.request.metainfo.tiers.is_empty() {
             return Error::Tracker("the torrent names no tracker; give peers with --peer IP:PORT".to_owned());

@@ -13,6 +13,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
+use crate::discovery::announcer::Farewell;
 use crate::disk::{Existing, Output, Plan, Target};
 use crate::error::{Error, Progress};
 use crate::meta::geometry::PieceIndex;
@@ -86,6 +87,24 @@ pub struct Summary {
     pub elapsed: Duration,
 }
 
+/// A download that is done. The trackers are being told.
+#[derive(Debug)]
+pub struct Finished {
+    /// How it went.
+    pub summary: Summary,
+    farewell: Option<Farewell>,
+}
+
+impl Finished {
+    /// Waits until the trackers have heard of the end, for less than a second. To be called last: a process that exits
+    /// before leaves them to find out by themselves.
+    pub fn wait_for_trackers(self) {
+        if let Some(farewell) = self.farewell {
+            farewell.wait();
+        }
+    }
+}
+
 /// A signal that asks for the end; 0 for none.
 pub type Interrupt = Arc<AtomicUsize>;
 
@@ -94,7 +113,7 @@ pub type Interrupt = Arc<AtomicUsize>;
 /// # Errors
 /// [`Error`] of every kind but usage and reading. What was verified stays in place and is kept by the next run; when
 /// nothing was, whatever this run made is removed.
-pub fn run(request: &Request, interrupt: &Interrupt, observer: &mut dyn Observer) -> Result<Summary, Error> {
+pub fn run(request: &Request, interrupt: &Interrupt, observer: &mut dyn Observer) -> Result<Finished, Error> {
     let started = Instant::now();
     core::probe().map_err(Error::Uring)?;
     let (output, found) = Output::open(plan(request)?, request.existing)?;
@@ -107,15 +126,14 @@ pub fn run(request: &Request, interrupt: &Interrupt, observer: &mut dyn Observer
         Ok(have) => have,
         Err(error) => return Err(undo(&output, error)),
     };
-    let kept = bytes_of(request, &have);
     let (done, result) = control::run(request, &output, &have, started, interrupt, observer);
-    if result.is_err() && done == 0 {
-        return result.map_err(|error| undo(&output, error));
-    }
-    let mut summary = result?;
+    let (summary, farewell) = match result {
+        Ok(ended) => ended,
+        Err(error) if done == 0 => return Err(undo(&output, error)),
+        Err(error) => return Err(error),
+    };
     output.finish(request.sync)?;
-    summary.kept = kept;
-    Ok(summary)
+    Ok(Finished { summary, farewell })
 }
 
 /// A number nobody can guess, for peer ids and random choices; not for secrets.

@@ -2,6 +2,7 @@
 
 use std::cell::RefCell;
 use std::io;
+use std::mem::ManuallyDrop;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -47,13 +48,12 @@ impl Core {
             // The ring belongs to the thread that makes it.
             match uring::runtime() {
                 Ok(runtime) => {
+                    // Never dropped, not even by a panic: a tokio-uring driver that is dropped frees what the
+                    // operations of dropped futures still write to, before it cancels them.
+                    let runtime = ManuallyDrop::new(runtime);
                     let _ = started.send(Ok(()));
-                    let ended = runtime.block_on(serve(inbox, shared));
+                    runtime.block_on(serve(inbox, shared));
                     let _ = stopping.send(());
-                    if !ended {
-                        // Dropping the runtime would wait for operations that do not end.
-                        std::mem::forget(runtime);
-                    }
                 }
                 Err(error) => drop(started.send(Err(error))),
             }
@@ -93,8 +93,8 @@ pub fn probe() -> io::Result<()> {
 
 type Peers = Rc<RefCell<Vec<Rc<Peer>>>>;
 
-/// Runs the core until it is told to stop; returns whether all of its operations have ended.
-async fn serve(mut inbox: UnboundedReceiver<Command>, shared: Arc<Shared>) -> bool {
+/// Runs the core until it is told to stop and its connections have ended, or have had their time to.
+async fn serve(mut inbox: UnboundedReceiver<Command>, shared: Arc<Shared>) {
     let peers = Peers::default();
     tokio_uring::spawn(tick(Rc::clone(&peers), Arc::clone(&shared)));
     loop {
@@ -115,7 +115,6 @@ async fn serve(mut inbox: UnboundedReceiver<Command>, shared: Arc<Shared>) -> bo
     while !peers.borrow().is_empty() && Instant::now() < deadline {
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
-    peers.borrow().is_empty()
 }
 
 fn dial(addr: SocketAddr, peers: &Peers, shared: &Arc<Shared>) {
@@ -124,6 +123,7 @@ fn dial(addr: SocketAddr, peers: &Peers, shared: &Arc<Shared>) {
             peers.borrow_mut().push(Rc::clone(&peer));
             let (peers, shared) = (Rc::clone(peers), Arc::clone(shared));
             tokio_uring::spawn(async move {
+                let _guard = PanicGuard(&shared);
                 peer::run(Rc::clone(&peer), &shared).await;
                 peers.borrow_mut().retain(|other| !Rc::ptr_eq(other, &peer));
             });
@@ -134,7 +134,20 @@ fn dial(addr: SocketAddr, peers: &Peers, shared: &Arc<Shared>) {
     }
 }
 
+/// Tells the control thread of a task that panics, which the runtime would swallow: a peer or a clock that is gone
+/// without a word would leave the download waiting for it.
+struct PanicGuard<'a>(&'a Shared);
+
+impl Drop for PanicGuard<'_> {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            self.0.tell(Event::Panicked);
+        }
+    }
+}
+
 async fn tick(peers: Peers, shared: Arc<Shared>) {
+    let _guard = PanicGuard(&shared);
     let mut clock = tokio::time::interval(TICK);
     clock.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {

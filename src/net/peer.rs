@@ -25,7 +25,7 @@ use crate::swarm::session::{Session, Tally};
 use crate::wire::decoder::{Decoder, Limits};
 use crate::wire::extension;
 use crate::wire::handshake::{self, Handshake};
-use crate::wire::message;
+use crate::wire::message::{self, Message};
 
 /// A connection that is not there by then is given up.
 const DIAL_TIMEOUT: Duration = Duration::from_secs(10);
@@ -191,6 +191,10 @@ async fn talk(peer: &Rc<Peer>, shared: &Shared) -> Result<std::convert::Infallib
     let talk = Box::new(Talk { session, decoder: Decoder::new(limits) });
     *peer.phase.borrow_mut() = Phase::Talking(talk);
     shared.tell(Event::Connected(peer.addr));
+    if theirs.has(handshake::FAST) {
+        // Exactly one message must tell which pieces we have, before all others (BEP 6).
+        Message::HaveNone.write(&mut peer.out.borrow_mut());
+    }
     if theirs.has(handshake::EXTENSION) {
         let offer = extension::Offer { reqq: REQUESTS_HELD, version: CLIENT }.encode();
         message::write_extended(&mut peer.out.borrow_mut(), extension::HANDSHAKE_ID, &offer);
@@ -208,7 +212,7 @@ async fn shake_hands(peer: &Peer, shared: &Shared) -> Result<(Handshake, Vec<u8>
     peer.out.borrow_mut().extend_from_slice(&ours.encode());
     peer.flush();
     let mut received = Vec::with_capacity(BUFFER_LEN);
-    let mut buffer = vec![0; BUFFER_LEN].into_boxed_slice();
+    let mut buffer = vec![0; BUFFER_LEN];
     while received.len() < handshake::LEN {
         let (result, back) = peer.socket.recv(buffer).await;
         peer.check_closing()?;
@@ -235,7 +239,7 @@ struct Reader<'a> {
     peer: &'a Rc<Peer>,
     shared: &'a Shared,
     scatter: Option<Box<Scatter>>,
-    buffer: Box<[u8]>,
+    buffer: Vec<u8>,
     /// Blocks since the predictions were last judged, and how many of them were where they were expected.
     blocks: u64,
     hits: u64,
@@ -245,7 +249,7 @@ struct Reader<'a> {
 
 impl<'a> Reader<'a> {
     fn new(peer: &'a Rc<Peer>, shared: &'a Shared) -> Self {
-        let buffer = vec![0; BUFFER_LEN].into_boxed_slice();
+        let buffer = vec![0; BUFFER_LEN];
         Self { peer, shared, scatter: None, buffer, blocks: 0, hits: 0, decode_next: 0 }
     }
 
@@ -291,7 +295,7 @@ impl<'a> Reader<'a> {
         }
         if self.hits < self.blocks / 2 {
             self.decode_next = DECODED_RECEIVES;
-            self.buffer = vec![0; BUFFER_LEN_DECODING].into_boxed_slice();
+            self.buffer = vec![0; BUFFER_LEN_DECODING];
         }
         (self.blocks, self.hits) = (0, 0);
     }

@@ -105,6 +105,11 @@ impl Scatter {
         }
         self.claims = session.take_claims();
         self.lay_out();
+        if self.expects.is_empty() {
+            // Not even one block fits: it lies in too many small files.
+            session.put_claims(std::mem::take(&mut self.claims));
+            return false;
+        }
         true
     }
 

@@ -45,6 +45,8 @@ pub enum Event {
     Disk(DiskError),
     /// Every wanted piece is verified.
     Complete,
+    /// A task of a core panicked, which is a bug.
+    Panicked,
 }
 
 /// Sums over the whole download, for progress and summary. Monotonic.
@@ -205,9 +207,17 @@ impl Work<PieceLease> for Desk<'_> {
 
     fn complete(&mut self, claim: Claim<PieceLease>) {
         let piece = claim.piece();
-        self.ledger().received(piece);
+        let has_all_blocks = {
+            let mut ledger = self.ledger();
+            ledger.received(piece);
+            ledger.has_all_blocks()
+        };
         let expected = *self.0.metainfo.piece_hash(piece);
         self.0.verifier.submit(Verify { claim, expected });
+        if has_all_blocks {
+            // Nothing follows that would fill the lanes.
+            self.0.verifier.flush();
+        }
     }
 
     fn help(&mut self, has: &Bitfield, worth: Duration, helpers: u8) -> Option<Arc<Progress>> {
@@ -260,9 +270,10 @@ impl Board {
         let piece = claim.piece();
         tracing::warn!(%piece, "piece failed its hash check");
         Counters::add(&self.counters.wasted, u64::from(claim.lease.size()));
-        let blocks =
-            claim.blocks().map(|block| (block, claim.source(block), block_digest(&claim.lease, block)));
-        let liars = lock(&self.suspects).failed(piece, blocks);
+        let digest = |block| block_digest(&claim.lease, block);
+        let blocks: Vec<_> =
+            claim.blocks().map(|block| (block, claim.source(block), digest(block))).collect();
+        let liars = lock(&self.suspects).failed(piece, blocks.into_iter());
         for liar in liars {
             (self.events)(Event::Poisoned(liar));
         }
@@ -272,11 +283,12 @@ impl Board {
     }
 
     fn liars(&self, claim: &Claim<PieceLease>) -> Vec<SocketAddr> {
-        let mut suspects = lock(&self.suspects);
-        if !suspects.contains(claim.piece()) {
+        if !lock(&self.suspects).contains(claim.piece()) {
             return Vec::new();
         }
-        suspects.passed(claim.piece(), |block| block_digest(&claim.lease, block))
+        // Hashed without the lock, which every accepted piece takes.
+        let digests: Vec<_> = claim.blocks().map(|block| block_digest(&claim.lease, block)).collect();
+        lock(&self.suspects).passed(claim.piece(), |block| digests[block as usize])
     }
 }
 

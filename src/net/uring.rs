@@ -5,7 +5,8 @@
 //! here. What the kernel reads or writes (addresses, buffers, vectors, and the socket itself) is *moved into* the
 //! operation and comes back with its completion. When the future of an operation is dropped early the driver keeps
 //! these parts until the kernel is done with them. That ownership is what makes the raw pointers in the entries
-//! sound; no future needs to run to its end for it.
+//! sound; no future needs to run to its end for it. The driver itself must outlive its operations, and its drop does
+//! not see to that, so the runtime of a core is never dropped.
 
 use std::cell::RefCell;
 use std::io;
@@ -72,8 +73,8 @@ impl Socket {
         self.submit(entry, addr).await.0.map(drop)
     }
 
-    /// Receives into `buffer`. 0 bytes: the peer has closed.
-    pub(super) async fn recv(self: &Rc<Self>, mut buffer: Box<[u8]>) -> (io::Result<usize>, Box<[u8]>) {
+    /// Receives into `buffer`, up to its length. 0 bytes: the peer has closed.
+    pub(super) async fn recv(self: &Rc<Self>, mut buffer: Vec<u8>) -> (io::Result<usize>, Vec<u8>) {
         let entry = opcode::Recv::new(self.fd(), buffer.as_mut_ptr(), buffer.len() as u32).build();
         self.submit(entry, buffer).await
     }

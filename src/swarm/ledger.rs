@@ -206,6 +206,11 @@ impl<L> Ledger<L> {
         longest.map(Arc::clone)
     }
 
+    /// Whether no piece is missing any block: all that is left is to verify what has come.
+    pub fn has_all_blocks(&self) -> bool {
+        self.picker.free() == 0 && self.in_flight.values().all(|progress| progress.is_closed())
+    }
+
     /// Whether every wanted piece is verified.
     pub fn is_complete(&self) -> bool {
         self.picker.is_complete()
