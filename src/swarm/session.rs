@@ -440,7 +440,9 @@ impl<L: PieceWriter> Session<L> {
 
     fn on_news(&mut self) {
         self.has_news = true;
-        self.dry = None;
+        if let Some(dry) = &mut self.dry {
+            dry.on_news();
+        }
     }
 }
 
