@@ -89,6 +89,7 @@ impl<L: PieceWriter> Session<L> {
         self.open_mail(work, out);
         self.on_snub(now, work, out);
         self.tell_lags(now);
+        self.give_back_stuck(now, work, out);
         self.cancel_useless_help(out);
     }
 

@@ -17,6 +17,11 @@ const REFUSALS_MAX: u32 = 6;
 /// A peer that gave its pieces back leaves others so long to claim them.
 const CHOKED_PAUSE: Duration = Duration::from_millis(200);
 
+/// A piece that one peer alone is to fetch goes back when it will take that one so long; nobody else could have it.
+const STUCK_LAG_MIN: Duration = Duration::from_secs(30);
+/// Others have so long to claim it.
+const STUCK_PAUSE: Duration = Duration::from_secs(1);
+
 /// There was nothing to claim for a peer, or it shall not look.
 #[derive(Debug)]
 pub(super) struct Dry {
@@ -254,6 +259,26 @@ impl<L: PieceWriter> Session<L> {
             } else {
                 work.give_back(claim);
             }
+        }
+    }
+
+    /// Gives back the claims that the peer is too slow for and that nobody may help with: after some such tries the
+    /// piece is open to all.
+    pub(super) fn give_back_stuck(&mut self, now: Instant, work: &mut impl Work<L>, out: &mut Vec<u8>) {
+        while let Some(slot) = self.claims.stuck(STUCK_LAG_MIN) {
+            let is_of_it = |request: &Request| matches!(request.target, Target::Own(own) if own == slot);
+            while let Some(at) = self.requests.iter().rposition(is_of_it) {
+                self.cancel(at, out);
+            }
+            if let Incoming::Own(own, block) = self.incoming
+                && own == slot
+            {
+                self.incoming = Incoming::Discard { len: block.len, was_asked: true };
+            }
+            if let Some(claim) = self.claims.take(slot) {
+                work.give_back(claim);
+            }
+            self.dry = Some(Dry::until(now + STUCK_PAUSE));
         }
     }
 

@@ -682,3 +682,29 @@ fn many_haves_of_what_others_fetch_are_looked_at_once() {
     dry.wait(1_000, &mut desk);
     assert_eq!(desk.claims_asked, asked + 2, "once more for what came after the look");
 }
+
+#[test]
+fn a_slow_peer_does_not_keep_a_piece_that_nobody_may_help_with() {
+    let mut desk = Desk::new(1, 64);
+    for _ in 0..3 {
+        let full = Bitfield::full(1);
+        let addr = SocketAddr::from(([127, 0, 0, 1], 9));
+        let claim = desk.claim(addr, &full, None).unwrap();
+        desk.ledger.received(claim.piece());
+        desk.ledger.reject(claim.piece());
+    }
+    let before = desk.ledger.supply();
+    let (mut slow, _) = Peer::seed(1, &mut desk, start());
+    // A block in two seconds: two minutes for the piece.
+    for _ in 0..20 {
+        slow.wait(2_000, &mut desk);
+        let next = slow.session.expected().next();
+        if let Some((_, block)) = next {
+            slow.sends(block, &mut desk);
+        }
+    }
+    assert_eq!(desk.ledger.supply() - before, 3, "after so many tries it is open to all");
+    assert!(slow.session.outstanding() > 0);
+    let progress = desk.ledger.help(&Bitfield::full(1), Duration::from_secs(30), 0);
+    assert!(progress.is_some());
+}
