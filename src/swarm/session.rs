@@ -223,11 +223,6 @@ impl<L: PieceWriter> Session<L> {
         self.tally
     }
 
-    /// Whether the peer will not answer requests.
-    pub const fn is_choked(&self) -> bool {
-        self.choked
-    }
-
     /// How many requests are unanswered; one whose block is arriving counts.
     pub fn outstanding(&self) -> usize {
         let is_arriving = matches!(self.incoming, Incoming::Own(..) | Incoming::Help(..));

@@ -171,7 +171,7 @@ impl Peer {
 }
 
 fn said(mut bytes: &[u8]) -> Vec<Said> {
-    let mut decoder = Decoder::new(Limits::before_metadata());
+    let mut decoder = Decoder::new(Limits::of_pieces(1));
     let mut all = Vec::new();
     while let Some(event) = decoder.next(&mut bytes).unwrap() {
         all.push(match event {
