@@ -85,11 +85,6 @@ impl Leases {
         Self { states: (0..piece_count).map(|_| AtomicU8::new(FREE)).collect() }
     }
 
-    /// Whether the piece is verified for good.
-    pub(super) fn is_sealed(&self, piece: PieceIndex) -> bool {
-        self.states.get(piece.at()).is_some_and(|state| state.load(Ordering::Acquire) == SEALED)
-    }
-
     /// Lets no free piece be leased any more; whether no lease is out.
     pub(super) fn close(&self) -> bool {
         let mut all_in = true;

@@ -105,11 +105,6 @@ impl Output {
         Ok(lease)
     }
 
-    /// Whether the piece was verified and sealed.
-    pub fn is_sealed(&self, piece: PieceIndex) -> bool {
-        self.leases.is_sealed(piece)
-    }
-
     /// To be called when every piece is sealed: whether all files are still in place. With `sync` it waits until they
     /// are on the disk, their names too, and learns of every error of writing them back.
     ///

@@ -271,6 +271,12 @@ impl<L> Claim<L> {
         self.progress.help_from.is_zero()
     }
 
+    /// Whether the owner will take at least so long for the rest, and nobody may help with it.
+    pub fn is_stuck(&self, least: Duration) -> bool {
+        let lag = self.progress.lag();
+        lag >= least && lag < self.progress.help_from
+    }
+
     /// Whether all blocks are at their place.
     pub const fn is_complete(&self) -> bool {
         self.missing == 0

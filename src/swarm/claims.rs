@@ -114,9 +114,12 @@ impl<L> Claims<L> {
 
     /// Takes a claim out if all its blocks are there.
     pub fn take_if_complete(&mut self, slot: Slot) -> Option<Claim<L>> {
-        if !self.held_mut(slot)?.claim.is_complete() {
-            return None;
-        }
+        if self.held(slot)?.claim.is_complete() { self.take(slot) } else { None }
+    }
+
+    /// Takes a claim out.
+    pub fn take(&mut self, slot: Slot) -> Option<Claim<L>> {
+        self.held(slot)?;
         self.free.push(slot.at);
         self.open.retain(|&open| open != slot);
         self.slots[slot.at as usize].take().map(|held| held.claim)
@@ -126,6 +129,11 @@ impl<L> Claims<L> {
     pub fn with_mail(&self) -> Vec<Slot> {
         let held = self.slots.iter().flatten();
         held.filter(|held| held.claim.progress().has_mail()).map(|held| held.slot).collect()
+    }
+
+    /// A claim that the peer will take at least so long for, where nobody may help with it.
+    pub fn stuck(&self, least: Duration) -> Option<Slot> {
+        self.slots.iter().flatten().find(|held| held.claim.is_stuck(least)).map(|held| held.slot)
     }
 
     /// Says how long the peer will take for a claim.

@@ -182,14 +182,6 @@ impl Picker {
         self.make_free(piece);
     }
 
-    /// A free piece was there all along, from an earlier run.
-    pub fn found(&mut self, piece: PieceIndex) {
-        self.move_piece(piece, PieceState::Wanted, PieceState::Have);
-        self.rarity.remove(piece);
-        self.free.clear(piece);
-        self.missing.clear(piece);
-    }
-
     fn choose(&mut self, has: &Bitfield, after: Option<PieceIndex>) -> Option<PieceIndex> {
         let next = after
             .and_then(|piece| self.geometry.piece(piece.get() + 1))

@@ -63,7 +63,6 @@ pub struct Pipeline {
     rate: Option<u64>,
     /// Since when the peer owes us a block, if any is out.
     quiet_since: Instant,
-    last_block_at: Option<Instant>,
     rejected_at: Option<Instant>,
 }
 
@@ -90,7 +89,6 @@ impl Pipeline {
             round_bytes: 0,
             rate: None,
             quiet_since: now,
-            last_block_at: None,
             rejected_at: None,
         }
     }
@@ -110,11 +108,6 @@ impl Pipeline {
         matches!(self.phase, Phase::Snubbed)
     }
 
-    /// When the last block came.
-    pub const fn last_block_at(&self) -> Option<Instant> {
-        self.last_block_at
-    }
-
     /// The peer said how many requests it takes. The number is its own, so it is bounded here.
     pub fn set_reqq(&mut self, reqq: u32) {
         self.limit = reqq.clamp(1, WINDOW_MAX);
@@ -125,7 +118,6 @@ impl Pipeline {
     pub fn on_block(&mut self, now: Instant, bytes: u32) {
         self.round_bytes += u64::from(bytes);
         self.quiet_since = now;
-        self.last_block_at = Some(now);
         match self.phase {
             Phase::Holding => {}
             Phase::Growing { .. } => self.window = (self.window + 1).min(self.ceiling),

@@ -223,11 +223,6 @@ impl<L: PieceWriter> Session<L> {
         self.tally
     }
 
-    /// Whether the peer will not answer requests.
-    pub const fn is_choked(&self) -> bool {
-        self.choked
-    }
-
     /// How many requests are unanswered; one whose block is arriving counts.
     pub fn outstanding(&self) -> usize {
         let is_arriving = matches!(self.incoming, Incoming::Own(..) | Incoming::Help(..));
@@ -440,7 +435,9 @@ impl<L: PieceWriter> Session<L> {
 
     fn on_news(&mut self) {
         self.has_news = true;
-        self.dry = None;
+        if let Some(dry) = &mut self.dry {
+            dry.on_news();
+        }
     }
 }
 

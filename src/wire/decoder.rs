@@ -20,15 +20,11 @@ use crate::meta::geometry::BLOCK_LEN;
 /// The longest message that is taken in, counted as on the wire without its four bytes of length.
 pub const MESSAGE_MAX: u32 = 1 << 20;
 
-/// The longest bitfield while the number of pieces is unknown: one of 4 Mi pieces.
-pub const BITFIELD_MAX: u32 = 1 << 19;
-
 /// How long messages may be whose length the protocol leaves open.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Limits {
-    /// Bytes of the bits of a BITFIELD, exactly; `None` allows up to [`BITFIELD_MAX`], for a connection that has yet
-    /// to learn how many pieces there are.
-    pub bitfield_len: Option<u32>,
+    /// Bytes of the bits of a BITFIELD, exactly.
+    pub bitfield_len: u32,
     /// The longest EXTENDED, counted as on the wire with both its id bytes.
     pub extended_max: u32,
 }
@@ -36,12 +32,7 @@ pub struct Limits {
 impl Limits {
     /// The limits of a torrent of that many pieces.
     pub const fn of_pieces(piece_count: u32) -> Self {
-        Self { bitfield_len: Some(piece_count.div_ceil(8)), extended_max: MESSAGE_MAX }
-    }
-
-    /// The limits until the metadata is known.
-    pub const fn before_metadata() -> Self {
-        Self { bitfield_len: None, extended_max: MESSAGE_MAX }
+        Self { bitfield_len: piece_count.div_ceil(8), extended_max: MESSAGE_MAX }
     }
 
     /// Checks the announced length of a message, which counts its id.
@@ -52,10 +43,7 @@ impl Limits {
             id::HAVE | id::SUGGEST | id::ALLOWED_FAST => (5, 5),
             id::REQUEST | id::CANCEL | id::REJECT => (13, 13),
             id::PORT => (3, 3),
-            id::BITFIELD => match self.bitfield_len {
-                Some(bytes) => (bytes + 1, bytes + 1),
-                None => (1, BITFIELD_MAX + 1),
-            },
+            id::BITFIELD => (self.bitfield_len + 1, self.bitfield_len + 1),
             id::PIECE => (LEN_BEFORE_BODY + 1, LEN_BEFORE_BODY + BLOCK_LEN),
             id::EXTENDED => (2, self.extended_max),
             _ => (1, MESSAGE_MAX),

@@ -145,7 +145,7 @@ impl Connection {
             let split = rng.range(1, bytes.len() as u64) as usize;
             let (mut part, rest) = bytes.split_at(if rng.chance(500) { bytes.len() } else { split });
             bytes = rest;
-            let mut decoder = std::mem::replace(&mut self.decoder, Decoder::new(Limits::before_metadata()));
+            let mut decoder = std::mem::replace(&mut self.decoder, Decoder::new(Limits::of_pieces(1)));
             while let Some(event) = decoder.next(&mut part).expect("we speak the protocol") {
                 let Event::Message(message) = event else { panic!("we serve no blocks") };
                 if self.take(message, host, board) == Wish::Unchoke {

@@ -101,7 +101,6 @@ fn op() -> impl Strategy<Value = Op> {
         (Claimed, Verifying),
         (Verifying, Have),
         (Verifying, Wanted),
-        (Wanted, Have),
     ];
     prop_oneof![
         2 => (0u8..=4, any::<u64>()).prop_map(|(quarters, seed)| Op::Join(quarters, seed)),
@@ -129,8 +128,7 @@ fn step(picker: &mut Picker, oracle: &mut Oracle, op: &Op) {
                 (PieceState::Claimed, PieceState::Wanted) => picker.release(piece),
                 (PieceState::Claimed, _) => picker.received(piece),
                 (PieceState::Verifying, PieceState::Have) => picker.commit(piece),
-                (PieceState::Verifying, _) => picker.reject(piece),
-                _ => picker.found(piece),
+                _ => picker.reject(piece),
             }
             oracle.states[piece.at()] = to;
         }

@@ -24,8 +24,9 @@ const SNUBBED_PAUSE: Duration = Duration::from_secs(1);
 const SNUB_AGAIN_AFTER: Duration = Duration::from_secs(10);
 /// The longest time between two ticks that counts: a process that was stopped blames nobody.
 const TICK_MAX: Duration = Duration::from_secs(1);
-/// With so many bytes unsent, HAVEs wait: a peer that does not read must not fill our memory.
-const UNSENT_MAX: usize = 64 * 1024;
+/// With so many bytes unsent, HAVEs and requests wait: a peer that does not read must not fill our memory. What is being
+/// sent is another such buffer at most.
+pub(super) const UNSENT_MAX: usize = 64 * 1024;
 
 /// What becomes of a peer that owes us blocks for too long, until it sends one.
 #[derive(Debug)]
@@ -88,6 +89,7 @@ impl<L: PieceWriter> Session<L> {
         self.open_mail(work, out);
         self.on_snub(now, work, out);
         self.tell_lags(now);
+        self.give_back_stuck(now, work, out);
         self.cancel_useless_help(out);
     }
 

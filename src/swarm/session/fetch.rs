@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use super::clock::UNSENT_MAX;
 use super::{Claim, Fault, Incoming, PieceWriter, RawBlock, Request, Session, Slot, Target, Work};
 use crate::meta::geometry::Block;
 use crate::wire::message;
@@ -16,12 +17,49 @@ const REFUSALS_MAX: u32 = 6;
 /// A peer that gave its pieces back leaves others so long to claim them.
 const CHOKED_PAUSE: Duration = Duration::from_millis(200);
 
+/// A piece that one peer alone is to fetch goes back when it will take that one so long; nobody else could have it.
+const STUCK_LAG_MIN: Duration = Duration::from_secs(30);
+/// Others have so long to claim it.
+const STUCK_PAUSE: Duration = Duration::from_secs(1);
+
 /// There was nothing to claim for a peer, or it shall not look.
 #[derive(Debug)]
 pub(super) struct Dry {
-    /// [`Work::supply`] at that time; `None` if it did not look.
+    /// [`Work::supply`] at that time; `None` if it did not look, or has got more pieces since.
     supply: Option<u64>,
+    /// When the supply is looked at.
     look_again_at: Instant,
+    /// From when on new pieces of the peer are reason enough to look.
+    claim_again_at: Instant,
+}
+
+impl Dry {
+    /// The peer has looked in vain, when `supply` was the number.
+    fn looked(supply: u64, now: Instant) -> Self {
+        let again_at = now + CLAIM_AGAIN_AFTER;
+        Self { supply: Some(supply), look_again_at: again_at, claim_again_at: again_at }
+    }
+
+    /// The peer shall not look before then, whatever it tells.
+    const fn until(again_at: Instant) -> Self {
+        Self { supply: None, look_again_at: again_at, claim_again_at: again_at }
+    }
+
+    /// The supply, where a claim may find something: asking the picker for what it has not is dear.
+    fn look<L>(&mut self, now: Instant, work: &mut impl Work<L>) -> Option<u64> {
+        if now < self.look_again_at {
+            return None;
+        }
+        self.look_again_at = now + CLAIM_AGAIN_AFTER;
+        let supply = work.supply();
+        (self.supply != Some(supply)).then_some(supply)
+    }
+
+    /// The peer has more pieces. A pause stays one, and however many HAVEs come, it looks only so often.
+    pub(super) fn on_news(&mut self) {
+        self.supply = None;
+        self.look_again_at = self.look_again_at.min(self.claim_again_at);
+    }
 }
 
 /// What a peer's REJECTs come to (BEP 6). Some among blocks only say that it was asked for too much. One that refuses
@@ -48,7 +86,9 @@ impl<L: PieceWriter> Session<L> {
         let before = out.len();
         self.show_interest(work, out);
         self.housekeep(now, work, out);
-        if self.may_ask(now) {
+        if out.len() > UNSENT_MAX {
+            self.on_unread(work);
+        } else if self.may_ask(now) {
             if let Some(snub) = &self.snub {
                 // It need only show that it is there. What it takes of its own, others cannot have.
                 let may_claim = now >= snub.claim_at;
@@ -81,6 +121,13 @@ impl<L: PieceWriter> Session<L> {
         !self.choked && self.interested && !self.claims_away && !is_paused && !is_refusing
     }
 
+    /// The peer does not read, so it is asked for nothing. What it owes nothing of, others could fetch.
+    fn on_unread(&mut self, work: &mut impl Work<L>) {
+        if self.outstanding() == 0 && !self.claims_away && !self.claims.is_empty() {
+            self.drop_claims(work);
+        }
+    }
+
     fn request_own(&mut self, now: Instant, work: &mut impl Work<L>, out: &mut Vec<u8>) {
         let window = self.pipeline.window();
         while self.requests.len() < window {
@@ -94,10 +141,10 @@ impl<L: PieceWriter> Session<L> {
 
     /// Claims pieces until one has a block to ask for: one that came half-done may be finished by its mailbox.
     fn claim_next(&mut self, now: Instant, work: &mut impl Work<L>) -> Option<(Slot, Block)> {
-        if !self.may_claim(now, work) {
-            return None;
-        }
-        let mut supply = None;
+        let mut supply = match &mut self.dry {
+            None => None,
+            Some(dry) => Some(dry.look(now, work)?),
+        };
         loop {
             let Some(mut claim) = work.claim(self.addr, &self.has, self.last_claimed) else {
                 // What was given back since the claim would be overlooked, so the number is from before it.
@@ -105,7 +152,7 @@ impl<L: PieceWriter> Session<L> {
                     supply = Some(work.supply());
                     continue;
                 };
-                self.dry = Some(Dry { supply: Some(supply), look_again_at: now + CLAIM_AGAIN_AFTER });
+                self.dry = Some(Dry::looked(supply, now));
                 return None;
             };
             self.dry = None;
@@ -120,16 +167,6 @@ impl<L: PieceWriter> Session<L> {
                 return Some(next);
             }
         }
-    }
-
-    /// Whether a claim may find something: asking the picker for what it has not is dear.
-    fn may_claim(&mut self, now: Instant, work: &mut impl Work<L>) -> bool {
-        let Some(dry) = &mut self.dry else { return true };
-        if now < dry.look_again_at {
-            return false;
-        }
-        dry.look_again_at = now + CLAIM_AGAIN_AFTER;
-        dry.supply != Some(work.supply())
     }
 
     /// Takes in a claim. If this peer was helping with it, what it was asked for and is still missing is now for itself.
@@ -163,7 +200,7 @@ impl<L: PieceWriter> Session<L> {
         self.choked = true;
         self.forget_requests();
         self.drop_claims(work);
-        self.dry = Some(Dry { supply: None, look_again_at: now + CHOKED_PAUSE });
+        self.dry = Some(Dry::until(now + CHOKED_PAUSE));
     }
 
     /// Takes the refusal of a request.
@@ -222,6 +259,26 @@ impl<L: PieceWriter> Session<L> {
             } else {
                 work.give_back(claim);
             }
+        }
+    }
+
+    /// Gives back the claims that the peer is too slow for and that nobody may help with: after some such tries the
+    /// piece is open to all.
+    pub(super) fn give_back_stuck(&mut self, now: Instant, work: &mut impl Work<L>, out: &mut Vec<u8>) {
+        while let Some(slot) = self.claims.stuck(STUCK_LAG_MIN) {
+            let is_of_it = |request: &Request| matches!(request.target, Target::Own(own) if own == slot);
+            while let Some(at) = self.requests.iter().rposition(is_of_it) {
+                self.cancel(at, out);
+            }
+            if let Incoming::Own(own, block) = self.incoming
+                && own == slot
+            {
+                self.incoming = Incoming::Discard { len: block.len, was_asked: true };
+            }
+            if let Some(claim) = self.claims.take(slot) {
+                work.give_back(claim);
+            }
+            self.dry = Some(Dry::until(now + STUCK_PAUSE));
         }
     }
 

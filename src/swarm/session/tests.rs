@@ -171,7 +171,7 @@ impl Peer {
 }
 
 fn said(mut bytes: &[u8]) -> Vec<Said> {
-    let mut decoder = Decoder::new(Limits::before_metadata());
+    let mut decoder = Decoder::new(Limits::of_pieces(1));
     let mut all = Vec::new();
     while let Some(event) = decoder.next(&mut bytes).unwrap() {
         all.push(match event {
@@ -619,4 +619,92 @@ fn haves_are_told_once_in_order_and_not_to_those_who_have_them_or_do_not_read() 
     assert_eq!(unread.len(), 1 << 20);
     let (mut seed, _) = Peer::seed(3, &mut desk, start());
     assert_eq!(announce(&mut seed, 4), []);
+}
+
+#[test]
+fn a_peer_that_does_not_read_is_asked_for_nothing_and_holds_nothing() {
+    let mut desk = Desk::new(400, 64);
+    let mut peer = Peer::new(1, &mut desk, start());
+    let mut unread = Vec::new();
+    for piece in 0..400 {
+        peer.now += Duration::from_secs(1);
+        peer.tells(Message::Have(piece), &mut desk);
+        peer.tells(Message::Unchoke, &mut desk);
+        peer.session.fill(peer.now, &mut desk, &mut unread);
+        peer.tells(Message::Choke, &mut desk);
+    }
+    let most = clock::UNSENT_MAX + WINDOW_START as usize * 17;
+    assert!((clock::UNSENT_MAX..=most).contains(&unread.len()), "{}", unread.len());
+
+    // Blocks that it was asked for before leave it with half a piece and nothing to ask for.
+    peer.tells(Message::Unchoke, &mut desk);
+    peer.now += Duration::from_secs(1);
+    let asked = requests(&peer.fill(&mut desk));
+    for &(piece, index) in &asked {
+        peer.sends(desk.block(piece, index), &mut desk);
+    }
+    assert!(!peer.session.claims.is_empty());
+    peer.session.fill(peer.now, &mut desk, &mut unread);
+    assert_eq!((peer.session.outstanding(), desk.ledger.orphan_count()), (0, 1));
+}
+
+#[test]
+fn news_do_not_end_the_pause_of_a_peer_that_choked() {
+    let mut desk = Desk::new(2, 4);
+    let mut peer = Peer::new(1, &mut desk, start());
+    peer.tells(Message::Have(0), &mut desk);
+    peer.tells(Message::Unchoke, &mut desk);
+    assert_eq!(requests(&peer.fill(&mut desk)).len(), 4);
+    peer.tells(Message::Choke, &mut desk);
+    peer.tells(Message::Unchoke, &mut desk);
+    peer.tells(Message::Have(1), &mut desk);
+    assert_eq!(peer.fill(&mut desk), []);
+    assert_eq!(requests(&peer.wait(200, &mut desk)).len(), 8);
+}
+
+#[test]
+fn many_haves_of_what_others_fetch_are_looked_at_once() {
+    let mut desk = Desk::new(10, 1);
+    let now = start();
+    let (_holder, said) = Peer::seed(1, &mut desk, now);
+    assert_eq!(requests(&said).len(), 10);
+    let mut dry = Peer::new(2, &mut desk, now);
+    dry.tells(Message::Unchoke, &mut desk);
+    dry.tells(Message::Have(0), &mut desk);
+    dry.fill(&mut desk);
+    dry.now += Duration::from_secs(1);
+    let asked = desk.claims_asked;
+    for piece in 1..10 {
+        dry.tells(Message::Have(piece), &mut desk);
+        dry.fill(&mut desk);
+    }
+    assert_eq!(desk.claims_asked, asked + 1);
+    dry.wait(1_000, &mut desk);
+    assert_eq!(desk.claims_asked, asked + 2, "once more for what came after the look");
+}
+
+#[test]
+fn a_slow_peer_does_not_keep_a_piece_that_nobody_may_help_with() {
+    let mut desk = Desk::new(1, 64);
+    for _ in 0..3 {
+        let full = Bitfield::full(1);
+        let addr = SocketAddr::from(([127, 0, 0, 1], 9));
+        let claim = desk.claim(addr, &full, None).unwrap();
+        desk.ledger.received(claim.piece());
+        desk.ledger.reject(claim.piece());
+    }
+    let before = desk.ledger.supply();
+    let (mut slow, _) = Peer::seed(1, &mut desk, start());
+    // A block in two seconds: two minutes for the piece.
+    for _ in 0..20 {
+        slow.wait(2_000, &mut desk);
+        let next = slow.session.expected().next();
+        if let Some((_, block)) = next {
+            slow.sends(block, &mut desk);
+        }
+    }
+    assert_eq!(desk.ledger.supply() - before, 3, "after so many tries it is open to all");
+    assert!(slow.session.outstanding() > 0);
+    let progress = desk.ledger.help(&Bitfield::full(1), Duration::from_secs(30), 0);
+    assert!(progress.is_some());
 }

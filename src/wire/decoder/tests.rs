@@ -31,7 +31,7 @@ impl Heard {
     }
 }
 
-const LIMITS: Limits = Limits { bitfield_len: Some(5), extended_max: 300 };
+const LIMITS: Limits = Limits { bitfield_len: 5, extended_max: 300 };
 
 /// The slow obvious decoder: it has the whole stream in one slice. A block that is not complete is not heard.
 fn oracle(mut bytes: &[u8]) -> Outcome {
@@ -258,7 +258,7 @@ fn positions_tell_how_far_a_message_is() {
 
 #[test]
 fn every_length_limit_is_exact() {
-    let limits = Limits { bitfield_len: Some(7), extended_max: 64 };
+    let limits = Limits { bitfield_len: 7, extended_max: 64 };
     let fixed = [(0, 1), (1, 1), (2, 1), (3, 1), (4, 5), (5, 8), (6, 13), (8, 13), (9, 3)];
     let fast = [(13, 5), (14, 1), (15, 1), (16, 13), (17, 5)];
     let exact = fixed.into_iter().chain(fast).map(|(id, len)| (id, len, len));
@@ -278,17 +278,14 @@ fn every_length_limit_is_exact() {
 }
 
 #[test]
-fn a_bitfield_of_unknown_length_is_bounded() {
-    let check = |limits: Limits, len| limits.check(5, len).is_ok();
-    let before = Limits::before_metadata();
-    assert!(check(before, 1) && check(before, BITFIELD_MAX + 1) && !check(before, BITFIELD_MAX + 2));
-    let known = Limits::of_pieces(17);
-    assert!(check(known, 4) && !check(known, 3) && !check(known, 5));
+fn a_bitfield_has_the_length_of_its_torrent() {
+    let check = |len| Limits::of_pieces(17).check(5, len).is_ok();
+    assert!(check(4) && !check(3) && !check(5));
 }
 
 #[test]
 fn memory_follows_the_bytes_and_not_the_announcement() {
-    let mut decoder = Decoder::new(Limits::before_metadata());
+    let mut decoder = Decoder::new(Limits::of_pieces(17));
     let mut announced = MESSAGE_MAX.to_be_bytes().to_vec();
     announced.extend([20, 1]);
     announced.extend([0; 100]);
@@ -303,7 +300,7 @@ fn memory_follows_the_bytes_and_not_the_announcement() {
     assert_eq!(decoder.next(&mut &b"\0\0\0\x05\x04\0\0"[..]), Ok(None));
     assert!(decoder.buffer.capacity() <= BUFFER_KEPT_MAX, "a long message's memory is given back");
 
-    let mut decoder = Decoder::new(Limits::before_metadata());
+    let mut decoder = Decoder::new(Limits::of_pieces(17));
     let mut unknown = MESSAGE_MAX.to_be_bytes().to_vec();
     unknown.push(99);
     unknown.resize(MESSAGE_MAX as usize, 0);
