@@ -235,7 +235,7 @@ mod tests {
     #[test]
     fn each_known_cause_of_a_missing_ring_is_named() {
         let because = |errno, sysctl, seccomp| advice(&io::Error::from_raw_os_error(errno), sysctl, seccomp);
-        assert!(because(libc::ENOSYS, "", false).contains("Linux 5.11"));
+        assert!(because(libc::ENOSYS, "", false).contains("Linux 5.19"));
         assert!(because(libc::ENOMEM, "0", false).contains("ulimit -l"));
         assert!(because(libc::EMFILE, "0", false).contains("ulimit -n"));
         assert!(because(libc::EPERM, "2", true).contains("kernel.io_uring_disabled is 2"));
