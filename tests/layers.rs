@@ -60,9 +60,15 @@ struct Source {
 
 impl Source {
     fn new(path: &str, text: &str) -> Self {
-        let code = text.split("#[cfg(test)]\nmod tests").next().unwrap_or_default();
-        let strip = |line: &str| line.split("//").next().unwrap_or_default().to_owned();
-        Self { path: path.to_owned(), lines: code.lines().map(strip).collect() }
+        // The unit tests end with the first brace at the start of a line; what is behind them counts again.
+        let mut in_tests = false;
+        let strip = |line: &str| {
+            in_tests |= line == "mod tests {";
+            let code = if in_tests { "" } else { line.split("//").next().unwrap_or_default() };
+            in_tests &= line != "}";
+            code.to_owned()
+        };
+        Self { path: path.to_owned(), lines: text.lines().map(strip).collect() }
     }
 
     /// The part of the crate it belongs to: `meta` for `src/meta/geometry.rs`, `error` for `src/error.rs`.
@@ -164,6 +170,10 @@ fn a_wrong_import_is_found() {
     assert_eq!(wrong, ["src/swarm/picker.rs:2: 'swarm' must not import 'net'"]);
     assert_eq!(wrong_arrows(&source("src/meta/x.rs", "fn f() { crate::disk::y() }")).len(), 1);
     assert_eq!(wrong_arrows(&source("src/new/x.rs", "")).len(), 1);
+    let tests = "#[cfg(test)]\nmod tests {\n    use crate::net::x;\n}\n";
+    assert_eq!(wrong_arrows(&source("src/meta/x.rs", tests)).len(), 0);
+    let behind = format!("{tests}use crate::net::y;\n");
+    assert_eq!(wrong_arrows(&source("src/meta/x.rs", &behind)).len(), 1);
     assert_eq!(wrong_arrows(&source("src/net/x.rs", "use crate::disk::Output;")).len(), 0);
     assert_eq!(impurities(&source("src/wire/x.rs", "use std::fs::File;")).len(), 1);
     assert_eq!(impurities(&source("src/wire/x.rs", "// std::fs is not for us")).len(), 0);
