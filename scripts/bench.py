@@ -30,7 +30,8 @@ import sys
 import tempfile
 import threading
 import time
-import urllib.parse
+
+from bencode import bencode
 
 GIB = 1 << 30
 HERE = pathlib.Path(__file__).resolve().parent
@@ -353,8 +354,8 @@ def make_payload(args, payload, torrent, announce):
                 file.write(data)
                 whole.update(data)
             at, left = at + 1, left - length
-    info = {b"length": args.size, b"name": b"payload.bin", b"piece length": args.piece, b"pieces": b"".join(pieces)}
-    torrent.write_bytes(bencode({b"announce": announce.encode(), b"info": info}))
+    info = {"length": args.size, "name": "payload.bin", "piece length": args.piece, "pieces": b"".join(pieces)}
+    torrent.write_bytes(bencode({"announce": announce, "info": info}))
     return whole.hexdigest() if not args.zeros else None
 
 
@@ -364,14 +365,6 @@ def digest(path):
         while chunk := file.read(1 << 20):
             whole.update(chunk)
     return whole.hexdigest()
-
-
-def bencode(value):
-    if isinstance(value, int):
-        return b"i%de" % value
-    if isinstance(value, bytes):
-        return b"%d:%s" % (len(value), value)
-    return b"d" + b"".join(bencode(key) + bencode(value[key]) for key in sorted(value)) + b"e"
 
 
 class Tracker:
@@ -384,7 +377,7 @@ class Tracker:
         class Handler(http.server.BaseHTTPRequestHandler):
             def do_GET(self):
                 peers = b"".join(socket.inet_aton("127.0.0.1") + struct.pack(">H", port) for port in tracker.ports)
-                body = bencode({b"interval": 1800, b"peers": peers})
+                body = bencode({"interval": 1800, "peers": peers})
                 self.send_response(200)
                 self.send_header("Content-Length", str(len(body)))
                 self.end_headers()

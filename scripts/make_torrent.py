@@ -5,16 +5,7 @@ import hashlib
 import os
 import sys
 
-
-def bencode(value):
-    if isinstance(value, int):
-        return b"i%de" % value
-    if isinstance(value, str):
-        value = value.encode()
-    if isinstance(value, bytes):
-        return b"%d:%s" % (len(value), value)
-    # Keys in ascending order, as BEP 3 asks.
-    return b"d" + b"".join(bencode(key) + bencode(value[key]) for key in sorted(value)) + b"e"
+from bencode import bencode
 
 
 def main():
