@@ -38,7 +38,7 @@
 //! 4. A right piece is sealed: its lease is never given out again. A wrong one is wanted again, and the peers that sent
 //!    it are on trial ([`swarm::poison`]).
 //!
-//! Per block: no lock, no allocation, no channel, no thread hop. Per piece: two short locks and one hand-over.
+//! Per block: no lock, no allocation, no channel, no thread hop. Per piece: a few short locks (claim, complete, verdict) and one hand-over.
 //!
 //! # Decisions
 //! - **Never drop a pending receive.** tokio-uring does not cancel dropped operations and their bytes would be lost.

@@ -22,7 +22,7 @@ use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 use signal_hook::low_level;
 
-use crate::discovery::announcer::{AnnounceConfig, Timing, announce_once};
+use crate::discovery::announcer::announce_once;
 use crate::discovery::tracker::Totals;
 use crate::disk::Existing;
 use crate::download::{self, Finished, Interrupt, Request, Summary};
@@ -106,15 +106,7 @@ fn describe(metainfo: &Metainfo) -> String {
 
 fn peers(args: &Peers) -> Result<(), Error> {
     let metainfo = read_torrent(&args.torrent)?;
-    let config = AnnounceConfig {
-        tiers: metainfo.tiers.clone(),
-        info_hash: metainfo.info_hash.0,
-        peer_id: download::peer_id(),
-        port: download::PORT,
-        key: download::random() as u32,
-        seed: download::random(),
-        timing: Timing::default(),
-    };
+    let config = download::announce_config(&metainfo, download::peer_id());
     let totals = Totals { uploaded: 0, downloaded: 0, left: metainfo.geometry.total_len().max(1) };
     let answer = announce_once(&config, totals).map_err(|error| Error::no_tracker(&error.failures))?;
     if let Some(warning) = &answer.reply.warning {

@@ -8,7 +8,7 @@ use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
 use super::{Interrupt, Observer, Request, Snapshot, Summary, bytes_of, check_interrupt, total, wanted};
-use crate::discovery::announcer::{AnnounceConfig, AnnounceEvent, Announcer, Farewell, Timing};
+use crate::discovery::announcer::{AnnounceEvent, Announcer, Farewell};
 use crate::discovery::http::TrackerError;
 use crate::discovery::tracker::Totals;
 use crate::disk::Output;
@@ -147,16 +147,7 @@ impl<'a> Control<'a> {
     }
 
     fn start_announcer(&mut self, peer_id: [u8; 20], outbox: mpsc::Sender<Input>) -> Result<(), Error> {
-        let metainfo = &self.request.metainfo;
-        let config = AnnounceConfig {
-            tiers: metainfo.tiers.clone(),
-            info_hash: metainfo.info_hash.0,
-            peer_id,
-            port: super::PORT,
-            key: super::random() as u32,
-            seed: super::random(),
-            timing: Timing::default(),
-        };
+        let config = super::announce_config(&self.request.metainfo, peer_id);
         let (shared, total, kept) = (Arc::clone(&self.shared), total(self.request), self.kept);
         let totals = move || {
             let verified = shared.counters().verified.load(Ordering::Relaxed);

@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use crate::discovery::announcer::Farewell;
+use crate::discovery::announcer::{AnnounceConfig, Farewell, Timing};
 use crate::disk::{Existing, Output, Plan, Target};
 use crate::error::{Error, Progress};
 use crate::meta::geometry::PieceIndex;
@@ -22,7 +22,7 @@ use crate::net::core;
 use crate::swarm::bitfield::Bitfield;
 
 /// The port told to trackers. Nobody listens there: this client does not serve.
-pub const PORT: u16 = 6881;
+const PORT: u16 = 6881;
 
 /// What to download, and how.
 #[derive(Clone, Debug)]
@@ -136,8 +136,21 @@ pub fn run(request: &Request, interrupt: &Interrupt, observer: &mut dyn Observer
     Ok(Finished { summary, farewell })
 }
 
+/// What a run announces of a torrent, and to whom.
+pub fn announce_config(metainfo: &Metainfo, peer_id: [u8; 20]) -> AnnounceConfig {
+    AnnounceConfig {
+        tiers: metainfo.tiers.clone(),
+        info_hash: metainfo.info_hash.0,
+        peer_id,
+        port: PORT,
+        key: random() as u32,
+        seed: random(),
+        timing: Timing::default(),
+    }
+}
+
 /// A number nobody can guess, for peer ids and random choices; not for secrets.
-pub fn random() -> u64 {
+fn random() -> u64 {
     RandomState::new().hash_one(Instant::now())
 }
 
