@@ -227,12 +227,11 @@ impl PieceLease {
         self.parts.iter().all(|part| part.window.bytes().iter().all(|&byte| byte == 0))
     }
 
-    /// The piece is verified: nobody can ever write it again. Its pages leave this process; the file keeps them.
+    /// The piece is verified: nobody can ever write it again. Sooner or later its pages leave this process; the file
+    /// keeps them.
     pub fn seal(mut self) {
-        for part in &mut self.parts {
-            part.window.drop_pages();
-        }
         self.next = SEALED;
+        self.output.upkeep().verified(self.parts.iter().filter_map(|part| part.window.place()));
     }
 
     fn range(&self, begin: u32, len: usize) -> Range<usize> {

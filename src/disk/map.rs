@@ -15,12 +15,14 @@
 #![expect(unsafe_code, reason = "copies to and from mapped memory, and drops its pages")]
 
 use std::fs::File;
+use std::ops::Range;
 use std::sync::Arc;
 use std::{io, ptr, slice};
 
-use memmap2::{MmapOptions, MmapRaw, UncheckedAdvice};
+use memmap2::{Advice, MmapOptions, MmapRaw, UncheckedAdvice};
 
-use super::sys;
+/// Bytes of a large page of the page cache. Where it is another number nothing goes wrong.
+const LARGE_PAGE_LEN: usize = 2 << 20;
 
 /// Memory that is a file, or private zeroes.
 pub(super) struct Map {
@@ -41,7 +43,32 @@ impl Map {
     /// Maps the first `len` bytes of a file that is open for reading and writing. `len` is above 0.
     pub(super) fn file(file: &File, len: u64) -> io::Result<Self> {
         let memory = MmapOptions::new().len(address_len(len)?).map_raw(file)?;
+        if memory.len() >= LARGE_PAGE_LEN {
+            // One fault for 2 MiB instead of one for 4 to 64 KiB, which is most of what a mapped write costs beside the
+            // copy. Kernels and file systems without large pages in the page cache refuse or ignore it.
+            let _ = memory.advise(Advice::HugePage);
+        }
         Ok(Self { memory, kind: Kind::File })
+    }
+
+    /// Takes all pages that `range` touches out of this process; the file keeps them. Whoever has a window on them meets
+    /// the same bytes at the next touch.
+    ///
+    /// # Panics
+    /// When the range does not lie inside the map, or the map is of pad bytes, which are nowhere else.
+    pub(super) fn drop_pages(&self, range: &Range<usize>) {
+        assert!(self.kind == Kind::File && range.end <= self.memory.len(), "no file at {range:?}");
+        // Whole large pages: a part of one would have to be split first.
+        let first = range.start / LARGE_PAGE_LEN * LARGE_PAGE_LEN;
+        let end = range.end.next_multiple_of(LARGE_PAGE_LEN).min(self.memory.len());
+        // SAFETY: the map is shared with its file, so dropping pages changes no byte that anyone reads, only from
+        // where the next read takes it; `first..end` lies inside the map, whose own start is a page's.
+        let dropped =
+            unsafe { self.memory.unchecked_advise_range(UncheckedAdvice::DontNeed, first, end - first) };
+        // It only saves memory, and the kernel refuses it for locked pages alone.
+        if let Err(err) = dropped {
+            tracing::debug!(%err, "cannot drop the pages of verified pieces");
+        }
     }
 
     /// `len` bytes of private zeroes that take no room until they are written. `len` is above 0.
@@ -107,22 +134,9 @@ impl Window {
         libc::iovec { iov_base: self.address(at, len).cast(), iov_len: len }
     }
 
-    /// Drops the whole pages inside the window from this process; the file keeps them. Pad bytes are left as they are.
-    pub(super) fn drop_pages(&mut self) {
-        let page_len = sys::page_len();
-        let first = self.start.next_multiple_of(page_len);
-        let end = (self.start + self.len) / page_len * page_len;
-        if self.map.kind == Kind::Pad || first >= end {
-            return;
-        }
-        // SAFETY: the map is shared with its file, so dropping pages changes no byte that anyone reads, only from
-        // where the next read takes it; `first..end` lies inside the map, whose own start is a page's.
-        let dropped =
-            unsafe { self.map.memory.unchecked_advise_range(UncheckedAdvice::DontNeed, first, end - first) };
-        // It only saves memory, and the kernel refuses it for locked pages alone.
-        if let Err(err) = dropped {
-            tracing::debug!(%err, "cannot drop the pages of a verified piece");
-        }
+    /// The mapped file it is a window on, and where; `None` for pad bytes.
+    pub(super) fn place(&self) -> Option<(&Arc<Map>, Range<usize>)> {
+        (self.map.kind == Kind::File).then_some((&self.map, self.start..self.start + self.len))
     }
 
     fn address(&self, at: usize, len: usize) -> *mut u8 {
@@ -160,7 +174,7 @@ mod tests {
         let mut window = unsafe { map.window(5_000, 90_000) };
         let data: Vec<u8> = (0..90_000u32).map(|i| (i % 251) as u8).collect();
         window.write(0, &data);
-        window.drop_pages();
+        map.drop_pages(&window.place().unwrap().1);
         assert_eq!(window.bytes(), data);
         let mut read = vec![0; 90_000];
         file.read_exact_at(&mut read, 5_000).unwrap();
@@ -174,8 +188,8 @@ mod tests {
         let mut window = unsafe { map.window(0, 10_000) };
         assert_eq!(window.bytes(), [0; 10_000]);
         window.write(9_999, &[7]);
-        window.drop_pages();
         assert_eq!(window.bytes()[9_999], 7);
+        assert!(window.place().is_none());
     }
 
     #[test]

@@ -9,6 +9,7 @@
 //! - `prealloc`: their blocks, taken before anything is written, so that a full disk is an error and not a signal;
 //! - `found`: what they held before, told from their holes;
 //! - `map`: mapped memory, and windows into it;
+//! - `upkeep`: the pages of verified pieces, dropped from this process;
 //! - `sys`: the system calls that `std` does not have.
 //!
 //! Knows nothing of peers, sockets or digests. Everything but [`PieceLease`] may wait for the disk, so it belongs at
@@ -23,6 +24,7 @@ mod plan;
 mod prealloc;
 mod sys;
 mod tree;
+mod upkeep;
 mod walker;
 
 pub use error::DiskError;

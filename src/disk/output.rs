@@ -10,6 +10,7 @@ use super::lease::Leases;
 use super::map::Map;
 use super::plan::{Span, Target};
 use super::tree::{Existing, Tree};
+use super::upkeep::Upkeep;
 use super::{DiskError, Found, PieceLease, Plan, Refused};
 use crate::meta::geometry::{Geometry, PieceIndex};
 
@@ -27,6 +28,7 @@ pub struct Output {
     spans: Box<[Placed]>,
     leases: Leases,
     maps_kept: AtomicUsize,
+    upkeep: Upkeep,
 }
 
 /// A stretch of the content and where it is.
@@ -84,7 +86,8 @@ impl Output {
             return Err(tree.give_up(err));
         }
         let leases = Leases::new(geometry.piece_count());
-        let output = Self { geometry, tree, spans, leases, maps_kept: AtomicUsize::new(0) };
+        let output =
+            Self { geometry, tree, spans, leases, maps_kept: AtomicUsize::new(0), upkeep: Upkeep::default() };
         Ok((Arc::new(output), found))
     }
 
@@ -135,6 +138,10 @@ impl Output {
 
     pub(super) const fn leases(&self) -> &Leases {
         &self.leases
+    }
+
+    pub(super) const fn upkeep(&self) -> &Upkeep {
+        &self.upkeep
     }
 
     /// The bytes of a piece in the content, when the output covers them all.
@@ -244,6 +251,7 @@ mod tests {
         drop(one);
         assert!(mapped());
         two.seal();
+        output.upkeep.sweep();
         assert!(!mapped());
         assert_eq!(output.lease(first).unwrap().segments()[0], b"hello");
     }

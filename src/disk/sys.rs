@@ -11,7 +11,6 @@ use std::io;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
-use std::sync::OnceLock;
 
 /// Permission bits of new files, before the umask.
 const FILE_MODE: libc::mode_t = 0o666;
@@ -118,19 +117,6 @@ pub(super) fn space(file: &File) -> io::Result<Space> {
     let bytes = |blocks: libc::fsblkcnt_t| blocks.saturating_mul(stat.f_frsize);
     Ok(Space { available: bytes(stat.f_bavail), free: bytes(stat.f_bfree), total: bytes(stat.f_blocks) })
 }
-
-/// Bytes of a page of memory.
-pub(super) fn page_len() -> usize {
-    static PAGE_LEN: OnceLock<usize> = OnceLock::new();
-    *PAGE_LEN.get_or_init(|| {
-        // SAFETY: a question without arguments in memory.
-        let len = unsafe { libc::sysconf(libc::_SC_PAGESIZE) };
-        usize::try_from(len).ok().filter(|len| len.is_power_of_two()).unwrap_or(PAGE_LEN_USUAL)
-    })
-}
-
-/// What a page is where the system does not say.
-const PAGE_LEN_USUAL: usize = 4096;
 
 fn raw(folder: Option<&File>) -> RawFd {
     folder.map_or(libc::AT_FDCWD, AsRawFd::as_raw_fd)

@@ -3,6 +3,7 @@
 //! Invariant: bits past the last piece are 0, and `ones` is the number of set bits.
 
 use std::fmt;
+use std::ops::Range;
 
 use crate::meta::geometry::PieceIndex;
 
@@ -110,6 +111,16 @@ impl Bitfield {
         &self.words
     }
 
+    /// The indices in `range` of the pieces that are in both sets, in order. The sets are of one torrent.
+    pub fn common_in(&self, other: &Self, range: Range<u32>) -> impl Iterator<Item = u32> {
+        debug_assert!(self.len == other.len && range.end <= self.len);
+        let words = range.start / WORD..range.end.div_ceil(WORD);
+        words
+            .flat_map(|at| ones_of_word(self.words[at as usize] & other.words[at as usize], at))
+            .skip_while(move |&index| index < range.start)
+            .take_while(move |&index| index < range.end)
+    }
+
     /// Whether some piece is in both sets, which are of one torrent.
     pub fn intersects(&self, other: &Self) -> bool {
         debug_assert_eq!(self.len, other.len);
@@ -204,6 +215,27 @@ mod tests {
                 ones,
                 if whole_bytes { Ok(Bitfield::full(len)) } else { Err(BitfieldError::SpareBits) }
             );
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn common_pieces_are_those_of_both_sets(
+            pairs in vec((any::<bool>(), any::<bool>()), 1..300),
+            from in 0..300u32,
+            count in 0..300u32,
+        ) {
+            let len = pairs.len() as u32;
+            let geometry = Geometry::new(u64::from(len), 1).unwrap();
+            let (mut ours, mut theirs) = (Bitfield::new(len), Bitfield::new(len));
+            for (piece, &(in_ours, in_theirs)) in geometry.pieces().zip(&pairs) {
+                let _ = in_ours && ours.set(piece);
+                let _ = in_theirs && theirs.set(piece);
+            }
+            let range = from.min(len)..(from + count).min(len);
+            let expected: Vec<u32> =
+                range.clone().filter(|&index| pairs[index as usize] == (true, true)).collect();
+            prop_assert_eq!(ours.common_in(&theirs, range).collect::<Vec<_>>(), expected);
         }
     }
 

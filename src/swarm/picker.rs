@@ -14,13 +14,17 @@
 //! own it, and the picker knows nothing of them.
 //!
 //! A claim looks at the rarest free pieces that the peer has. Among equally rare ones it takes the one behind the
-//! peer's last, so that a fast peer writes the disk in order and one peer is to blame for what it sent; without such a
-//! one it starts anew at random, where others are unlikely to be.
+//! peer's last, so that a fast peer writes the disk in order and one peer is to blame for what it sent. Without such a
+//! one it goes where other peers are at work: the content is cut into *extents* of [`EXTENT_LEN`], and those that were
+//! begun are finished before another is begun, at random. So hundreds of peers write to a few places, which the page
+//! cache holds in large pages, instead of to hundreds.
 //!
 //! Cost: a claim tries at most [`PROBES_MAX`] pieces, and where none of them hits, because the peer has few of the free
 //! ones, it scans words of 64 pieces. Pieces that change state or count take a step for each possible count of peers, at
 //! most. Only a peer that comes or goes with a part of the pieces costs a step a piece, and one pass over the free pieces
 //! at the next claim. Memory: 11.25 bytes a piece.
+
+use smallvec::SmallVec;
 
 use super::bitfield::{Bitfield, ones_of_word};
 use super::random::Random;
@@ -58,6 +62,10 @@ pub struct Picker {
     rarity: Rarity,
     /// Peers with all pieces that are not counted piece by piece.
     seeds: u32,
+    /// Extents with claimed pieces and, when last looked at, free ones; the oldest first.
+    begun: SmallVec<[u32; EXTENTS_BEGUN_MAX]>,
+    /// Pieces of an extent.
+    extent_pieces: u32,
     random: Random,
 }
 
@@ -84,6 +92,8 @@ impl Picker {
             missing: wanted.clone(),
             rarity: Rarity::new(piece_count),
             seeds: 0,
+            begun: SmallVec::new(),
+            extent_pieces: (EXTENT_LEN / geometry.piece_len()).clamp(1, EXTENT_PIECES_MAX),
             random: Random::new(seed),
         }
     }
@@ -145,8 +155,9 @@ impl Picker {
     }
 
     /// Claims a piece for a peer with these pieces: the rarest free one (of very many, one of the rarest). Of equally
-    /// rare ones it is the one behind `after`, the piece that the peer claimed last, or else a random one, at the start
-    /// of a run of free pieces if there is one near. `None` says that the peer has no free piece.
+    /// rare ones it is the one behind `after`, the piece that the peer claimed last, or else one of an extent that was
+    /// begun, or else a random one, at the start of a run of free pieces if there is one near. `None` says that the peer
+    /// has no free piece.
     pub fn claim(&mut self, has: &Bitfield, after: Option<PieceIndex>) -> Option<PieceIndex> {
         if self.free.count_ones() == 0 {
             return None;
@@ -156,6 +167,7 @@ impl Picker {
         self.move_piece(piece, PieceState::Wanted, PieceState::Claimed);
         self.rarity.remove(piece);
         self.free.clear(piece);
+        self.begin_extent(piece);
         Some(piece)
     }
 
@@ -193,7 +205,35 @@ impl Picker {
         };
         match next {
             Some(next) if self.rarity.count(next) <= self.rarity.count(piece) => Some(next),
-            _ => Some(self.start_of_run(piece, has)),
+            _ => self
+                .in_begun_extent(has, self.rarity.count(piece))
+                .or_else(|| Some(self.start_of_run(piece, has))),
+        }
+    }
+
+    /// A free piece of the peer, no less rare than `count` says, in an extent that was begun.
+    fn in_begun_extent(&mut self, has: &Bitfield, count: u16) -> Option<PieceIndex> {
+        let (free, extent_pieces) = (&self.free, self.extent_pieces);
+        let pieces = |extent: u32| {
+            let start = extent * extent_pieces;
+            start..start.saturating_add(extent_pieces).min(free.len())
+        };
+        self.begun.retain(|extent| free.common_in(free, pieces(*extent)).next().is_some());
+        self.begun
+            .iter()
+            .flat_map(|&extent| free.common_in(has, pieces(extent)))
+            .filter_map(|index| self.geometry.piece(index))
+            .find(|&piece| self.rarity.count(piece) <= count)
+    }
+
+    /// Notes that the extent of a piece was begun. The oldest is forgotten for it where many are.
+    fn begin_extent(&mut self, piece: PieceIndex) {
+        let extent = piece.get() / self.extent_pieces;
+        if self.extent_pieces > 1 && !self.begun.contains(&extent) {
+            if self.begun.len() == EXTENTS_BEGUN_MAX {
+                self.begun.remove(0);
+            }
+            self.begun.push(extent);
         }
     }
 
@@ -271,6 +311,15 @@ impl Picker {
 
 /// Pieces that a claim tries, before it scans words for what the peer has.
 pub const PROBES_MAX: usize = 256;
+
+/// Bytes of an extent. Two of the largest pages of the page cache, so that one is whole wherever the pieces begin.
+const EXTENT_LEN: u32 = 4 << 20;
+
+/// Pieces of an extent, however small they are: a claim looks through its words.
+const EXTENT_PIECES_MAX: u32 = 4096;
+
+/// Extents that are kept in mind. Peers that have different pieces begin different ones.
+const EXTENTS_BEGUN_MAX: usize = 16;
 
 /// Pieces that such a scan compares.
 const CANDIDATES_MAX: usize = 64;
