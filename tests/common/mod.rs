@@ -7,6 +7,7 @@
 //! * `clients`: transmission, aria2, rtorrent and libtorrent as seeders, one file each.
 //! * `probe`: a peer of a few lines, to see what a seeder really offers.
 //! * `program`: runs `ringtide` itself.
+//! * `relay`: a long, fat link between two of them.
 //! * `record`: the list of real-client tests that ran, so that none can be skipped in silence.
 //!
 //! All traffic stays on the loopback interface. Each client has its own address in 127.0.0.0/8, because some of them
@@ -24,5 +25,6 @@ pub mod probe;
 pub mod process;
 pub mod program;
 pub mod record;
+pub mod relay;
 pub mod tracker;
 pub mod workspace;

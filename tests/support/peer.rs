@@ -43,6 +43,8 @@ pub struct Script {
     pub blocks_max: usize,
     /// Whether every block has a wrong byte.
     pub corrupt: bool,
+    /// The requests it says it takes, in an extension handshake (BEP 10); without one it speaks no extension.
+    pub reqq: Option<u32>,
 }
 
 /// How a peer begins.
@@ -72,6 +74,7 @@ impl Default for Script {
             block_after: Duration::ZERO,
             blocks_max: usize::MAX,
             corrupt: false,
+            reqq: None,
         }
     }
 }
@@ -197,7 +200,11 @@ impl Connection {
             }
             _ => {}
         }
-        self.stream.write_all(&handshake(&self.content.info_hash))?;
+        let mut hello = handshake(&self.content.info_hash);
+        if self.script.reqq.is_some() {
+            hello[25] |= 0x10;
+        }
+        self.stream.write_all(&hello)?;
         if let Hello::ProperThen(bytes) = self.script.hello.clone() {
             self.stream.write_all(&bytes)?;
             thread::sleep(SILENCE);
@@ -212,6 +219,9 @@ impl Connection {
         }
         thread::sleep(self.script.bitfield_after);
         self.send(5, &bitfield(self.content.piece_count()))?;
+        if let Some(reqq) = self.script.reqq {
+            self.send(20, format!("\0d1:mde4:reqqi{reqq}ee").as_bytes())?;
+        }
         self.serve(&mut reader)
     }
 
