@@ -36,8 +36,7 @@ pub trait Job: Send + 'static {
 
 /// The threads that hash jobs.
 ///
-/// The queue has no limit of its own: whoever submits bounds it, by the number of pieces that can be complete and
-/// unverified at a time (a claim each).
+/// The queue is bounded: when the threads cannot keep up, [`Verifier::submit`] hashes a batch on the caller's thread.
 ///
 /// Dropping it abandons: the batches being hashed are finished and reported, the jobs still queued are dropped
 /// unhashed. [`Verifier::finish`] hashes them all first. Both wait for the threads, so neither can hang unless `done`
@@ -53,8 +52,8 @@ impl<J: Job> Verifier<J> {
     /// Starts the first thread, of up to `threads` (at least one). Another is started whenever a thread that takes a
     /// batch leaves a full one behind and nobody is idle.
     ///
-    /// `done` gets each job back with its digest, on the thread that hashed it and with no lock held. While it runs, that
-    /// thread hashes nothing.
+    /// `done` gets each job back with its digest, on the thread that hashed it and with no lock held: one of the verifier's
+    /// or, when these cannot keep up, the one that submits. While it runs, that thread hashes nothing.
     ///
     /// # Errors
     /// Where the thread cannot be started. (If a later one cannot, those there are do its work.)
@@ -95,10 +94,15 @@ impl<J: Job> Verifier<J> {
         } else {
             (was_empty && queue.sleepers > 0).then_some(&self.shared.job_waits)
         };
+        let mut batch = Batch::new();
+        if queue.is_full() {
+            queue.take_batch(&mut batch);
+        }
         drop(queue);
         if let Some(wake) = wake {
             wake.notify_one();
         }
+        self.shared.hash(&mut batch);
     }
 
     /// Has all that is queued hashed without waiting for more, for when no more pieces are under way. Returns at once.
@@ -150,8 +154,8 @@ struct Queue<J> {
     jobs: VecDeque<(usize, J)>,
     /// The lengths of all jobs together.
     bytes: usize,
-    /// Jobs of a full batch: the lanes of the best kernel.
-    batch_len: usize,
+    /// The lanes of the best kernel, which a full batch fills at least once.
+    lanes: usize,
     /// How many jobs were ever queued, by which the gatherer sees whether they still come.
     submitted: u64,
     /// A thread waits for the queue to become a batch.
@@ -171,8 +175,20 @@ struct Queue<J> {
 /// memory. Four pieces of 16 MiB are just enough for four interleaved streams.
 const BATCH_BYTES_MAX: usize = 64 * 1024 * 1024;
 
-/// Jobs taken at a time, where one kernel call holds fewer.
-const BATCH_LEN_MAX: usize = 16;
+/// Bytes below which full lanes are not enough: a batch is worth waking a thread for, also of small pieces.
+const BATCH_BYTES_MIN: usize = 1024 * 1024;
+
+/// Jobs that make a batch ready however small they are.
+const BATCH_LEN_MAX: usize = 64;
+
+/// Bytes queued above which whoever submits hashes a batch itself before it goes on. So pieces never come faster than
+/// they are verified for long: the peers wait, as the sockets are not read meanwhile.
+const QUEUE_BYTES_MAX: usize = 96 * 1024 * 1024;
+
+/// Whether so many jobs of so many bytes are a full batch.
+const fn is_batch(jobs: usize, bytes: usize, lanes: usize) -> bool {
+    (jobs >= lanes && bytes >= BATCH_BYTES_MIN) || jobs >= BATCH_LEN_MAX || bytes >= BATCH_BYTES_MAX
+}
 
 /// What the gatherer waits for another piece at least. Chosen, not tuned: long beside a wake-up, short beside a download.
 const PATIENCE_MIN: Duration = Duration::from_millis(2);
@@ -187,11 +203,11 @@ fn patience(len: usize) -> Duration {
 }
 
 impl<J> Queue<J> {
-    fn new(batch_len: usize) -> Self {
+    fn new(lanes: usize) -> Self {
         Self {
             jobs: VecDeque::new(),
             bytes: 0,
-            batch_len,
+            lanes,
             submitted: 0,
             gathering: false,
             sleepers: 0,
@@ -204,7 +220,12 @@ impl<J> Queue<J> {
 
     /// Whether the jobs should be hashed without waiting for more.
     fn is_ready(&self) -> bool {
-        self.jobs.len() >= self.batch_len || self.bytes >= BATCH_BYTES_MAX || self.flushing || self.closed
+        is_batch(self.jobs.len(), self.bytes, self.lanes) || self.flushing || self.closed
+    }
+
+    /// Whether so much waits that whoever submits must help.
+    fn is_full(&self) -> bool {
+        self.bytes >= QUEUE_BYTES_MAX && self.jobs.len() > 1
     }
 
     fn push(&mut self, jobs: impl IntoIterator<Item = (usize, J)>) {
@@ -215,10 +236,10 @@ impl<J> Queue<J> {
         }
     }
 
-    /// Takes the next batch: up to [`BATCH_LEN_MAX`] jobs and, after the first, [`BATCH_BYTES_MAX`] bytes.
+    /// Takes the next batch: a full one, or all there is. After the first job it has at most [`BATCH_BYTES_MAX`] bytes.
     fn take_batch(&mut self, batch: &mut Batch<J>) {
         let mut bytes = 0_usize;
-        while batch.len() < BATCH_LEN_MAX
+        while !is_batch(batch.len(), bytes, self.lanes)
             && let Some((len, _)) = self.jobs.front()
             && (bytes == 0 || bytes.saturating_add(*len) <= BATCH_BYTES_MAX)
             && let Some((len, job)) = self.jobs.pop_front()
@@ -244,10 +265,21 @@ impl<J> Queue<J> {
 /// Jobs that are hashed together.
 type Batch<J> = SmallVec<[J; BATCH_LEN_MAX]>;
 
-impl<J> Shared<J> {
+impl<J: Job> Shared<J> {
     /// The queue. No foreign code runs under the lock, so it is whole even after a panic.
     fn lock(&self) -> MutexGuard<'_, Queue<J>> {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Hashes the jobs and reports them.
+    fn hash(&self, batch: &mut Batch<J>) {
+        let mut digests = [[0; 20]; BATCH_LEN_MAX];
+        let messages: SmallVec<[_; BATCH_LEN_MAX]> = batch.iter().map(Job::message).collect();
+        digest_batch(&messages, &mut digests[..messages.len()]);
+        drop(messages);
+        for (job, digest) in batch.drain(..).zip(digests) {
+            (self.done)(job, digest);
+        }
     }
 
     /// Says that no more jobs come, and waits for the threads to end.
@@ -281,13 +313,7 @@ fn run<J: Job>(shared: &Arc<Shared<J>>) {
         if batch.is_empty() {
             return;
         }
-        let mut digests = [[0; 20]; BATCH_LEN_MAX];
-        let messages: SmallVec<[_; BATCH_LEN_MAX]> = batch.iter().map(Job::message).collect();
-        digest_batch(&messages, &mut digests[..messages.len()]);
-        drop(messages);
-        for (job, digest) in batch.drain(..).zip(digests) {
-            (shared.done)(job, digest);
-        }
+        shared.hash(&mut batch);
     }
 }
 
@@ -331,9 +357,9 @@ fn gather<'q, J>(shared: &'q Shared<J>, mut queue: MutexGuard<'q, Queue<J>>) -> 
 }
 
 /// Notes it when its thread ends by a panic.
-struct Alarm<'q, J>(&'q Shared<J>);
+struct Alarm<'q, J: Job>(&'q Shared<J>);
 
-impl<J> Drop for Alarm<'_, J> {
+impl<J: Job> Drop for Alarm<'_, J> {
     fn drop(&mut self) {
         if thread::panicking() {
             self.0.lock().panicked = true;
@@ -500,6 +526,54 @@ mod tests {
         assert!(submit.is_err());
         let finish = panic::catch_unwind(panic::AssertUnwindSafe(|| verifier.finish()));
         assert_eq!(finish.unwrap_err().downcast_ref(), Some(&"a bug in done"));
+    }
+
+    #[test]
+    fn whoever_submits_more_than_can_wait_hashes_it() {
+        struct Huge;
+        impl Job for Huge {
+            fn len(&self) -> usize {
+                QUEUE_BYTES_MAX
+            }
+            fn message(&self) -> Message<'_> {
+                Message::from(&b"not so huge"[..])
+            }
+        }
+        let (report, reports) = mpsc::channel();
+        let (release, hold) = mpsc::channel::<()>();
+        let hold = Mutex::new(hold);
+        let me = thread::current().id();
+        let verifier = Verifier::start(1, move |_, digest| {
+            assert_eq!(digest, <[u8; 20]>::from(Sha1::digest(b"not so huge")));
+            report.send(thread::current().id()).unwrap();
+            if thread::current().id() != me {
+                hold.lock().unwrap().recv().unwrap_or_default();
+            }
+        })
+        .unwrap();
+        verifier.submit(Huge);
+        assert_ne!(reports.recv().unwrap(), me);
+        // The only thread is stuck now. One piece may wait for it, however long it is.
+        verifier.submit(Huge);
+        verifier.submit(Huge);
+        assert_eq!(reports.try_recv(), Ok(me));
+        assert!(reports.try_recv().is_err());
+        drop(release);
+        verifier.finish();
+        assert_eq!(reports.iter().count(), 1);
+    }
+
+    #[test]
+    fn a_batch_of_full_lanes_is_worth_a_wake_up() {
+        let mut queue = Queue::new(4);
+        let small = BATCH_BYTES_MIN / 8;
+        queue.push((0..7).map(|i| (small, i)));
+        assert!(!queue.is_ready());
+        queue.push((7..20).map(|i| (small, i)));
+        assert!(queue.is_ready());
+        let mut batch = Batch::new();
+        queue.take_batch(&mut batch);
+        assert_eq!(batch.len(), 8);
     }
 
     #[test]
