@@ -14,9 +14,9 @@
 //! own it, and the picker knows nothing of them.
 //!
 //! A claim looks at the rarest free pieces that the peer has. Among equally rare ones it takes the one behind the
-//! peer's last, so that a fast peer writes the disk in order and one peer is to blame for what it sent. Without such a
-//! one it goes where other peers are at work: the content is cut into *extents* of [`EXTENT_LEN`], and those that were
-//! begun are finished before another is begun, at random. So hundreds of peers write to a few places, which the page
+//! peer's last, so that a fast peer writes the disk in order, or else goes where other peers are at work: the content is
+//! cut into *extents* of [`EXTENT_LEN`], and those that were begun are finished before another is begun, at random. So
+//! hundreds of peers write to a few places, which the page
 //! cache holds in large pages, instead of to hundreds.
 //!
 //! Cost: a claim tries at most [`PROBES_MAX`] pieces, and where none of them hits, because the peer has few of the free
@@ -203,12 +203,16 @@ impl Picker {
             Probe::Nothing => return None,
             Probe::GaveUp => self.scan(has)?,
         };
-        match next {
-            Some(next) if self.rarity.count(next) <= self.rarity.count(piece) => Some(next),
-            _ => self
-                .in_begun_extent(has, self.rarity.count(piece))
-                .or_else(|| Some(self.start_of_run(piece, has))),
-        }
+        let count = self.rarity.count(piece);
+        let next = next.filter(|&next| self.rarity.count(next) <= count);
+        next.filter(|&next| self.begun.contains(&self.extent(next)))
+            .or_else(|| self.in_begun_extent(has, count))
+            .or(next)
+            .or_else(|| Some(self.start_of_run(piece, has)))
+    }
+
+    const fn extent(&self, piece: PieceIndex) -> u32 {
+        piece.get() / self.extent_pieces
     }
 
     /// A free piece of the peer, no less rare than `count` says, in an extent that was begun.
@@ -228,7 +232,7 @@ impl Picker {
 
     /// Notes that the extent of a piece was begun. The oldest is forgotten for it where many are.
     fn begin_extent(&mut self, piece: PieceIndex) {
-        let extent = piece.get() / self.extent_pieces;
+        let extent = self.extent(piece);
         if self.extent_pieces > 1 && !self.begun.contains(&extent) {
             if self.begun.len() == EXTENTS_BEGUN_MAX {
                 self.begun.remove(0);

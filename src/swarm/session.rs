@@ -15,7 +15,7 @@
 //! once; it leaves the queue before its claim leaves the session. While claims are held some block of them is
 //! requested, arriving, or yet to be asked for.
 //!
-//! `fetch` has what is asked of a peer, `help` the endgame, `clock` what has to be done from time to time.
+//! `fetch` has what is asked of a peer, `requests` the queue of it, `help` the endgame, `clock` what has to be done from time to time.
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
@@ -34,6 +34,9 @@ use crate::wire::message::{Message, PieceHeader, RawBlock};
 mod clock;
 mod fetch;
 mod help;
+mod requests;
+
+use requests::{Request, Requests, Target};
 
 pub use clock::{REQUEST_TIMEOUT, SILENCE_MAX};
 
@@ -72,31 +75,6 @@ pub struct Tally {
     pub useful: u64,
     /// Bytes of blocks that were not needed: duplicates, late and unrequested ones.
     pub wasted: u64,
-}
-
-/// A block that was asked for.
-#[derive(Debug)]
-struct Request {
-    block: Block,
-    target: Target,
-}
-
-/// What a block is asked for.
-#[derive(Clone, Debug)]
-enum Target {
-    /// A claim of this peer.
-    Own(Slot),
-    /// The claim of another, in the endgame.
-    Help(Arc<Progress>),
-}
-
-impl Request {
-    /// The peer will not bring it: others may be asked.
-    fn abandon(&self) {
-        if let Target::Help(progress) = &self.target {
-            progress.unask(self.block.index());
-        }
-    }
 }
 
 /// Where the bytes of the block that is arriving go.
@@ -145,7 +123,7 @@ pub struct Session<L> {
     has_news: bool,
     interest_checked: Instant,
 
-    requests: VecDeque<Request>,
+    requests: Requests,
     claims: Claims<L>,
     claims_away: bool,
     last_claimed: Option<PieceIndex>,
@@ -189,7 +167,7 @@ impl<L: PieceWriter> Session<L> {
             interested: false,
             has_news: false,
             interest_checked: now,
-            requests: VecDeque::new(),
+            requests: Requests::default(),
             claims: Claims::default(),
             claims_away: false,
             last_claimed: None,
@@ -277,7 +255,7 @@ impl<L: PieceWriter> Session<L> {
     pub fn block_start(&mut self, header: PieceHeader) -> Result<(), Fault> {
         let block =
             self.geometry.check_block(header.index, header.begin, header.len).map_err(Fault::Block)?;
-        if let Some(Request { target, .. }) = self.take_request(block) {
+        if let Some(Request { target, .. }) = self.requests.take(block) {
             self.incoming = match target {
                 Target::Own(slot) => Incoming::Own(slot, block),
                 Target::Help(progress) => {
@@ -299,18 +277,6 @@ impl<L: PieceWriter> Session<L> {
             }
         }
         Ok(())
-    }
-
-    /// Takes the request that a block answers out of the queue.
-    fn take_request(&mut self, block: Block) -> Option<Request> {
-        let at = self.requests.iter().position(|request| request.block == block)?;
-        if 2 * at >= self.requests.len() {
-            return self.requests.remove(at);
-        }
-        // A peer that reads from its disk in parallel skips a block now and then and goes on in order: the skipped ones
-        // are no longer the next to expect. When they come they are found near the end, and nothing else moves.
-        self.requests.rotate_left(at);
-        self.requests.pop_front()
     }
 
     /// Takes the bytes at `at` of the block that [`Session::block_start`] announced.
@@ -373,7 +339,7 @@ impl<L: PieceWriter> Session<L> {
     /// The header of the first expected block came: its bytes follow.
     pub fn start_expected(&mut self) {
         debug_assert!(matches!(self.incoming, Incoming::Nothing));
-        if let Some(Request { block, target: Target::Own(slot) }) = self.requests.pop_front() {
+        if let Some(Request { block, target: Target::Own(slot) }) = self.requests.remove(0) {
             self.incoming = Incoming::Own(slot, block);
         }
     }

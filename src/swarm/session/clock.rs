@@ -98,7 +98,7 @@ impl<L: PieceWriter> Session<L> {
             let mut used = Vec::new();
             self.tally.wasted += self.claims.open_mail(slot, |block| used.push(block));
             for block in used {
-                if let Some(at) = self.requests.iter().position(|request| request.block == block) {
+                if let Some(at) = self.requests.position(block) {
                     self.cancel(at, out);
                 }
                 // The helper's bytes are there and put down to the helper: none of this peer may come over them.
@@ -139,7 +139,7 @@ impl<L: PieceWriter> Session<L> {
         if let Incoming::Own(slot, block) = self.incoming {
             self.claims.set_lag(slot, lag_behind(u64::from(block.len)));
         }
-        for request in &self.requests {
+        for request in self.requests.iter() {
             let lag = lag_behind(u64::from(request.block.len));
             if let Target::Own(slot) = request.target {
                 self.claims.set_lag(slot, lag);

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use super::clock::UNSENT_MAX;
-use super::{Claim, Fault, Incoming, PieceWriter, RawBlock, Request, Session, Slot, Target, Work};
+use super::{Claim, Fault, Incoming, PieceWriter, RawBlock, Session, Slot, Target, Work};
 use crate::meta::geometry::Block;
 use crate::wire::message;
 
@@ -134,7 +134,7 @@ impl<L: PieceWriter> Session<L> {
             let Some((slot, block)) = self.claims.next_block().or_else(|| self.claim_next(now, work)) else {
                 break;
             };
-            self.requests.push_back(Request { block, target: Target::Own(slot) });
+            self.requests.push(block, Target::Own(slot));
             message::write_request(out, block);
         }
     }
@@ -171,14 +171,8 @@ impl<L: PieceWriter> Session<L> {
 
     /// Takes in a claim. If this peer was helping with it, what it was asked for and is still missing is now for itself.
     fn take_in(&mut self, claim: Claim<L>) {
-        let piece = claim.piece();
         self.claims.insert(claim, &self.geometry);
-        for request in self.requests.iter_mut().filter(|request| request.block.piece == piece) {
-            if let Some(slot) = self.claims.adopt(request.block) {
-                request.abandon();
-                request.target = Target::Own(slot);
-            }
-        }
+        self.requests.adopt_helps(|block| self.claims.adopt(block));
         if let Incoming::Help(progress, block, bytes) = &self.incoming
             && let Some(slot) = self.claims.adopt(*block)
         {
@@ -215,7 +209,7 @@ impl<L: PieceWriter> Session<L> {
         if self.lapsed.take(block) {
             return Ok(());
         }
-        let at = self.requests.iter().position(|request| request.block == block);
+        let at = self.requests.position(block);
         let Some(request) = at.and_then(|at| self.requests.remove(at)) else { return Ok(()) };
         request.abandon();
         if let Target::Own(slot) = request.target {
@@ -241,7 +235,7 @@ impl<L: PieceWriter> Session<L> {
 
     /// Nobody waits for the outstanding requests any more; their blocks may come all the same.
     pub(super) fn forget_requests(&mut self) {
-        for request in self.requests.drain(..) {
+        for request in self.requests.drain() {
             request.abandon();
             self.lapsed.push(request.block);
         }
@@ -266,8 +260,7 @@ impl<L: PieceWriter> Session<L> {
     /// piece is open to all.
     pub(super) fn give_back_stuck(&mut self, now: Instant, work: &mut impl Work<L>, out: &mut Vec<u8>) {
         while let Some(slot) = self.claims.stuck(STUCK_LAG_MIN) {
-            let is_of_it = |request: &Request| matches!(request.target, Target::Own(own) if own == slot);
-            while let Some(at) = self.requests.iter().rposition(is_of_it) {
+            while let Some(at) = self.requests.last_of(slot) {
                 self.cancel(at, out);
             }
             if let Incoming::Own(own, block) = self.incoming

@@ -43,7 +43,7 @@ impl<L: PieceWriter> Session<L> {
         }
         while self.requests.len() < self.help_blocks() {
             let Some((progress, block)) = self.next_help(now, work) else { return };
-            self.requests.push_back(Request { block, target: Target::Help(progress) });
+            self.requests.push(block, Target::Help(progress));
             message::write_request(out, block);
         }
     }
@@ -98,11 +98,8 @@ impl<L: PieceWriter> Session<L> {
 
     /// Cancels what came from elsewhere meanwhile.
     pub(super) fn cancel_useless_help(&mut self, out: &mut Vec<u8>) {
-        let is_useless = |request: &Request| match &request.target {
-            Target::Own(_) => false,
-            Target::Help(progress) => progress.is_closed() || progress.has(request.block.index()),
-        };
-        while let Some(at) = self.requests.iter().rposition(is_useless) {
+        let is_useless = |request: &Request, of: &Progress| of.is_closed() || of.has(request.block.index());
+        while let Some(at) = self.requests.last_help(is_useless) {
             self.cancel(at, out);
         }
     }
