@@ -61,9 +61,10 @@ impl Verified {
                 }
             }
             if joined.len() > CALLS_MAX
-                && let [first, .., last] = &joined[..]
+                && let Some(last) = joined.pop()
             {
-                joined = vec![first.start..last.end];
+                joined.truncate(1);
+                joined[0].end = last.end;
             }
             joined.iter().for_each(|range| map.drop_pages(range));
         }

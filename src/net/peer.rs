@@ -20,7 +20,7 @@ use super::scatter::Scatter;
 use super::shared::{Counters, Desk, Event, Shared};
 use super::uring::Socket;
 use crate::disk::PieceLease;
-use crate::swarm::fault::Fault;
+use crate::swarm::receive::feed;
 use crate::swarm::session::{Session, Tally};
 use crate::wire::decoder::{Decoder, Limits};
 use crate::wire::extension;
@@ -272,18 +272,19 @@ impl<'a> Reader<'a> {
     fn settle(&mut self, result: io::Result<usize>) -> Result<(), CloseReason> {
         let Some(mut scatter) = self.scatter.take() else { return Ok(()) };
         let now = Instant::now();
+        let received = *result.as_ref().unwrap_or(&0);
         let settled = self.with_talk(|talk| {
             let Talk { session, decoder } = talk;
-            scatter.settle(&result, session, decoder, now, &mut Desk(self.shared))
+            scatter.forecast().settle(received, session, decoder, now, &mut Desk(self.shared))
         });
         self.scatter = Some(scatter);
-        let received = self.check(result, now)?;
+        self.check(result, now)?;
         let counters = self.shared.counters();
-        Counters::add(&counters.hits, settled.hits);
+        Counters::add(&counters.hits, settled.direct);
         Counters::add(&counters.received, received as u64);
         let copied = self.take(&settled.spilled, now)?;
-        self.blocks += settled.hits + copied;
-        self.hits += settled.hits;
+        self.blocks += settled.direct + copied;
+        self.hits += settled.direct;
         self.judge();
         Ok(())
     }
@@ -332,18 +333,20 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// Feeds bytes to the decoder and its events to the session, then asks for more blocks. Returns how many began.
+    /// Feeds bytes to the session, then asks for more blocks. Returns how many were copied.
     fn take(&self, bytes: &[u8], now: Instant) -> Result<u64, CloseReason> {
         let shared = self.shared;
-        let mut misses = 0;
+        let work = &mut Desk(shared);
         let fed = self.with_talk(|talk| {
-            let fed = feed(talk, bytes, now, shared, &mut misses);
-            talk.session.fill(now, &mut Desk(shared), &mut self.peer.out.borrow_mut());
+            let Talk { session, decoder } = talk;
+            let fed = feed(session, decoder, bytes, now, work);
+            session.fill(now, work, &mut self.peer.out.borrow_mut());
             fed
         });
-        Counters::add(&shared.counters().misses, misses);
         self.peer.flush();
-        fed.map(|()| misses)
+        let copied = fed.map_err(CloseReason::Fault)?;
+        Counters::add(&shared.counters().misses, copied);
+        Ok(copied)
     }
 
     fn with_talk<T>(&self, f: impl FnOnce(&mut Talk) -> T) -> T {
@@ -354,36 +357,6 @@ impl<'a> Reader<'a> {
             }
         }
     }
-}
-
-fn feed(
-    talk: &mut Talk,
-    mut bytes: &[u8],
-    now: Instant,
-    shared: &Shared,
-    misses: &mut u64,
-) -> Result<(), CloseReason> {
-    use crate::wire::decoder::Event as Wire;
-    let Talk { session, decoder } = talk;
-    let work = &mut Desk(shared);
-    while let Some(event) =
-        decoder.next(&mut bytes).map_err(|error| CloseReason::Fault(Fault::Wire(error)))?
-    {
-        match event {
-            Wire::Message(message) => session.message(message, now, work).map_err(CloseReason::Fault)?,
-            Wire::BlockStart(header) => {
-                *misses += 1;
-                session.block_start(header).map_err(CloseReason::Fault)?;
-            }
-            Wire::BlockData { at, data, last, .. } => {
-                session.block_data(at, data);
-                if last {
-                    session.block_end(now, work);
-                }
-            }
-        }
-    }
-    Ok(())
 }
 
 /// Errors after which the same operation is simply done again.

@@ -23,6 +23,10 @@ impl PieceWriter for PieceLease {
     fn write(&mut self, begin: u32, data: &[u8]) {
         Self::write(self, begin, data);
     }
+
+    fn read(&self, begin: u32, out: &mut [u8]) {
+        self.copy_out(begin, out);
+    }
 }
 
 /// What cores and verifier tell the control thread. All of it is rare.

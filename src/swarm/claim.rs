@@ -29,6 +29,9 @@ const DONATED: u8 = u8::MAX;
 pub trait PieceWriter {
     /// Writes `data` at byte `begin` of the piece.
     fn write(&mut self, begin: u32, data: &[u8]);
+
+    /// Copies what is there at byte `begin` of the piece to `out`, until it is full.
+    fn read(&self, begin: u32, out: &mut [u8]);
 }
 
 /// A set of blocks of one piece. Pieces of up to 4 MiB fit without an allocation.
@@ -361,6 +364,10 @@ mod tests {
     impl PieceWriter for Memory {
         fn write(&mut self, begin: u32, data: &[u8]) {
             self.0[begin as usize..][..data.len()].copy_from_slice(data);
+        }
+
+        fn read(&self, begin: u32, out: &mut [u8]) {
+            out.copy_from_slice(&self.0[begin as usize..][..out.len()]);
         }
     }
 

@@ -126,6 +126,10 @@ impl PieceWriter for MemoryLease {
         let range = self.range(begin, data.len());
         self.memory.bytes.borrow_mut()[range].copy_from_slice(data);
     }
+
+    fn read(&self, begin: u32, out: &mut [u8]) {
+        out.copy_from_slice(&self.memory.bytes.borrow()[self.range(begin, out.len())]);
+    }
 }
 
 impl Drop for MemoryLease {

@@ -6,6 +6,8 @@ struct Memory;
 
 impl PieceWriter for Memory {
     fn write(&mut self, _: u32, _: &[u8]) {}
+
+    fn read(&self, _: u32, _: &mut [u8]) {}
 }
 
 fn geometry() -> Geometry {

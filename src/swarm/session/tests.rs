@@ -13,6 +13,10 @@ impl PieceWriter for Memory {
     fn write(&mut self, begin: u32, data: &[u8]) {
         self.0[begin as usize..][..data.len()].copy_from_slice(data);
     }
+
+    fn read(&self, begin: u32, out: &mut [u8]) {
+        out.copy_from_slice(&self.0[begin as usize..][..out.len()]);
+    }
 }
 
 /// What the sessions of a test share.
