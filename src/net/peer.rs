@@ -256,8 +256,9 @@ impl<'a> Reader<'a> {
     /// Receives once, by a scatter if what comes can be predicted, and works through what came.
     async fn receive(&mut self) -> Result<(), CloseReason> {
         let mut scatter = self.scatter.take().unwrap_or_else(Scatter::new);
-        let aimed =
-            self.decode_next == 0 && self.with_talk(|talk| scatter.aim(&mut talk.session, &talk.decoder));
+        let socket = &self.peer.socket;
+        let aimed = self.decode_next == 0
+            && self.with_talk(|talk| scatter.aim(&mut talk.session, &talk.decoder, socket));
         if aimed {
             let (result, back) = self.peer.socket.recv_scatter(scatter).await;
             self.scatter = Some(back);

@@ -2,10 +2,14 @@
 //!
 //! What goes where is the matter of a [`Forecast`]; here it is told to the kernel.
 
+use std::os::fd::AsRawFd;
+
+use super::uring::Socket;
 use crate::disk::PieceLease;
 use crate::swarm::receive::{Forecast, Part, REACH_MAX};
 use crate::swarm::session::Session;
 use crate::wire::decoder::Decoder;
+use crate::wire::message::PieceHeader;
 
 /// Segments of one receive: the kernel takes 1024 (UIO_MAXIOV); a block in a torrent of many small files has several.
 const SEGMENTS_MAX: usize = 1024;
@@ -25,8 +29,13 @@ impl Scatter {
     }
 
     /// Aims at the blocks the session expects and takes its claims: see [`Forecast::aim`].
-    pub(super) fn aim(&mut self, session: &mut Session<PieceLease>, decoder: &Decoder) -> bool {
-        if !self.forecast.aim(session, decoder) {
+    pub(super) fn aim(
+        &mut self,
+        session: &mut Session<PieceLease>,
+        decoder: &Decoder,
+        socket: &Socket,
+    ) -> bool {
+        if !self.forecast.aim(session, decoder, |offset| look(socket, offset)) {
             return false;
         }
         if self.lay_out() == 0 {
@@ -79,6 +88,26 @@ impl Scatter {
     pub(super) const fn forecast(&mut self) -> &mut Forecast<PieceLease> {
         &mut self.forecast
     }
+}
+
+/// Bytes of the stream, `offset` behind those that were received, if they are in the socket. They stay there.
+///
+/// Needs an offset for peeking, which TCP has since Linux 6.9; before, nothing is seen.
+#[expect(unsafe_code, reason = "the option for the offset is in no library")]
+fn look(socket: &Socket, offset: usize) -> Option<[u8; PieceHeader::LEN]> {
+    let offset = libc::c_int::try_from(offset).ok()?;
+    let fd = socket.as_raw_fd();
+    let value = (&raw const offset).cast();
+    let len = size_of_val(&offset) as libc::socklen_t;
+    // SAFETY: the value is one integer, which outlives the call, and its length is given.
+    if unsafe { libc::setsockopt(fd, libc::SOL_SOCKET, libc::SO_PEEK_OFF, value, len) } != 0 {
+        return None;
+    }
+    let mut bytes = [0; PieceHeader::LEN];
+    let flags = libc::MSG_PEEK | libc::MSG_DONTWAIT;
+    // SAFETY: the target is as long as is said.
+    let got = unsafe { libc::recv(fd, bytes.as_mut_ptr().cast(), bytes.len(), flags) };
+    (got == bytes.len() as isize).then_some(bytes)
 }
 
 fn segment(bytes: &mut [u8]) -> libc::iovec {

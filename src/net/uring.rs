@@ -12,7 +12,7 @@ use std::cell::RefCell;
 use std::io;
 use std::marker::PhantomData;
 use std::net::{Shutdown, SocketAddr};
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsRawFd, RawFd};
 use std::rc::Rc;
 
 use io_uring::types::{CancelBuilder, Fd};
@@ -55,6 +55,12 @@ fn runtime_of(ring: &io_uring::Builder) -> io::Result<Runtime> {
 #[derive(Debug)]
 pub(super) struct Socket {
     inner: socket2::Socket,
+}
+
+impl AsRawFd for Socket {
+    fn as_raw_fd(&self) -> RawFd {
+        self.inner.as_raw_fd()
+    }
 }
 
 impl Socket {
@@ -113,7 +119,7 @@ impl Socket {
     }
 
     fn fd(&self) -> Fd {
-        Fd(self.inner.as_raw_fd())
+        Fd(self.as_raw_fd())
     }
 
     async fn submit<T: Unpin + 'static>(

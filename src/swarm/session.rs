@@ -336,12 +336,27 @@ impl<L: PieceWriter> Session<L> {
         }
     }
 
-    /// The header of the first expected block came: its bytes follow.
-    pub fn start_expected(&mut self) {
+    /// The claim that a block was requested for, unless it is another peer's.
+    pub fn requested(&self, block: Block) -> Option<Slot> {
+        match self.requests.get(self.requests.position(block)?)?.target {
+            Target::Own(slot) => Some(slot),
+            Target::Help(_) => None,
+        }
+    }
+
+    /// The header of a requested block came: its bytes follow. Returns whether that was the one to expect.
+    pub fn start_requested(&mut self, block: Block) -> bool {
         debug_assert!(matches!(self.incoming, Incoming::Nothing));
-        if let Some(Request { block, target: Target::Own(slot) }) = self.requests.remove(0) {
+        let is_expected = self.requests.get(0).is_some_and(|request| request.block == block);
+        if let Some(Request { block, target: Target::Own(slot) }) = self.requests.take(block) {
             self.incoming = Incoming::Own(slot, block);
         }
+        is_expected
+    }
+
+    /// The cut of the content.
+    pub const fn geometry(&self) -> &Geometry {
+        &self.geometry
     }
 
     /// Lets the claims go with a receive whose target they are.

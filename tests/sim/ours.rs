@@ -105,7 +105,10 @@ impl Ours {
             let lease = self.session.claims().lease(slot).expect("a request belongs to a claim");
             assert_eq!(lease.piece(), block.piece, "a request belongs to its claim");
         }
-        self.aimed = self.forecast.aim(&mut self.session, &self.decoder);
+        let can_look = rng.chance(self.aim_per_mille);
+        let socket = &self.socket;
+        let look = |at: usize| socket.get(at..).filter(|_| can_look)?.first_chunk().copied();
+        self.aimed = self.forecast.aim(&mut self.session, &self.decoder, look);
         if self.aimed {
             self.forecast.truncate([1, 3, 64][rng.below(3)]);
         }

@@ -16,6 +16,9 @@ pub const PEER_ID: &[u8; 20] = b"-XX0000-scripted\x00\xff\x7f\n";
 /// The most that may be asked for at once.
 const BLOCK_LEN: usize = 16 * 1024;
 
+/// The bytes of a REQUEST.
+const REQUEST_LEN: usize = 17;
+
 /// The longest message that a downloader has reason to send: a bitfield of these small torrents, or an extension
 /// handshake.
 const MESSAGE_LEN_MAX: usize = 4096;
@@ -43,8 +46,19 @@ pub struct Script {
     pub blocks_max: usize,
     /// Whether every block has a wrong byte.
     pub corrupt: bool,
+    /// In which order it answers, and what it says in between.
+    pub manner: Manner,
     /// The requests it says it takes, in an extension handshake (BEP 10); without one it speaks no extension.
     pub reqq: Option<u32>,
+}
+
+/// How a peer answers what it has been asked for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct Manner {
+    /// Whether it picks a request at random out of all that have come, or takes the oldest.
+    pub shuffled: bool,
+    /// HAVE messages before each block.
+    pub haves: usize,
 }
 
 /// How a peer begins.
@@ -74,6 +88,7 @@ impl Default for Script {
             block_after: Duration::ZERO,
             blocks_max: usize::MAX,
             corrupt: false,
+            manner: Manner { shuffled: false, haves: 0 },
             reqq: None,
         }
     }
@@ -225,9 +240,19 @@ impl Connection {
         self.serve(&mut reader)
     }
 
-    fn serve(&mut self, reader: &mut impl Read) -> io::Result<Result<(), String>> {
+    fn serve(&mut self, reader: &mut BufReader<TcpStream>) -> io::Result<Result<(), String>> {
         let mut is_choked = true;
+        let mut asked = Vec::new();
+        let mut random = 0x9e37_79b9_7f4a_7c15_u64;
         loop {
+            while !asked.is_empty() && reader.buffer().len() < REQUEST_LEN {
+                random ^= random << 13;
+                random ^= random >> 7;
+                random ^= random << 17;
+                let at = if self.script.manner.shuffled { random as usize % asked.len() } else { 0 };
+                let (piece, begin, block) = asked.remove(at);
+                self.answer(piece, begin, block)?;
+            }
             let message = match read_message(reader)? {
                 Ok(message) => message,
                 Err(fault) => return Ok(Err(fault)),
@@ -240,7 +265,7 @@ impl Connection {
                 }
                 Some((6, _)) if is_choked => return Ok(Err("a request while choked".to_owned())),
                 Some((6, request)) => match self.check(request) {
-                    Ok((piece, begin, block)) => self.answer(piece, begin, block)?,
+                    Ok(request) => asked.push(request),
                     Err(fault) => return Ok(Err(fault)),
                 },
                 // Keep-alive, have, bitfield, cancel and extended are heard and not answered.
@@ -285,6 +310,9 @@ impl Connection {
             return Ok(());
         }
         thread::sleep(self.script.block_after);
+        for _ in 0..self.script.manner.haves {
+            self.send(4, &(piece as u32).to_be_bytes())?;
+        }
         let mut payload = Vec::with_capacity(8 + block.len());
         payload.extend((piece as u32).to_be_bytes());
         payload.extend((begin as u32).to_be_bytes());

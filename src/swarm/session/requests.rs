@@ -67,6 +67,10 @@ impl Requests {
         self.queue.iter().rposition(|request| matches!(request.target, Target::Own(own) if own == slot))
     }
 
+    pub(super) fn get(&self, at: usize) -> Option<&Request> {
+        self.queue.get(at)
+    }
+
     /// Where the request for a block stands.
     pub(super) fn position(&self, block: Block) -> Option<usize> {
         self.queue.iter().position(|request| request.block == block)

@@ -580,7 +580,7 @@ fn claims_on_their_way_are_left_alone() {
     peer.fill(&mut desk);
     assert_eq!(peer.session.tick(peer.now, &mut desk, &mut out), Ok(false));
     let (_, first) = peer.session.expected().next().unwrap();
-    peer.session.start_expected();
+    assert!(peer.session.start_requested(first));
     assert_eq!(peer.session.arriving().map(|(_, block)| block), Some(first));
     peer.session.block_end(peer.now, &mut desk);
     assert_eq!(peer.session.tally().useful, u64::from(BLOCK_LEN));
