@@ -49,6 +49,9 @@ RINGTIDE_REAL_CLIENT_LOG=$scratch/ran cargo test --profile checked
 
 step "benchmarks, smoke size"
 RINGTIDE_BENCH_SMOKE=1 cargo bench --profile checked --bench '*'
+export RINGTIDE_BENCH_PROFILE=checked
+RINGTIDE_BENCH_SMOKE=1 scripts/bench.sh
+RINGTIDE_BENCH_SMOKE=1 scripts/bench.sh --sweep 'peers=4;seeder=rtorrent;pieces=1000,piece=16K,zeros'
 
 step "real-client tests"
 expected_real_client_tests | sort >"$scratch/expected"

@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
-"""libtorrent as a seeder or as a downloader for scripts/bench.py.
+"""libtorrent as a seeder or as a downloader for the benchmark.
 
-    bench_libtorrent.py seed FILE.torrent FOLDER PORT    seeds what is in FOLDER, unchecked, until it is ended
-    bench_libtorrent.py get FILE.torrent FOLDER PORT     downloads into FOLDER and exits when it is verified
+    libtorrent_peer.py seed FILE.torrent FOLDER IP:PORT    seeds what is in FOLDER, unchecked, until it is ended
+    libtorrent_peer.py get FILE.torrent FOLDER IP:PORT     downloads into FOLDER and exits when it is verified
 """
 
 import os
@@ -13,9 +13,9 @@ import libtorrent as lt
 
 
 def main():
-    command, torrent, folder, port = sys.argv[1:]
+    command, torrent, folder, address = sys.argv[1:]
     session = lt.session({
-        "listen_interfaces": f"127.0.0.1:{port}",
+        "listen_interfaces": address,
         "enable_dht": False, "enable_lsd": False, "enable_upnp": False, "enable_natpmp": False,
         "enable_incoming_utp": False, "enable_outgoing_utp": False,
         "allow_multiple_connections_per_ip": True, "connections_limit": 1000, "unchoke_slots_limit": 1000,
@@ -31,7 +31,6 @@ def main():
         params.flags |= lt.torrent_flags.seed_mode
     session.add_torrent(params)
     if command == "seed":
-        print("seeding", flush=True)
         while True:
             time.sleep(3600)
     while True:
