@@ -151,7 +151,7 @@ fn a_sealed_piece_is_never_leased_again() {
     let mut lease = output.lease(last).unwrap();
     lease.write(10, b"abcdefghij");
     assert_eq!(read(&lease), b"0123456789abcdefghij", "what the lease before wrote is there");
-    lease.seal();
+    lease.seal().unwrap();
     assert_eq!(output.lease(last).unwrap_err(), Refused::Sealed);
     assert_eq!(&fs::read(&path).unwrap()[80..], b"0123456789abcdefghij");
     output.finish(true).unwrap();
@@ -183,7 +183,7 @@ fn one_piece_may_span_many_files() {
     let mut lens = Vec::new();
     lease.iovecs(2, 12, &mut |iovec| lens.push(iovec.iov_len));
     assert_eq!(lens, [1, 5, 4, 1, 1]);
-    lease.seal();
+    lease.seal().unwrap();
 
     let expected = [
         ("a", Some("aaa")),
@@ -213,7 +213,7 @@ fn a_single_piece_is_a_file_of_its_own() {
     assert_eq!(output.lease(beyond).unwrap_err(), Refused::Outside);
     let mut lease = output.lease(piece(&geometry, 1)).unwrap();
     lease.write(0, &[9; 40]);
-    lease.seal();
+    lease.seal().unwrap();
     assert_eq!(fs::read(&path).unwrap(), [9; 40]);
 }
 
@@ -290,7 +290,7 @@ proptest! {
                     prop_assert_eq!(read(lease), &content[range]);
                 }
                 Step::Seal { .. } => {
-                    leases.remove(&index.get()).unwrap().seal();
+                    leases.remove(&index.get()).unwrap().seal().unwrap();
                     sealed[index.at()] = true;
                 }
             }
@@ -419,7 +419,7 @@ fn an_interrupted_download_is_found_again() {
         for index in [3, 40] {
             let mut lease = output.lease(piece(&geometry, index)).unwrap();
             lease.write(500_000, b"here");
-            lease.seal();
+            lease.seal().unwrap();
         }
         drop(output);
         let (output, found) = Output::open(plan, Existing::Keep).unwrap();
@@ -429,7 +429,7 @@ fn an_interrupted_download_is_found_again() {
         for (index, expected) in [(3, true), (20, false), (40, true), (60, false)] {
             assert_eq!(candidates.contains(&index), expected, "piece {index} in {temp:?}: {candidates:?}");
             assert_eq!(found.may_hold(piece(&geometry, index)), expected);
-            assert_eq!(output.lease(piece(&geometry, index)).unwrap().is_zeroes(), !expected);
+            assert_eq!(output.lease(piece(&geometry, index)).unwrap().is_zeroes(), Ok(!expected));
         }
     }
 }
@@ -661,7 +661,7 @@ fn many_files_take_no_descriptors() {
     // Other tests run beside this one and have a few open.
     assert!(descriptors() < before + 500, "{before} before, {} after", descriptors());
     for lease in leases {
-        lease.seal();
+        lease.seal().unwrap();
     }
     output.finish(true).unwrap();
 }
@@ -687,7 +687,7 @@ fn a_large_file_takes_little_memory() {
         let mut lease = output.lease(index).unwrap();
         lease.write(0, &block);
         assert!(resident(&path) >= 1 << 20);
-        lease.seal();
+        lease.seal().unwrap();
         assert!(resident(&path) < RESIDENT_MAX, "{} bytes after piece {index}", resident(&path));
     }
     let mut data = vec![0; 1 << 20];

@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 
 use argh::{FromArgs, SubCommands};
 
+use crate::disk::Io;
 use crate::error::Error;
 
 /// Downloads torrents, fast, and verifies every byte.
@@ -91,6 +92,9 @@ pub(super) struct DownloadPiece {
     /// replace what the output holds
     #[argh(switch)]
     pub(super) overwrite: bool,
+    /// how to write: mmap, pwrite or auto (default: auto, which maps where the file system is good at it)
+    #[argh(option, default = "Io::Auto", arg_name = "method")]
+    pub(super) io: Io,
     /// wait until everything is on the disk
     #[argh(switch)]
     pub(super) sync: bool,
@@ -126,6 +130,9 @@ pub(super) struct Download {
     /// replace what the output holds
     #[argh(switch)]
     pub(super) overwrite: bool,
+    /// how to write: mmap, pwrite or auto (default: auto, which maps where the file system is good at it)
+    #[argh(option, default = "Io::Auto", arg_name = "method")]
+    pub(super) io: Io,
     /// wait until everything is on the disk
     #[argh(switch)]
     pub(super) sync: bool,

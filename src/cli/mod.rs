@@ -25,7 +25,7 @@ use signal_hook::low_level;
 use crate::discovery::announcer::announce_once;
 use crate::discovery::tracker::Totals;
 use crate::disk::Existing;
-use crate::download::{self, Finished, Interrupt, Request, Summary};
+use crate::download::{self, Finished, Interrupt, Request};
 use crate::error::Error;
 use crate::hash::Kernel;
 use crate::meta::bencode;
@@ -172,6 +172,7 @@ fn download_piece(args: DownloadPiece) -> Result<(), Error> {
         output: args.output.into(),
         piece: Some(piece),
         existing: existing(args.overwrite),
+        io: args.io,
         sync: args.sync,
         threads: threads(args.threads)?,
         peers: args.peer,
@@ -191,13 +192,14 @@ fn download(args: Download) -> Result<(), Error> {
         output: args.output.into(),
         piece: None,
         existing: existing(args.overwrite),
+        io: args.io,
         sync: args.sync,
         threads: threads(args.threads)?,
         peers: args.peer,
         patience: patience(args.timeout)?,
     };
     let finished = fetch(&request, args.quiet)?;
-    print(&if args.json { json(&finished.summary) } else { text })?;
+    print(&if args.json { json(&finished) } else { text })?;
     finished.wait_for_trackers();
     Ok(())
 }
@@ -210,7 +212,8 @@ fn fetch(request: &Request, quiet: bool) -> Result<Finished, Error> {
 }
 
 /// The summary as one line of JSON; the README documents the keys.
-fn json(summary: &Summary) -> String {
+fn json(finished: &Finished) -> String {
+    let summary = &finished.summary;
     let object = serde_json::json!({
         "bytes": summary.total,
         "bytes_kept": summary.kept,
@@ -219,6 +222,7 @@ fn json(summary: &Summary) -> String {
         "blocks_direct": summary.hits,
         "blocks_copied": summary.misses,
         "receives": summary.receives,
+        "io": finished.io.name(),
     });
     format!("{object}\n")
 }

@@ -53,9 +53,9 @@ pub enum DiskError {
     },
     /// There is not enough room for the content.
     NoSpace {
-        /// The `-o` path.
+        /// What did not fit: the `-o` path, or a file of it.
         path: PathBuf,
-        /// Bytes that the output still has to reserve.
+        /// Bytes that still have to be reserved or written.
         needed: u64,
         /// Bytes that are free.
         free: u64,
@@ -209,7 +209,11 @@ impl fmt::Display for DiskError {
                 path.display()
             ),
             Self::NotMappable { path } => {
-                write!(f, "the file system of {} does not support mapping files for writing", path.display())
+                write!(
+                    f,
+                    "the file system of {} does not support mapping files for writing, use --io pwrite",
+                    path.display()
+                )
             }
             Self::WrongTotal { files, content } => {
                 write!(f, "the files have {files} bytes, expected the content's {content}")

@@ -15,16 +15,21 @@
 //!    [`PieceLease::iovecs`], and whoever gives these to the kernel must own the lease, unused, until the operation is
 //!    complete. Then a late completion finds the piece still leased: it was neither given to anyone else nor verified.
 //!
+//! 6. Where files are written and not mapped, the windows of a lease are private memory of its own, taken from a pool and
+//!    given back when it ends; its files are written by calls that need `&mut PieceLease`, or the lease itself, and are
+//!    over when they return. So rules 1, 2 and 5 are all it takes.
+//!
 //! The acquire of a free piece meets the release of the lease before it, so the new owner sees its bytes.
 
+use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
-use std::{fmt, mem};
 
 use smallvec::SmallVec;
 
-use super::map::Window;
+use super::draft::Draft;
+use super::parts::Parts;
 use super::{DiskError, Output};
 use crate::meta::geometry::PieceIndex;
 
@@ -113,53 +118,41 @@ fn change(state: &AtomicU8, from: u8, to: u8) -> Result<(), u8> {
     state.compare_exchange(from, to, Ordering::AcqRel, Ordering::Acquire).map(|_| ())
 }
 
-/// The right to write one piece, and to read it. Dropping it gives the piece back as it is.
+/// The right to write one piece, and to read it. Dropping it gives the piece back as it is: what was written to a map is
+/// in the file, what was kept in memory to be written later is not.
 pub struct PieceLease {
     output: Arc<Output>,
     piece: PieceIndex,
     size: u32,
     /// What becomes of the piece when the lease ends.
     next: u8,
-    /// The bytes of the piece in order, without gap.
-    parts: SmallVec<[Part; 1]>,
+    bytes: Bytes,
 }
 
-/// The part of a piece that lies in one file or pad.
-struct Part {
-    /// Its first byte, counted from the start of the piece.
-    begin: usize,
-    window: Window,
-}
-
-impl Part {
-    fn end(&self) -> usize {
-        self.begin + self.window.len()
-    }
-
-    /// What this part has of the piece's `range`, which it meets: counted from the start of the part.
-    fn clip(&self, range: &Range<usize>) -> Range<usize> {
-        range.start.max(self.begin) - self.begin..range.end.min(self.end()) - self.begin
-    }
+/// Where the bytes of a leased piece are.
+enum Bytes {
+    /// In mapped files.
+    Mapped(Parts),
+    /// In memory, on their way to files that are written.
+    Draft(Box<Draft>),
 }
 
 impl PieceLease {
-    /// Takes the lease of a piece of `size` bytes; the caller adds the windows on them.
+    /// Takes the lease of a piece of `size` bytes; the caller says where the bytes are.
     pub(super) fn take(output: &Arc<Output>, piece: PieceIndex, size: u32) -> Result<Self, Refused> {
         output.leases().take(piece)?;
-        Ok(Self { output: Arc::clone(output), piece, size, next: FREE, parts: SmallVec::new() })
+        let bytes = Bytes::Mapped(Parts::default());
+        Ok(Self { output: Arc::clone(output), piece, size, next: FREE, bytes })
     }
 
-    /// Adds the window on the next bytes of the piece.
-    pub(super) fn add(&mut self, window: Window) {
-        let begin = self.filled() as usize;
-        debug_assert!(begin + window.len() <= self.size as usize, "more windows than piece");
-        self.parts.push(Part { begin, window });
+    /// The bytes are in mapped files.
+    pub(super) fn set_parts(&mut self, parts: Parts) {
+        self.bytes = Bytes::Mapped(parts);
     }
 
-    /// How many of its bytes have a window.
-    pub(super) fn filled(&self) -> u32 {
-        // At most the size of the piece.
-        self.parts.last().map_or(0, Part::end) as u32
+    /// The bytes will be in memory.
+    pub(super) fn set_draft(&mut self, draft: Draft) {
+        self.bytes = Bytes::Draft(Box::new(draft));
     }
 
     /// The piece.
@@ -177,18 +170,16 @@ impl PieceLease {
     ///
     /// # Panics
     /// When the data do not lie inside the piece.
-    pub fn write(&mut self, begin: u32, mut data: &[u8]) {
+    pub fn write(&mut self, begin: u32, data: &[u8]) {
         let range = self.range(begin, data.len());
-        for part in self.meeting_mut(&range) {
-            let inside = part.clip(&range);
-            let (now, later) = data.split_at(inside.len());
-            part.window.write(inside.start, now);
-            data = later;
+        match &mut self.bytes {
+            Bytes::Mapped(parts) => parts.write(&range, data),
+            Bytes::Draft(draft) => draft.write(&self.output, &range, data),
         }
     }
 
     /// Gives the places of `len` bytes from `begin` of the piece to `push`, in order: one, or more where the range
-    /// crosses files.
+    /// crosses mapped files.
     ///
     /// Making them is safe; having anything write through them is not. Who passes them to the kernel must keep this
     /// lease alive and call nothing else on it until the kernel has completed the operation.
@@ -197,41 +188,131 @@ impl PieceLease {
     /// When the range does not lie inside the piece.
     pub fn iovecs(&mut self, begin: u32, len: u32, push: &mut impl FnMut(libc::iovec)) {
         let range = self.range(begin, len as usize);
-        for part in self.meeting_mut(&range) {
-            let inside = part.clip(&range);
-            push(part.window.target(inside.start, inside.len()));
+        match &mut self.bytes {
+            Bytes::Mapped(parts) => parts.iovecs(&range, push),
+            Bytes::Draft(draft) => push(draft.iovec(&self.output, &range)),
         }
     }
 
-    /// The bytes of the piece in order, cut where files meet.
-    pub fn segments(&self) -> SmallVec<[&[u8]; 2]> {
-        self.parts.iter().map(|part| part.window.bytes()).collect()
-    }
-
-    /// Copies the bytes from `begin` of the piece to `out` until it is full.
+    /// Notes that these bytes were received and will not be written again: where memory is short, they may go to their
+    /// file at once. To be called once what wrote them has completed.
     ///
     /// # Panics
     /// When they do not lie inside the piece.
-    pub fn copy_out(&self, begin: u32, mut out: &mut [u8]) {
+    pub fn landed(&mut self, begin: u32, len: u32) {
+        let range = self.range(begin, len as usize);
+        if let Bytes::Draft(draft) = &mut self.bytes {
+            draft.landed(&self.output, &range);
+        }
+    }
+
+    /// Notes that nobody will write the piece for a while: memory for what has not landed is given up. Mapped pieces
+    /// have none.
+    pub fn park(&mut self) {
+        if let Bytes::Draft(draft) = &mut self.bytes {
+            draft.park(&self.output);
+        }
+    }
+
+    /// Has all bytes in memory, for [`PieceLease::segments`]; reads those that are only in the files. False where that
+    /// would take too much memory, so that they must be looked at by [`PieceLease::show`]. Bytes that nobody has written
+    /// are what the files hold. Always true for mapped pieces, and for those that were received without delay.
+    ///
+    /// # Errors
+    /// What the disk answers.
+    pub fn load(&mut self) -> Result<bool, DiskError> {
+        match &mut self.bytes {
+            Bytes::Mapped(_) => Ok(true),
+            Bytes::Draft(draft) => draft.load(&self.output),
+        }
+    }
+
+    /// The bytes of the piece in order, cut where mapped files meet.
+    ///
+    /// # Panics
+    /// When they are not all in memory: [`PieceLease::load`] must have said so.
+    pub fn segments(&self) -> SmallVec<[&[u8]; 2]> {
+        match &self.bytes {
+            Bytes::Mapped(parts) => parts.segments().collect(),
+            Bytes::Draft(draft) => {
+                let bytes = draft.bytes();
+                assert!(bytes.is_some(), "piece {} is not in memory", self.piece);
+                bytes.into_iter().collect()
+            }
+        }
+    }
+
+    /// Shows the bytes of the piece to `see`, in order, bit by bit, until it returns false. Takes little memory wherever
+    /// they are.
+    ///
+    /// # Errors
+    /// What the disk answers.
+    pub fn show(&self, mut see: impl FnMut(&[u8]) -> bool) -> Result<(), DiskError> {
+        match &self.bytes {
+            Bytes::Mapped(parts) => {
+                let _ = parts.segments().all(see);
+                Ok(())
+            }
+            Bytes::Draft(draft) => draft.show(&self.output, &mut see),
+        }
+    }
+
+    /// Copies the bytes from `begin` of the piece to `out` until it is full. They must be in memory, as all bytes are
+    /// that were aimed at and have not landed.
+    ///
+    /// # Panics
+    /// When they do not lie inside the piece, or are not in memory.
+    pub fn copy_out(&self, begin: u32, out: &mut [u8]) {
         let range = self.range(begin, out.len());
-        for part in self.parts[self.first_meeting(&range)..].iter().take_while(|part| meets(part, &range)) {
-            let inside = part.clip(&range);
-            let (now, later) = mem::take(&mut out).split_at_mut(inside.len());
-            now.copy_from_slice(&part.window.bytes()[inside]);
-            out = later;
+        match &self.bytes {
+            Bytes::Mapped(parts) => parts.copy_out(&range, out),
+            Bytes::Draft(draft) => draft.copy_out(&range, out),
+        }
+    }
+
+    /// Copies the bytes from `begin` of the piece to `out` until it is full, wherever they are.
+    ///
+    /// # Errors
+    /// What the disk answers.
+    ///
+    /// # Panics
+    /// When they do not lie inside the piece.
+    pub fn read(&self, begin: u32, out: &mut [u8]) -> Result<(), DiskError> {
+        let range = self.range(begin, out.len());
+        match &self.bytes {
+            Bytes::Mapped(parts) => {
+                parts.copy_out(&range, out);
+                Ok(())
+            }
+            Bytes::Draft(draft) => draft.read(&self.output, &range, out),
         }
     }
 
     /// Whether every byte is zero: what a file holds where nothing was ever written.
-    pub fn is_zeroes(&self) -> bool {
-        self.parts.iter().all(|part| part.window.bytes().iter().all(|&byte| byte == 0))
+    ///
+    /// # Errors
+    /// What the disk answers.
+    pub fn is_zeroes(&self) -> Result<bool, DiskError> {
+        let mut zeroes = true;
+        self.show(|bytes| {
+            zeroes = bytes.iter().all(|&byte| byte == 0);
+            zeroes
+        })?;
+        Ok(zeroes)
     }
 
     /// The piece is verified: nobody can ever write it again. Sooner or later its pages leave this process; the file
-    /// keeps them.
-    pub fn seal(mut self) {
+    /// keeps them. What was kept in memory is written first.
+    ///
+    /// # Errors
+    /// What the disk answers to that. Then the piece is not sealed but free.
+    pub fn seal(mut self) -> Result<(), DiskError> {
+        match &mut self.bytes {
+            Bytes::Mapped(parts) => self.output.upkeep().verified(parts.places()),
+            Bytes::Draft(draft) => draft.save(&self.output)?,
+        }
         self.next = SEALED;
-        self.output.upkeep().verified(self.parts.iter().filter_map(|part| part.window.place()));
+        Ok(())
     }
 
     fn range(&self, begin: u32, len: usize) -> Range<usize> {
@@ -244,26 +325,15 @@ impl PieceLease {
         );
         begin as usize..begin as usize + len
     }
-
-    fn meeting_mut<'a>(&'a mut self, range: &'a Range<usize>) -> impl Iterator<Item = &'a mut Part> {
-        let first = self.first_meeting(range);
-        self.parts[first..].iter_mut().take_while(|part| meets(part, range))
-    }
-
-    /// A piece of many tiny files has many parts, and a block of it only a few of them.
-    fn first_meeting(&self, range: &Range<usize>) -> usize {
-        self.parts.partition_point(|part| part.end() <= range.start)
-    }
-}
-
-fn meets(part: &Part, range: &Range<usize>) -> bool {
-    part.begin < range.end && range.start < part.end()
 }
 
 impl Drop for PieceLease {
     fn drop(&mut self) {
-        // The windows go first: from the moment the piece is free, another lease may make its own.
-        self.parts.clear();
+        // Windows and memory go first: from the moment the piece is free, another lease may make its own.
+        match &mut self.bytes {
+            Bytes::Mapped(parts) => parts.clear(),
+            Bytes::Draft(draft) => draft.end(&self.output),
+        }
         self.output.leases().end(self.piece, self.next);
     }
 }

@@ -1,4 +1,4 @@
-//! Mapped memory: one [`Map`] for a file (or for pad bytes), and [`Window`]s into it.
+//! Mapped memory: one [`Map`] for a file (or for private bytes), and [`Window`]s into it.
 //!
 //! A window is the only way to touch mapped bytes. Making one is the one unsafe step, and its contract is
 //! exclusiveness: while a window lives, no other window covers any of its bytes. From there on `&mut Window` writes
@@ -21,6 +21,8 @@ use std::{io, ptr, slice};
 
 use memmap2::{Advice, MmapOptions, MmapRaw, UncheckedAdvice};
 
+use super::sys;
+
 /// Bytes of a large page of the page cache. Where it is another number nothing goes wrong.
 const LARGE_PAGE_LEN: usize = 2 << 20;
 
@@ -35,8 +37,8 @@ pub(super) struct Map {
 enum Kind {
     /// A file, shared: what is written is in the file.
     File,
-    /// Zeroes of this process, gone with the map.
-    Pad,
+    /// Memory of this process, zero at first and gone with the map.
+    Private,
 }
 
 impl Map {
@@ -72,9 +74,12 @@ impl Map {
     }
 
     /// `len` bytes of private zeroes that take no room until they are written. `len` is above 0.
-    pub(super) fn pad(len: u32) -> io::Result<Self> {
+    fn private(len: u32) -> io::Result<Self> {
         let memory = MmapOptions::new().len(address_len(u64::from(len))?).no_reserve_swap().map_anon()?;
-        Ok(Self { memory: memory.into(), kind: Kind::Pad })
+        let memory = MmapRaw::from(memory);
+        // Pages of their usual size, so that what is written is what there is memory for. Kernels without others refuse.
+        let _ = memory.advise(Advice::NoHugePage);
+        Ok(Self { memory, kind: Kind::Private })
     }
 
     /// The window on `len` bytes from `start`.
@@ -106,6 +111,13 @@ pub(super) struct Window {
 }
 
 impl Window {
+    /// A window on `len` private bytes, zero at first, that take no room until they are written. `len` is above 0.
+    pub(super) fn private(len: u32) -> io::Result<Self> {
+        let map = Arc::new(Map::private(len)?);
+        // SAFETY: the map was made for this window alone.
+        Ok(unsafe { map.window(0, len) })
+    }
+
     /// Its bytes, counted.
     pub(super) const fn len(&self) -> usize {
         self.len
@@ -128,13 +140,38 @@ impl Window {
         unsafe { slice::from_raw_parts(start, self.len) }
     }
 
+    /// Its bytes, to be changed.
+    pub(super) fn bytes_mut(&mut self) -> &mut [u8] {
+        let start = self.address(0, self.len);
+        // SAFETY: as in `bytes`; the window is the only right to them and is borrowed for this alone.
+        unsafe { slice::from_raw_parts_mut(start, self.len) }
+    }
+
     /// The place of `len` bytes from `at`, for a system call to fill. Panics when they leave the window.
     #[expect(clippy::needless_pass_by_ref_mut, reason = "nobody else may use the bytes meanwhile")]
     pub(super) fn target(&mut self, at: usize, len: usize) -> libc::iovec {
         libc::iovec { iov_base: self.address(at, len).cast(), iov_len: len }
     }
 
-    /// The mapped file it is a window on, and where; `None` for pad bytes.
+    /// Gives up the memory behind `len` private bytes from `at`, which are zero then. `at` must be the first byte of a
+    /// page; memory that is shared with a file keeps what it has.
+    pub(super) fn release(&mut self, at: usize, len: usize) {
+        let start = self.start + at;
+        assert!(start.is_multiple_of(sys::page_len()) && at + len <= self.len, "not the pages of a window");
+        if self.map.kind != Kind::Private {
+            return;
+        }
+        // SAFETY: the map is private and this window, which is borrowed, the only one, so nobody reads the bytes that
+        // change; the range lies inside the map, but for the rest of its last page, which nobody uses.
+        let released =
+            unsafe { self.map.memory.unchecked_advise_range(UncheckedAdvice::DontNeed, start, len) };
+        // It only saves memory, and the kernel refuses it for locked pages alone.
+        if let Err(err) = released {
+            tracing::debug!(%err, "cannot give up the memory of blocks that were written");
+        }
+    }
+
+    /// The mapped file it is a window on, and where; `None` for private bytes.
     pub(super) fn place(&self) -> Option<(&Arc<Map>, Range<usize>)> {
         (self.map.kind == Kind::File).then_some((&self.map, self.start..self.start + self.len))
     }
@@ -182,14 +219,23 @@ mod tests {
     }
 
     #[test]
-    fn pad_bytes_are_zeroes_that_keep_what_is_written() {
-        let map = Arc::new(Map::pad(10_000).unwrap());
-        // SAFETY: the only window of the test.
-        let mut window = unsafe { map.window(0, 10_000) };
+    fn private_bytes_are_zeroes_that_keep_what_is_written() {
+        let mut window = Window::private(10_000).unwrap();
         assert_eq!(window.bytes(), [0; 10_000]);
         window.write(9_999, &[7]);
         assert_eq!(window.bytes()[9_999], 7);
         assert!(window.place().is_none());
+    }
+
+    #[test]
+    fn released_bytes_are_zeroes_and_their_neighbours_stay() {
+        let page = sys::page_len();
+        let mut window = Window::private(3 * page as u32 + 5).unwrap();
+        window.bytes_mut().fill(1);
+        window.release(page, page);
+        window.release(3 * page, 5);
+        let expected = [vec![1; page], vec![0; page], vec![1; page], vec![0; 5]].concat();
+        assert_eq!(window.bytes(), expected);
     }
 
     #[test]

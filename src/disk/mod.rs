@@ -2,25 +2,39 @@
 //!
 //! [`Output::open`] makes or finds the files of a [`Plan`]. [`Output::lease`] then hands out pieces: a [`PieceLease`]
 //! is the only way to write one, nobody else has it meanwhile, and a piece that was sealed is never leased again.
-//! `lease` says why that holds even for writes that the kernel is still doing. The rest:
+//! `lease` says why that holds even for writes that the kernel is still doing. Where a file system cannot map, or where
+//! the user prefers it ([`Io`]), the bytes of a lease are private memory and are written when the piece is sealed. The
+//! rest:
 //!
 //! - `plan`: which bytes of the content go to which file;
 //! - `tree`, `walker`: the files by name, made, found, checked and undone, no link followed below the output folder;
 //! - `prealloc`: their blocks, taken before anything is written, so that a full disk is an error and not a signal;
 //! - `found`: what they held before, told from their holes;
-//! - `map`: mapped memory, and windows into it;
+//! - `method`: whether files are mapped or written;
+//! - `map`: mapped memory, and windows into it; `parts`: the windows of one piece;
 //! - `upkeep`: the pages of verified pieces, dropped from this process;
+//! - `draft`: a piece that will be written, in memory from `pool`; `content`: the writing and reading, through a few
+//!   open files (`handles`); `blocks`: sets of a piece's blocks;
 //! - `sys`: the system calls that `std` does not have.
 //!
 //! Knows nothing of peers, sockets or digests. Everything but [`PieceLease`] may wait for the disk, so it belongs at
-//! the start or the end of a download, or on a thread that may wait; [`Output::lease`] only opens and maps.
+//! the start or the end of a download, or on a thread that may wait; [`Output::lease`] only opens and maps. Of the lease,
+//! [`PieceLease::seal`], [`PieceLease::load`] and the reading from files may wait too, and [`PieceLease::landed`] and
+//! [`PieceLease::park`] write a block or two where memory is short.
 
+mod blocks;
+mod content;
+mod draft;
 mod error;
 mod found;
+mod handles;
 mod lease;
 mod map;
+mod method;
 mod output;
+mod parts;
 mod plan;
+mod pool;
 mod prealloc;
 mod sys;
 mod tree;
@@ -30,6 +44,7 @@ mod walker;
 pub use error::DiskError;
 pub use found::Found;
 pub use lease::{PieceLease, Refused};
+pub use method::Io;
 pub use output::Output;
 pub use plan::{FOLDERS_DEEP_MAX, Plan, Target};
 pub use tree::Existing;

@@ -6,51 +6,60 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
+use super::draft::Draft;
+use super::handles::Handles;
 use super::lease::Leases;
-use super::map::Map;
+use super::map::{Map, Window};
+use super::parts::Parts;
 use super::plan::{Span, Target};
+use super::pool::Pool;
 use super::tree::{Existing, Tree};
 use super::upkeep::Upkeep;
-use super::{DiskError, Found, PieceLease, Plan, Refused};
+use super::{DiskError, Found, Io, PieceLease, Plan, Refused};
 use crate::meta::geometry::{Geometry, PieceIndex};
 
 /// Maps of files that are kept once made. The kernel's own limit (`vm.max_map_count`) is 65530 for a process as a rule;
 /// the maps of further files live only as long as leases need them.
 const MAPS_KEPT_MAX: usize = 16 * 1024;
 
-/// The files of a download, preallocated, mapped when a piece of theirs is first leased.
+/// The files of a download, preallocated; mapped when a piece of theirs is first leased, or written piece by piece.
 ///
-/// Descriptors: one for the folder (or the only file); a file's own is closed once it is mapped. So neither many files
-/// nor large ones run into the limits of a process.
+/// Descriptors: one for the folder (or the only file); a file's own is closed once it is mapped, and of those that are
+/// written a few stay open. So neither many files nor large ones run into the limits of a process.
 pub struct Output {
     geometry: Geometry,
-    tree: Tree,
-    spans: Box<[Placed]>,
+    io: Io,
+    pub(super) tree: Tree,
+    pub(super) spans: Box<[Placed]>,
     leases: Leases,
+    /// For files that are mapped.
     maps_kept: AtomicUsize,
     upkeep: Upkeep,
+    /// For files that are written.
+    pub(super) pool: Pool,
+    pub(super) handles: Handles,
 }
 
 /// A stretch of the content and where it is.
-struct Placed {
+pub(super) struct Placed {
     /// Its first byte in the content.
-    offset: u64,
+    pub(super) offset: u64,
     /// Its bytes.
-    len: u64,
+    pub(super) len: u64,
     /// Its file; `None` for pad bytes.
-    file: Option<Backing>,
+    pub(super) file: Option<Backing>,
 }
 
 impl Placed {
-    const fn end(&self) -> u64 {
+    pub(super) const fn end(&self) -> u64 {
         self.offset + self.len
     }
 }
 
-/// A file and its map. There is never more than one map of a file.
-struct Backing {
+/// A file and its map, if it is mapped. There is never more than one map of a file.
+pub(super) struct Backing {
     /// Its index in the tree.
-    index: usize,
+    pub(super) index: usize,
     map: Mutex<MapSlot>,
 }
 
@@ -72,7 +81,7 @@ impl Output {
     /// # Errors
     /// Every [`DiskError`] but [`DiskError::NotMappable`].
     pub fn open(plan: Plan, existing: Existing) -> Result<(Arc<Self>, Found), DiskError> {
-        let Plan { root, layout, spans, geometry } = plan;
+        let Plan { root, layout, spans, geometry, io } = plan;
         let (spans, files) = place(spans);
         let mut tree = Tree::claim(root, layout, files, existing)?;
 
@@ -85,26 +94,51 @@ impl Output {
         if let Err(err) = reserved {
             return Err(tree.give_up(err));
         }
-        let leases = Leases::new(geometry.piece_count());
-        let output =
-            Self { geometry, tree, spans, leases, maps_kept: AtomicUsize::new(0), upkeep: Upkeep::default() };
+        let mut output = Self {
+            geometry,
+            io,
+            tree,
+            spans,
+            leases: Leases::new(geometry.piece_count()),
+            maps_kept: AtomicUsize::new(0),
+            upkeep: Upkeep::default(),
+            // A piece may be said to be longer than all there is.
+            pool: Pool::new(u64::from(geometry.piece_len()).min(geometry.total_len()) as u32),
+            handles: Handles::default(),
+        };
+        if io == Io::Auto {
+            output.io = if output.is_mappable() { Io::Mmap } else { Io::Pwrite };
+        }
         Ok((Arc::new(output), found))
+    }
+
+    /// How the files are written: [`Io::Mmap`] or [`Io::Pwrite`].
+    pub const fn io(&self) -> Io {
+        self.io
     }
 
     /// The lease of a piece: the right to write it until the lease is dropped.
     ///
-    /// The first lease of a piece in a file opens and maps the file (two quick system calls for a file at the top).
+    /// Where files are mapped, the first lease of a piece in a file opens and maps it (two quick system calls for a file
+    /// at the top). Where they are written, nothing happens yet.
     ///
     /// # Errors
-    /// See [`Refused`]. [`DiskError::Changed`] when the file is not the one that was opened, or was cut.
+    /// See [`Refused`]. [`DiskError::Changed`] when a file to map is not the one that was opened, or was cut.
     pub fn lease(self: &Arc<Self>, piece: PieceIndex) -> Result<PieceLease, Refused> {
         let range = self.range(piece).ok_or(Refused::Outside)?;
-        let mut lease = PieceLease::take(self, piece, self.geometry.piece_size(piece))?;
+        let size = self.geometry.piece_size(piece);
+        let mut lease = PieceLease::take(self, piece, size)?;
+        if self.io == Io::Pwrite {
+            lease.set_draft(Draft::new(range.start, size));
+            return Ok(lease);
+        }
+        let mut parts = Parts::default();
         let first = self.spans.partition_point(|span| span.end() <= range.start);
         for span in self.spans[first..].iter().take_while(|span| span.offset < range.end) {
-            self.extend(&mut lease, span)?;
+            self.extend(&mut parts, &lease, span)?;
         }
-        debug_assert_eq!(lease.filled(), lease.size(), "the spans have no gap");
+        debug_assert_eq!(parts.filled(), size, "the spans have no gap");
+        lease.set_parts(parts);
         Ok(lease)
     }
 
@@ -153,11 +187,11 @@ impl Output {
         (covered.contains(&start) && covered.contains(&end)).then_some(start..end)
     }
 
-    /// Gives a lease of this output the window on what `span` has of its bytes, from the first that it lacks.
+    /// Adds to the parts of a lease the window on what `span` has of its bytes, from the first that they lack.
     #[expect(unsafe_code, reason = "here the contract of Map::window is kept")]
-    fn extend(&self, lease: &mut PieceLease, span: &Placed) -> Result<(), DiskError> {
-        let missing = lease.size() - lease.filled();
-        let at = self.geometry.piece_offset(lease.piece()) + u64::from(lease.filled());
+    fn extend(&self, parts: &mut Parts, lease: &PieceLease, span: &Placed) -> Result<(), DiskError> {
+        let missing = lease.size() - parts.filled();
+        let at = self.geometry.piece_offset(lease.piece()) + u64::from(parts.filled());
         let end = span.end().min(at + u64::from(missing));
         if at >= end {
             // An empty file.
@@ -166,20 +200,34 @@ impl Output {
         assert!(span.offset <= at, "a gap before the span at {}", span.offset);
         // At most `missing`.
         let len = (end - at) as u32;
-        let (map, start) = match &span.file {
-            Some(file) => (self.map(file, span.len)?, at - span.offset),
-            None => (self.pad(len)?, 0),
+        let window = match &span.file {
+            Some(file) => {
+                let map = self.map(file, span.len)?;
+                // SAFETY: the lease is the only one of its piece, its windows so far end before `at`, and the bytes of
+                // other pieces lie before or behind the piece. They are other bytes of memory too, for no two spans
+                // overlap or are the same file, and `map` is the only map of this one.
+                unsafe { map.window(at - span.offset, len) }
+            }
+            None => self.pad(len)?,
         };
-        // SAFETY: a pad's map was made for this window alone. For a file: the lease is the only one of its piece, its
-        // windows so far end before `at`, and the bytes of other pieces lie before or behind the piece. They are other
-        // bytes of memory too, for no two spans overlap or are the same file, and `map` is the only map of this one.
-        lease.add(unsafe { map.window(start, len) });
+        parts.add(window);
         Ok(())
     }
 
-    fn pad(&self, len: u32) -> Result<Arc<Map>, DiskError> {
-        let failed = |err| DiskError::new("get memory for the pad bytes of", self.tree.root(), &err);
-        Ok(Arc::new(Map::pad(len).map_err(failed)?))
+    fn pad(&self, len: u32) -> Result<Window, DiskError> {
+        Window::private(len)
+            .map_err(|err| DiskError::new("get memory for the pad bytes of", self.tree.root(), &err))
+    }
+
+    /// Whether the files can be mapped, as far as the file system and the first of them tell.
+    fn is_mappable(&self) -> bool {
+        if self.tree.is_unmappable() {
+            return false;
+        }
+        let mut files = self.spans.iter().filter(|span| span.len > 0);
+        let Some(first) = files.find_map(|span| span.file.as_ref()) else { return true };
+        // A look only: whatever else is wrong is told when the file is needed.
+        !matches!(self.make_map(first, 1), Err(DiskError::NotMappable { .. }))
     }
 
     /// The map of a file of `len` bytes.
@@ -188,19 +236,23 @@ impl Output {
         if let Some(map) = slot.current.upgrade() {
             return Ok(map);
         }
-        let opened = self.tree.open(file.index)?;
-        let map = Arc::new(Map::file(&opened, len).map_err(|err| {
-            let path = self.tree.path(file.index);
-            match err.raw_os_error() {
-                Some(libc::ENODEV | libc::EACCES | libc::EINVAL) => DiskError::NotMappable { path },
-                _ => DiskError::new("map", &path, &err),
-            }
-        })?);
+        let map = Arc::new(self.make_map(file, len)?);
         slot.current = Arc::downgrade(&map);
         if self.maps_kept.fetch_add(1, Ordering::Relaxed) < MAPS_KEPT_MAX {
             slot.kept = Some(Arc::clone(&map));
         }
         Ok(map)
+    }
+
+    fn make_map(&self, file: &Backing, len: u64) -> Result<Map, DiskError> {
+        let opened = self.tree.open(file.index)?;
+        Map::file(&opened, len).map_err(|err| {
+            let path = self.tree.path(file.index);
+            match err.raw_os_error() {
+                Some(libc::ENODEV | libc::EACCES | libc::EINVAL) => DiskError::NotMappable { path },
+                _ => DiskError::new("map", &path, &err),
+            }
+        })
     }
 }
 
@@ -250,7 +302,7 @@ mod tests {
         one.write(0, b"hello");
         drop(one);
         assert!(mapped());
-        two.seal();
+        two.seal().unwrap();
         output.upkeep.sweep();
         assert!(!mapped());
         assert_eq!(output.lease(first).unwrap().segments()[0], b"hello");

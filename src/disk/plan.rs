@@ -3,7 +3,7 @@
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path, PathBuf};
 
-use super::DiskError;
+use super::{DiskError, Io};
 use crate::meta::geometry::{Geometry, PieceIndex};
 
 /// Folders that a file may lie below the output folder. Each is an open descriptor while files are made.
@@ -47,13 +47,21 @@ pub struct Plan {
     pub(super) layout: Layout,
     pub(super) spans: Vec<Span>,
     pub(super) geometry: Geometry,
+    pub(super) io: Io,
 }
 
 impl Plan {
+    /// The same output, written in this way.
+    #[must_use]
+    pub const fn with_io(mut self, io: Io) -> Self {
+        self.io = io;
+        self
+    }
+
     /// The whole content in the file `path`.
     pub fn file(path: impl Into<PathBuf>, geometry: Geometry) -> Self {
         let span = Span { offset: 0, len: geometry.total_len(), target: Target::File(PathBuf::new()) };
-        Self { root: path.into(), layout: Layout::File, spans: vec![span], geometry }
+        Self { root: path.into(), layout: Layout::File, spans: vec![span], geometry, io: Io::Auto }
     }
 
     /// Only the bytes of `piece`, in the file `path`. No other piece can be leased.
@@ -63,7 +71,7 @@ impl Plan {
             len: u64::from(geometry.piece_size(piece)),
             target: Target::File(PathBuf::new()),
         };
-        Self { root: path.into(), layout: Layout::File, spans: vec![span], geometry }
+        Self { root: path.into(), layout: Layout::File, spans: vec![span], geometry, io: Io::Auto }
     }
 
     /// The content laid over `targets` (with their lengths in bytes) one after the other, below the folder `path`.
@@ -89,7 +97,7 @@ impl Plan {
         if offset != geometry.total_len() {
             return Err(DiskError::WrongTotal { files: offset, content: geometry.total_len() });
         }
-        Ok(Self { root: path.into(), layout: Layout::Folder, spans, geometry })
+        Ok(Self { root: path.into(), layout: Layout::Folder, spans, geometry, io: Io::Auto })
     }
 }
 

@@ -3,7 +3,7 @@
 //! Everything here takes borrowed descriptors and NUL-free names and gives owned values or [`io::Error`]; no pointer
 //! leaves this file.
 
-#![expect(unsafe_code, reason = "libc is the only way to openat, fallocate, SEEK_DATA and statvfs")]
+#![expect(unsafe_code, reason = "libc is the only way to openat, fallocate, SEEK_DATA and statfs")]
 
 use std::ffi::{CString, OsStr};
 use std::fs::File;
@@ -11,6 +11,7 @@ use std::io;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
+use std::sync::OnceLock;
 
 /// Permission bits of new files, before the umask.
 const FILE_MODE: libc::mode_t = 0o666;
@@ -117,6 +118,32 @@ pub(super) fn space(file: &File) -> io::Result<Space> {
     let bytes = |blocks: libc::fsblkcnt_t| blocks.saturating_mul(stat.f_frsize);
     Ok(Space { available: bytes(stat.f_bavail), free: bytes(stat.f_bfree), total: bytes(stat.f_blocks) })
 }
+
+/// The magic number of the file system that holds `file`.
+pub(super) fn file_system(file: &File) -> io::Result<u32> {
+    let mut stat = MaybeUninit::<libc::statfs>::uninit();
+    retry(|| {
+        // SAFETY: the target is large enough for one `statfs`, which is all the call writes.
+        unsafe { libc::fstatfs(file.as_raw_fd(), stat.as_mut_ptr()) }
+    })?;
+    // SAFETY: the call above succeeded, so it has filled the structure.
+    let stat = unsafe { stat.assume_init() };
+    // The numbers have 32 bits, in a type that differs from platform to platform.
+    Ok(stat.f_type as u32)
+}
+
+/// Bytes of a page of memory.
+pub(super) fn page_len() -> usize {
+    static PAGE_LEN: OnceLock<usize> = OnceLock::new();
+    *PAGE_LEN.get_or_init(|| {
+        // SAFETY: a question without arguments in memory.
+        let len = unsafe { libc::sysconf(libc::_SC_PAGESIZE) };
+        usize::try_from(len).ok().filter(|len| len.is_power_of_two()).unwrap_or(PAGE_LEN_USUAL)
+    })
+}
+
+/// What a page is where the system does not say.
+const PAGE_LEN_USUAL: usize = 4096;
 
 fn raw(folder: Option<&File>) -> RawFd {
     folder.map_or(libc::AT_FDCWD, AsRawFd::as_raw_fd)

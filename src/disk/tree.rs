@@ -15,7 +15,7 @@ use std::time::SystemTime;
 use super::plan::Layout;
 use super::prealloc::{self, Reserved};
 use super::walker::{Missing, Walker};
-use super::{DiskError, sys};
+use super::{DiskError, method, sys};
 
 /// What to do with files that are there already.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -130,8 +130,23 @@ impl Tree {
     pub(super) fn open(&self, index: usize) -> Result<File, DiskError> {
         let entry = &self.entries[index];
         let file = Opener::new(&self.root, self.layout, &self.handle).open(entry)?;
-        self.check_len(&file, entry)?;
+        self.check_len(&file, index)?;
         Ok(file)
+    }
+
+    /// Whether a file that was opened is still as long as it must be.
+    pub(super) fn check_len(&self, file: &File, index: usize) -> Result<(), DiskError> {
+        let entry = &self.entries[index];
+        match file.metadata() {
+            Ok(metadata) if metadata.len() == entry.len => Ok(()),
+            Ok(_) => Err(DiskError::Changed { path: self.path(index) }),
+            Err(err) => Err(DiskError::new("look at", &self.path(index), &err)),
+        }
+    }
+
+    /// Whether the output lies on a file system that is better not mapped.
+    pub(super) fn is_unmappable(&self) -> bool {
+        method::is_unmappable(&self.handle)
     }
 
     /// The output path.
@@ -147,9 +162,9 @@ impl Tree {
     /// Whether every file is still where and what it was; with `sync`, that it is also on the disk, folders and all.
     pub(super) fn finish(&self, sync: bool) -> Result<(), DiskError> {
         let mut opener = Opener::new(&self.root, self.layout, &self.handle);
-        for entry in &self.entries {
+        for (index, entry) in self.entries.iter().enumerate() {
             let file = opener.open(entry)?;
-            self.check_len(&file, entry)?;
+            self.check_len(&file, index)?;
             if sync {
                 sync_to_disk(&file, &shown(&self.root, &entry.path))?;
             }
@@ -261,12 +276,6 @@ impl Tree {
             .iter()
             .filter(|entry| which(entry))
             .fold(0, |sum, entry| sum.saturating_add(entry.len.saturating_sub(entry.allocated_before)))
-    }
-
-    fn check_len(&self, file: &File, entry: &Entry) -> Result<(), DiskError> {
-        let path = shown(&self.root, &entry.path);
-        let metadata = file.metadata().map_err(|err| DiskError::new("look at", &path, &err))?;
-        if metadata.len() == entry.len { Ok(()) } else { Err(DiskError::Changed { path }) }
     }
 
     /// A name is on the disk when its folder is.

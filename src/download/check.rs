@@ -4,10 +4,11 @@ use std::sync::Arc;
 use std::sync::mpsc;
 
 use super::{Interrupt, Observer, Request, check_interrupt, total, wanted};
-use crate::disk::{Found, Output, PieceLease};
+use crate::disk::{DiskError, Found, Output, PieceLease};
 use crate::error::{Error, Progress};
 use crate::hash::{Job, Message, Verifier};
 use crate::meta::geometry::PieceIndex;
+use crate::net::shared;
 use crate::swarm::bitfield::Bitfield;
 
 /// Bytes being hashed at a time: enough for full lanes, little enough to stay in the caches' reach.
@@ -17,11 +18,20 @@ const IN_FLIGHT_MAX: usize = 256;
 
 struct Check {
     lease: PieceLease,
+    /// Why the piece could not be read.
+    unread: Option<DiskError>,
 }
 
 impl Job for Check {
     fn len(&self) -> usize {
         self.lease.size() as usize
+    }
+
+    fn prepare(&mut self) -> Option<[u8; 20]> {
+        shared::load(&mut self.lease).unwrap_or_else(|err| {
+            self.unread = Some(err);
+            Some([0; 20])
+        })
     }
 
     fn message(&self) -> Message<'_> {
@@ -58,7 +68,7 @@ pub(super) fn existing(
             let Ok(lease) = output.lease(piece) else { continue };
             in_flight += 1;
             in_flight_bytes += u64::from(lease.size());
-            verifier.submit(Check { lease });
+            verifier.submit(Check { lease, unread: None });
         }
         if in_flight == 0 {
             break;
@@ -67,15 +77,18 @@ pub(super) fn existing(
         in_flight -= 1;
         in_flight_bytes -= u64::from(check.lease.size());
         checked_bytes += u64::from(check.lease.size());
+        if let Some(err) = check.unread {
+            return Err(err.into());
+        }
         let piece = check.lease.piece();
         if digest == *request.metainfo.piece_hash(piece) {
             kept_bytes += u64::from(check.lease.size());
-            ours = ours || !check.lease.is_zeroes();
-            check.lease.seal();
+            ours = ours || !check.lease.is_zeroes()?;
+            check.lease.seal()?;
             have.set(piece);
         } else {
             // Reserved space reads as zeroes and counts as data on some file systems.
-            foreign = foreign || !check.lease.is_zeroes();
+            foreign = foreign || !check.lease.is_zeroes()?;
         }
         observer.checking(checked_bytes, total_bytes);
         check_interrupt(interrupt, Progress { done: kept_bytes, total: total(request) })?;

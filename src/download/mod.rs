@@ -1,7 +1,7 @@
 //! A whole download: opens the output, keeps what is there, finds peers, runs the cores, and says how it ended.
 //!
 //! The calling thread is the control thread. It decides whom to dial and when to give up, a few times a second, and
-//! never touches the data: that goes from the rings to the map to the verifier.
+//! never touches the data: that goes from the rings to the output to the verifier.
 
 mod check;
 mod control;
@@ -14,7 +14,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::discovery::announcer::{AnnounceConfig, Farewell, Timing};
-use crate::disk::{Existing, Output, Plan, Target};
+use crate::disk::{Existing, Io, Output, Plan, Target};
 use crate::error::{Error, Progress};
 use crate::meta::geometry::PieceIndex;
 use crate::meta::torrent::Metainfo;
@@ -35,6 +35,8 @@ pub struct Request {
     pub piece: Option<PieceIndex>,
     /// What to do with an output that is there already.
     pub existing: Existing,
+    /// How the output is written.
+    pub io: Io,
     /// Whether to wait until everything is on the disk.
     pub sync: bool,
     /// Cores to use at most, at least 1.
@@ -92,6 +94,8 @@ pub struct Summary {
 pub struct Finished {
     /// How it went.
     pub summary: Summary,
+    /// How the output was written.
+    pub io: Io,
     farewell: Option<Farewell>,
 }
 
@@ -116,7 +120,7 @@ pub type Interrupt = Arc<AtomicUsize>;
 pub fn run(request: &Request, interrupt: &Interrupt, observer: &mut dyn Observer) -> Result<Finished, Error> {
     let started = Instant::now();
     core::probe().map_err(Error::Uring)?;
-    let (output, found) = Output::open(plan(request)?, request.existing)?;
+    let (output, found) = Output::open(plan(request)?.with_io(request.io), request.existing)?;
     let checked = if found.holds_data() {
         check::existing(request, &output, &found, interrupt, observer)
     } else {
@@ -133,7 +137,7 @@ pub fn run(request: &Request, interrupt: &Interrupt, observer: &mut dyn Observer
         Err(error) => return Err(error),
     };
     output.finish(request.sync)?;
-    Ok(Finished { summary, farewell })
+    Ok(Finished { summary, io: output.io(), farewell })
 }
 
 /// What a run announces of a torrent, and to whom.

@@ -25,6 +25,13 @@ pub trait Job: Send + 'static {
     /// Bytes of the message.
     fn len(&self) -> usize;
 
+    /// Has the message at hand, for jobs whose bytes may have to be read first. Called once, on the thread that hashes
+    /// the job and before [`Job::message`], which is not called where this returns the digest: that is for messages too
+    /// long to be in memory as a whole.
+    fn prepare(&mut self) -> Option<Digest> {
+        None
+    }
+
     /// The message, readable as long as the job lives.
     fn message(&self) -> Message<'_>;
 
@@ -274,11 +281,16 @@ impl<J: Job> Shared<J> {
     /// Hashes the jobs and reports them.
     fn hash(&self, batch: &mut Batch<J>) {
         let mut digests = [[0; 20]; BATCH_LEN_MAX];
-        let messages: SmallVec<[_; BATCH_LEN_MAX]> = batch.iter().map(Job::message).collect();
+        let ready: SmallVec<[_; BATCH_LEN_MAX]> = batch.iter_mut().map(Job::prepare).collect();
+        let messages: SmallVec<[_; BATCH_LEN_MAX]> = batch
+            .iter()
+            .zip(&ready)
+            .map(|(job, ready)| if ready.is_some() { Message::default() } else { job.message() })
+            .collect();
         digest_batch(&messages, &mut digests[..messages.len()]);
         drop(messages);
-        for (job, digest) in batch.drain(..).zip(digests) {
-            (self.done)(job, digest);
+        for ((job, ready), digest) in batch.drain(..).zip(ready).zip(digests) {
+            (self.done)(job, ready.unwrap_or(digest));
         }
     }
 

@@ -27,6 +27,26 @@ impl PieceWriter for PieceLease {
     fn read(&self, begin: u32, out: &mut [u8]) {
         self.copy_out(begin, out);
     }
+
+    fn landed(&mut self, begin: u32, len: u32) {
+        Self::landed(self, begin, len);
+    }
+}
+
+/// The digest of a piece that is too long to be hashed in memory as a whole; `None` for all others, which now are.
+///
+/// # Errors
+/// What the disk answers where bytes had to be read back.
+pub fn load(lease: &mut PieceLease) -> Result<Option<[u8; 20]>, DiskError> {
+    if lease.load()? {
+        return Ok(None);
+    }
+    let mut hash = Sha1::new();
+    lease.show(|bytes| {
+        hash.update(bytes);
+        true
+    })?;
+    Ok(Some(hash.finalize().into()))
 }
 
 /// What cores and verifier tell the control thread. All of it is rare.
@@ -205,7 +225,8 @@ impl Work<PieceLease> for Desk<'_> {
         self.ledger().supply()
     }
 
-    fn give_back(&mut self, claim: Claim<PieceLease>) {
+    fn give_back(&mut self, mut claim: Claim<PieceLease>) {
+        claim.lease.park();
         self.ledger().give_back(claim);
     }
 
@@ -217,7 +238,7 @@ impl Work<PieceLease> for Desk<'_> {
             ledger.has_all_blocks()
         };
         let expected = *self.0.metainfo.piece_hash(piece);
-        self.0.verifier.submit(Verify { claim, expected });
+        self.0.verifier.submit(Verify { claim, expected, lost: None });
         if has_all_blocks {
             // Nothing follows that would fill the lanes.
             self.0.verifier.flush();
@@ -234,11 +255,20 @@ impl Work<PieceLease> for Desk<'_> {
 struct Verify {
     claim: Claim<PieceLease>,
     expected: [u8; 20],
+    /// Why the piece could not be read back.
+    lost: Option<DiskError>,
 }
 
 impl Job for Verify {
     fn len(&self) -> usize {
         self.claim.lease.size() as usize
+    }
+
+    fn prepare(&mut self) -> Option<[u8; 20]> {
+        load(&mut self.claim.lease).unwrap_or_else(|err| {
+            self.lost = Some(err);
+            Some([0; 20])
+        })
     }
 
     fn message(&self) -> Message<'_> {
@@ -249,16 +279,24 @@ impl Job for Verify {
 impl Board {
     /// What becomes of a piece whose digest is known. Runs on the verifier's threads.
     fn judge(&self, job: Verify, digest: [u8; 20]) {
-        if digest == job.expected { self.accept(job.claim) } else { self.reject(job.claim) }
+        let judged = match job.lost {
+            Some(err) => Err(err),
+            None if digest == job.expected => self.accept(job.claim),
+            None => self.reject(job.claim),
+        };
+        if let Err(err) = judged {
+            (self.events)(Event::Disk(err));
+        }
     }
 
-    fn accept(&self, claim: Claim<PieceLease>) {
+    /// An error leaves the piece as it is for the picker, being verified: the download cannot go on.
+    fn accept(&self, claim: Claim<PieceLease>) -> Result<(), DiskError> {
         let piece = claim.piece();
-        for liar in self.liars(&claim) {
+        for liar in self.liars(&claim)? {
             (self.events)(Event::Poisoned(liar));
         }
         let len = u64::from(claim.lease.size());
-        claim.lease.seal();
+        claim.lease.seal()?;
         let complete = {
             let mut ledger = lock(&self.ledger);
             ledger.accept(piece);
@@ -268,15 +306,17 @@ impl Board {
         if complete {
             (self.events)(Event::Complete);
         }
+        Ok(())
     }
 
-    fn reject(&self, claim: Claim<PieceLease>) {
+    fn reject(&self, claim: Claim<PieceLease>) -> Result<(), DiskError> {
         let piece = claim.piece();
         tracing::warn!(%piece, "piece failed its hash check");
         Counters::add(&self.counters.wasted, u64::from(claim.lease.size()));
-        let digest = |block| block_digest(&claim.lease, block);
-        let blocks: Vec<_> =
-            claim.blocks().map(|block| (block, claim.source(block), digest(block))).collect();
+        let blocks = claim
+            .blocks()
+            .map(|block| Ok((block, claim.source(block), block_digest(&claim.lease, block)?)))
+            .collect::<Result<Vec<_>, _>>()?;
         let liars = lock(&self.suspects).failed(piece, blocks.into_iter());
         for liar in liars {
             (self.events)(Event::Poisoned(liar));
@@ -284,24 +324,26 @@ impl Board {
         // The lease goes first: whoever claims the piece next needs it.
         drop(claim);
         lock(&self.ledger).reject(piece);
+        Ok(())
     }
 
-    fn liars(&self, claim: &Claim<PieceLease>) -> Vec<SocketAddr> {
+    fn liars(&self, claim: &Claim<PieceLease>) -> Result<Vec<SocketAddr>, DiskError> {
         if !lock(&self.suspects).contains(claim.piece()) {
-            return Vec::new();
+            return Ok(Vec::new());
         }
         // Hashed without the lock, which every accepted piece takes.
-        let digests: Vec<_> = claim.blocks().map(|block| block_digest(&claim.lease, block)).collect();
-        lock(&self.suspects).passed(claim.piece(), |block| digests[block as usize])
+        let digests: Vec<_> =
+            claim.blocks().map(|block| block_digest(&claim.lease, block)).collect::<Result<_, _>>()?;
+        Ok(lock(&self.suspects).passed(claim.piece(), |block| digests[block as usize]))
     }
 }
 
-fn block_digest(lease: &PieceLease, block: u32) -> [u8; 20] {
+fn block_digest(lease: &PieceLease, block: u32) -> Result<[u8; 20], DiskError> {
     let begin = block * crate::meta::geometry::BLOCK_LEN;
     let len = (lease.size() - begin).min(crate::meta::geometry::BLOCK_LEN);
     let mut bytes = vec![0; len as usize];
-    lease.copy_out(begin, &mut bytes);
-    Sha1::digest(&bytes).into()
+    lease.read(begin, &mut bytes)?;
+    Ok(Sha1::digest(&bytes).into())
 }
 
 /// A panic of another thread leaves the state as good as any crash would; the download goes on with it.

@@ -32,6 +32,11 @@ pub trait PieceWriter {
 
     /// Copies what is there at byte `begin` of the piece to `out`, until it is full.
     fn read(&self, begin: u32, out: &mut [u8]);
+
+    /// The `len` bytes at `begin` are there, a whole block, and will not be written again.
+    fn landed(&mut self, begin: u32, len: u32) {
+        let _ = (begin, len);
+    }
 }
 
 /// A set of blocks of one piece. Pieces of up to 4 MiB fit without an allocation.
@@ -348,6 +353,7 @@ impl<L: PieceWriter> Claim<L> {
                 self.others.insert(index, from);
             }
             self.mark(index);
+            self.lease.landed(block.begin, block.len);
             used(block);
         }
         wasted

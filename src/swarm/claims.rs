@@ -107,11 +107,6 @@ impl<L> Claims<L> {
         Some(held.slot)
     }
 
-    /// Notes that a block is at its place; false where it was there already.
-    pub fn mark(&mut self, slot: Slot, block: Block) -> bool {
-        self.held_mut(slot).is_some_and(|held| held.claim.mark(block.index()))
-    }
-
     /// Takes a claim out if all its blocks are there.
     pub fn take_if_complete(&mut self, slot: Slot) -> Option<Claim<L>> {
         if self.held(slot)?.claim.is_complete() { self.take(slot) } else { None }
@@ -184,6 +179,16 @@ impl<L: PieceWriter> Claims<L> {
         if let Some(held) = self.held_mut(slot) {
             held.claim.lease.write(begin, data);
         }
+    }
+
+    /// Notes that a block is at its place; false where it was there already.
+    pub fn mark(&mut self, slot: Slot, block: Block) -> bool {
+        let Some(held) = self.held_mut(slot) else { return false };
+        let was_missing = held.claim.mark(block.index());
+        if was_missing {
+            held.claim.lease.landed(block.begin, block.len);
+        }
+        was_missing
     }
 
     /// Copies the blocks in the claim's mailbox to their place, calling `used` for each that was missing. Returns the

@@ -1,0 +1,95 @@
+//! Any range of the content, written to its files with `pwrite` and read from them with `pread`.
+
+use std::fs::File;
+use std::io;
+use std::ops::Range;
+use std::os::unix::fs::FileExt;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use super::output::Backing;
+use super::{DiskError, Output, sys};
+
+/// What of a range lies in one file or pad.
+struct Stretch<'a> {
+    /// The file and where in it; `None` for pad bytes.
+    place: Option<(&'a Backing, u64)>,
+    /// Its bytes, counted from the start of the range.
+    bytes: Range<usize>,
+}
+
+impl Output {
+    /// Writes `data` to the files that have the content from `at` on. Pad bytes are in none.
+    pub(super) fn write(&self, at: u64, data: &[u8]) -> Result<(), DiskError> {
+        for Stretch { place, bytes } in self.stretches(at, data.len()) {
+            let Some((backing, start)) = place else { continue };
+            let file = self.file(backing)?;
+            let data = &data[bytes];
+            file.write_all_at(data, start).map_err(|err| self.unwritten(backing, &file, data.len(), &err))?;
+        }
+        Ok(())
+    }
+
+    /// Fills `out` with the content from `at` on. Pad bytes are zeroes.
+    pub(super) fn read(&self, at: u64, out: &mut [u8]) -> Result<(), DiskError> {
+        for Stretch { place, bytes } in self.stretches(at, out.len()) {
+            let out = &mut out[bytes];
+            let Some((backing, start)) = place else {
+                out.fill(0);
+                continue;
+            };
+            self.file(backing)?.read_exact_at(out, start).map_err(|err| {
+                let path = self.path(backing);
+                match err.kind() {
+                    io::ErrorKind::UnexpectedEof => DiskError::Changed { path },
+                    _ => DiskError::new("read", &path, &err),
+                }
+            })?;
+        }
+        Ok(())
+    }
+
+    /// Whether `data` has nothing but zeroes where the content from `at` on is pad bytes.
+    pub(super) fn pads_are_zeroes(&self, at: u64, data: &[u8]) -> bool {
+        let mut pads = self.stretches(at, data.len()).filter(|stretch| stretch.place.is_none());
+        pads.all(|pad| data[pad.bytes].iter().all(|&byte| byte == 0))
+    }
+
+    /// The file, found to be as long as it must be: written behind its end it would grow again, with a hole in it.
+    fn file(&self, backing: &Backing) -> Result<Arc<File>, DiskError> {
+        let file = self.handles.get(backing.index, || self.tree.open(backing.index))?;
+        self.tree.check_len(&file, backing.index)?;
+        Ok(file)
+    }
+
+    fn stretches(&self, at: u64, len: usize) -> impl Iterator<Item = Stretch<'_>> {
+        let end = at + len as u64;
+        let first = self.spans.partition_point(|span| span.end() <= at);
+        let spans = self.spans[first..].iter().take_while(move |span| span.offset < end);
+        spans.filter(|span| span.len > 0).map(move |span| {
+            let (from, to) = (span.offset.max(at), span.end().min(end));
+            Stretch {
+                place: span.file.as_ref().map(|file| (file, from - span.offset)),
+                bytes: (from - at) as usize..(to - at) as usize,
+            }
+        })
+    }
+
+    fn unwritten(&self, backing: &Backing, file: &File, len: usize, err: &io::Error) -> DiskError {
+        let path = self.path(backing);
+        let len = len as u64;
+        match err.raw_os_error() {
+            Some(libc::ENOSPC) => {
+                let free = sys::space(file).map_or(0, |space| space.available);
+                DiskError::NoSpace { path, needed: len, free }
+            }
+            Some(libc::EDQUOT) => DiskError::Quota { path, len },
+            Some(libc::EFBIG) => DiskError::FileTooBig { path, len },
+            _ => DiskError::new("write", &path, err),
+        }
+    }
+
+    fn path(&self, backing: &Backing) -> PathBuf {
+        self.tree.path(backing.index)
+    }
+}

@@ -1,0 +1,73 @@
+//! Open files: a few descriptors for however many files are written.
+
+use std::collections::VecDeque;
+use std::fs::File;
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// Files kept open. Pieces come mostly in order, so those that follow each other are in the same few files.
+const OPEN_MAX: usize = 64;
+
+/// The files used last, by their indices.
+#[derive(Default)]
+pub(super) struct Handles {
+    /// The one used last is last.
+    open: Mutex<VecDeque<(usize, Arc<File>)>>,
+}
+
+impl Handles {
+    /// The file of that index, opened with `open` unless it is.
+    pub(super) fn get<E>(
+        &self,
+        index: usize,
+        open: impl FnOnce() -> Result<File, E>,
+    ) -> Result<Arc<File>, E> {
+        if let Some(file) = self.find(index) {
+            return Ok(file);
+        }
+        // Without the lock. Should another thread open it too, both descriptors are good.
+        let file = Arc::new(open()?);
+        let mut files = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        files.push_back((index, Arc::clone(&file)));
+        let oldest = if files.len() > OPEN_MAX { files.pop_front() } else { None };
+        drop(files);
+        drop(oldest);
+        Ok(file)
+    }
+
+    fn find(&self, index: usize) -> Option<Arc<File>> {
+        let mut files = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        let at = files.iter().rposition(|(open, _)| *open == index)?;
+        if at + 1 < files.len() {
+            let found = files.remove(at)?;
+            files.push_back(found);
+        }
+        files.back().map(|(_, file)| Arc::clone(file))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_files_used_last_stay_open() {
+        let handles = Handles::default();
+        let mut opened = Vec::new();
+        let mut get = |index| {
+            let file = handles.get(index, || {
+                opened.push(index);
+                tempfile::tempfile()
+            });
+            file.unwrap();
+        };
+        for index in 0..OPEN_MAX {
+            get(index);
+        }
+        get(0);
+        get(OPEN_MAX);
+        get(0);
+        get(1);
+        assert_eq!(opened, (0..=OPEN_MAX).chain([1]).collect::<Vec<_>>());
+        assert_eq!(handles.open.lock().unwrap().len(), OPEN_MAX);
+    }
+}

@@ -1,0 +1,231 @@
+//! Memory for pieces that are not written yet: warm, and no more of it than allowed.
+//!
+//! A [`Buffer`] is address space for one piece. What it costs is the memory behind its blocks, so that is what is
+//! counted, block by block ([`Pool::hold`], [`Pool::release`]). A buffer that comes back is the first to be given out
+//! again: its pages are there, and likely still in the processor's caches.
+
+use std::alloc::{Layout, handle_alloc_error};
+use std::collections::VecDeque;
+use std::ops::Range;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
+
+use super::blocks::Blocks;
+use super::map::Window;
+use super::sys;
+use crate::meta::geometry::BLOCK_LEN;
+
+/// Bytes of buffers in use from which on what has landed is not kept in memory: enough for the pieces of a fast
+/// download that are being received and hashed, and for a few hundred half-done ones of the usual size.
+const IN_USE_MAX: usize = 48 << 20;
+/// Bytes of buffers that wait to be used again.
+const FREE_MAX: usize = 16 << 20;
+
+/// The buffers of one output.
+pub(super) struct Pool {
+    /// Bytes of a buffer: those of a whole piece.
+    buffer_len: u32,
+    free: Mutex<Free>,
+    in_use: AtomicUsize,
+    pub(super) in_use_max: usize,
+}
+
+#[derive(Default)]
+struct Free {
+    /// The one that came back last is last.
+    buffers: VecDeque<Buffer>,
+    /// Bytes of memory behind them.
+    len: usize,
+}
+
+/// Private memory for a piece.
+pub(super) struct Buffer {
+    pub(super) window: Window,
+    /// The blocks that are counted: there is, or may be, memory behind them.
+    held: Blocks,
+}
+
+impl Pool {
+    /// A pool of buffers of this length.
+    pub(super) fn new(buffer_len: u32) -> Self {
+        Self { buffer_len, free: Mutex::default(), in_use: AtomicUsize::new(0), in_use_max: IN_USE_MAX }
+    }
+
+    /// Whether more is in use than should be.
+    pub(super) fn is_over(&self) -> bool {
+        self.in_use.load(Ordering::Relaxed) > self.in_use_max
+    }
+
+    /// A buffer with any bytes in it. Like any allocation, it ends the process where there is none.
+    pub(super) fn take(&self) -> Buffer {
+        let warm = if self.is_over() { None } else { self.pop() };
+        let buffer = warm.unwrap_or_else(|| self.make());
+        self.in_use.fetch_add(self.cost(&buffer), Ordering::Relaxed);
+        buffer
+    }
+
+    /// Takes a buffer back.
+    pub(super) fn give(&self, buffer: Buffer) {
+        let cost = self.cost(&buffer);
+        self.in_use.fetch_sub(cost, Ordering::Relaxed);
+        if cost == 0 || cost > FREE_MAX {
+            return;
+        }
+        let mut cold = Vec::new();
+        let mut free = self.free.lock().unwrap_or_else(PoisonError::into_inner);
+        free.len += cost;
+        free.buffers.push_back(buffer);
+        while free.len > FREE_MAX
+            && let Some(coldest) = free.buffers.pop_front()
+        {
+            free.len -= self.cost(&coldest);
+            cold.push(coldest);
+        }
+        // Memory is given back to the system without the lock.
+        drop(free);
+        drop(cold);
+    }
+
+    /// Counts the memory behind a block.
+    pub(super) fn hold(&self, buffer: &mut Buffer, block: u32) {
+        if buffer.held.insert(block) {
+            self.in_use.fetch_add(self.block_len(), Ordering::Relaxed);
+        }
+    }
+
+    /// Gives up the memory behind these blocks, of which none is needed; they may share a page with one that `is_needed`.
+    pub(super) fn release(&self, buffer: &mut Buffer, blocks: Range<u32>, is_needed: impl Fn(u32) -> bool) {
+        let count = self.buffer_len.div_ceil(BLOCK_LEN);
+        // Pages are smaller than blocks nearly everywhere.
+        let page_blocks = (sys::page_len() as u32 / BLOCK_LEN).max(1);
+        let mut first = blocks.start / page_blocks * page_blocks;
+        while first < blocks.end {
+            let end = (first + page_blocks).min(count);
+            if !(first..end).any(&is_needed) {
+                let start = first as usize * BLOCK_LEN as usize;
+                let len = (end - first) as usize * BLOCK_LEN as usize;
+                buffer.window.release(start, len.min(buffer.window.len() - start));
+                let released = (first..end).filter(|&block| buffer.held.remove(block)).count();
+                self.in_use.fetch_sub(released * self.block_len(), Ordering::Relaxed);
+            }
+            first = end;
+        }
+    }
+
+    /// Gives up the memory of all blocks that are not needed.
+    pub(super) fn trim(&self, buffer: &mut Buffer, needed: &Blocks) {
+        for run in buffer.held.runs_outside(needed) {
+            self.release(buffer, run, |block| needed.contains(block));
+        }
+    }
+
+    fn pop(&self) -> Option<Buffer> {
+        let mut free = self.free.lock().unwrap_or_else(PoisonError::into_inner);
+        let buffer = free.buffers.pop_back()?;
+        free.len -= self.cost(&buffer);
+        Some(buffer)
+    }
+
+    fn make(&self) -> Buffer {
+        let Ok(window) = Window::private(self.buffer_len) else {
+            handle_alloc_error(Layout::array::<u8>(self.buffer_len as usize).unwrap_or(Layout::new::<u8>()))
+        };
+        Buffer { window, held: Blocks::none(self.buffer_len.div_ceil(BLOCK_LEN)) }
+    }
+
+    /// Bytes of memory behind a buffer.
+    fn cost(&self, buffer: &Buffer) -> usize {
+        buffer.held.count() as usize * self.block_len()
+    }
+
+    /// Bytes of memory behind a block, or behind the only one of a small piece.
+    fn block_len(&self) -> usize {
+        (self.buffer_len as usize).next_multiple_of(sys::page_len()).min(BLOCK_LEN as usize)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const BLOCK: usize = BLOCK_LEN as usize;
+
+    fn in_use(pool: &Pool) -> usize {
+        pool.in_use.load(Ordering::Relaxed)
+    }
+
+    fn full(pool: &Pool) -> Buffer {
+        let mut buffer = pool.take();
+        for block in 0..pool.buffer_len.div_ceil(BLOCK_LEN) {
+            pool.hold(&mut buffer, block);
+        }
+        buffer
+    }
+
+    #[test]
+    fn the_last_that_came_back_is_the_first_to_go_and_the_oldest_are_given_up() {
+        let pool = Pool::new(4 << 20);
+        let mut buffers: Vec<_> = (0..6).map(|_| full(&pool)).collect();
+        assert_eq!(in_use(&pool), 6 * (4 << 20));
+        for (mark, buffer) in buffers.iter_mut().enumerate() {
+            buffer.window.write(0, &[mark as u8 + 1]);
+        }
+        for buffer in buffers {
+            pool.give(buffer);
+        }
+        assert_eq!(in_use(&pool), 0);
+        let marks = (0..6).map(|_| pool.take()).map(|buffer| buffer.window.bytes()[0]);
+        assert_eq!(marks.collect::<Vec<_>>(), [6, 5, 4, 3, 0, 0]);
+    }
+
+    #[test]
+    fn only_the_memory_behind_blocks_counts() {
+        let pool = Pool::new(1 << 20);
+        let mut buffer = pool.take();
+        assert_eq!(in_use(&pool), 0);
+        for block in [3, 3, 4, 9, 63] {
+            pool.hold(&mut buffer, block);
+            buffer.window.write(block as usize * BLOCK, &[1; BLOCK]);
+        }
+        assert_eq!(in_use(&pool), 4 * BLOCK);
+        let mut needed = Blocks::none(64);
+        needed.insert(9);
+        pool.trim(&mut buffer, &needed);
+        if sys::page_len() <= BLOCK {
+            assert_eq!(in_use(&pool), BLOCK);
+            assert_eq!(buffer.window.bytes()[63 * BLOCK..], [0; BLOCK], "the memory is gone");
+        }
+        assert_eq!(buffer.window.bytes()[9 * BLOCK..][..BLOCK], [1; BLOCK]);
+        pool.give(buffer);
+        assert_eq!(in_use(&pool), 0);
+    }
+
+    #[test]
+    fn while_too_much_is_in_use_no_buffer_brings_memory_along() {
+        let mut pool = Pool::new(1 << 20);
+        let (one, two) = (full(&pool), full(&pool));
+        pool.give(one);
+        pool.in_use_max = 0;
+        let three = pool.take();
+        assert_eq!((pool.is_over(), in_use(&pool)), (true, 1 << 20));
+        pool.give(three);
+        pool.give(two);
+        assert!(!pool.is_over());
+        let _warm = pool.take();
+        assert_eq!(in_use(&pool), 1 << 20);
+    }
+
+    #[test]
+    fn a_buffer_larger_than_what_is_kept_is_given_up() {
+        let pool = Pool::new(32 << 20);
+        pool.give(full(&pool));
+        assert_eq!(pool.free.lock().unwrap().buffers.len(), 0);
+    }
+
+    #[test]
+    fn a_tiny_piece_costs_a_page() {
+        let pool = Pool::new(1);
+        let _buffer = full(&pool);
+        assert_eq!(in_use(&pool), sys::page_len().min(BLOCK));
+    }
+}
