@@ -15,7 +15,7 @@ use std::sync::{Arc, Barrier};
 use std::thread;
 
 use proptest::prelude::*;
-use ringtide::disk::{DiskError, Existing, Output, PieceLease, Plan, Refused, Target};
+use ringtide::disk::{DiskError, Existing, Io, Output, PieceLease, Plan, Refused, Target};
 use ringtide::meta::geometry::{Geometry, PieceIndex};
 use tempfile::TempDir;
 
@@ -40,6 +40,9 @@ fn folder(root: impl Into<PathBuf>, piece_len: u32, targets: &[(Target, u64)]) -
 fn read(lease: &PieceLease) -> Vec<u8> {
     lease.segments().concat()
 }
+
+/// Both ways to write an output.
+const METHODS: [Io; 2] = [Io::Mmap, Io::Pwrite];
 
 /// Every path below `root` with what it holds; `None` for folders.
 fn tree(root: &Path) -> BTreeMap<PathBuf, Option<Vec<u8>>> {
@@ -95,11 +98,16 @@ impl Drop for Tmpfs {
 
 #[test]
 fn of_many_threads_one_has_the_lease() {
+    METHODS.into_iter().for_each(one_has_the_lease);
+}
+
+fn one_has_the_lease(io: Io) {
     const THREADS: u32 = 4;
     const ROUNDS: u32 = 2_000;
     let temp = tempfile::tempdir().unwrap();
     let geometry = geometry(4 * 64, 64);
-    let (output, _) = Output::open(Plan::file(temp.path().join("f"), geometry), Existing::Keep).unwrap();
+    let plan = Plan::file(temp.path().join("f"), geometry).with_io(io);
+    let (output, _) = Output::open(plan, Existing::Keep).unwrap();
     let owners: Arc<[AtomicU32; 4]> = Arc::default();
     let start = Arc::new(Barrier::new(THREADS as usize));
     let threads: Vec<_> = (0..THREADS)
@@ -159,6 +167,12 @@ fn a_sealed_piece_is_never_leased_again() {
 
 #[test]
 fn one_piece_may_span_many_files() {
+    // In mapped files the piece has a segment in each, and its places are cut as they are.
+    many_files_in_a_piece(Io::Mmap, 5, &[1, 5, 4, 1, 1]);
+    many_files_in_a_piece(Io::Pwrite, 1, &[12]);
+}
+
+fn many_files_in_a_piece(io: Io, segments: usize, places: &[usize]) {
     let temp = tempfile::tempdir().unwrap();
     let root = temp.path().join("out");
     let targets = [
@@ -171,18 +185,19 @@ fn one_piece_may_span_many_files() {
         file("d/e", 7),
     ];
     let geometry = geometry(20, 20);
-    let (output, _) = Output::open(folder(&root, 20, &targets), Existing::Keep).unwrap();
+    let (output, _) = Output::open(folder(&root, 20, &targets).with_io(io), Existing::Keep).unwrap();
+    assert_eq!(output.io(), io);
     let only = piece(&geometry, 0);
     let mut lease = output.lease(only).unwrap();
-    assert_eq!(lease.segments().len(), 5);
     lease.write(0, b"aaabbbbb....ceee");
     lease.write(16, b"eeee");
+    assert_eq!(lease.segments().len(), segments);
     let mut middle = [0; 9];
     lease.copy_out(2, &mut middle);
     assert_eq!(&middle, b"abbbbb...");
     let mut lens = Vec::new();
     lease.iovecs(2, 12, &mut |iovec| lens.push(iovec.iov_len));
-    assert_eq!(lens, [1, 5, 4, 1, 1]);
+    assert_eq!(lens, places);
     lease.seal().unwrap();
 
     let expected = [
@@ -202,11 +217,15 @@ fn one_piece_may_span_many_files() {
 
 #[test]
 fn a_single_piece_is_a_file_of_its_own() {
+    METHODS.into_iter().for_each(a_single_piece);
+}
+
+fn a_single_piece(io: Io) {
     let temp = tempfile::tempdir().unwrap();
     let path = temp.path().join("piece");
     let geometry = geometry(100, 40);
-    let (output, _) =
-        Output::open(Plan::piece(&path, geometry, piece(&geometry, 1)), Existing::Keep).unwrap();
+    let plan = Plan::piece(&path, geometry, piece(&geometry, 1)).with_io(io);
+    let (output, _) = Output::open(plan, Existing::Keep).unwrap();
     assert_eq!(output.lease(piece(&geometry, 0)).unwrap_err(), Refused::Outside);
     assert_eq!(output.lease(piece(&geometry, 2)).unwrap_err(), Refused::Outside);
     let beyond = piece(&Geometry::new(1_000, 1).unwrap(), 999);
@@ -249,6 +268,7 @@ proptest! {
     fn any_layout_agrees_with_a_vector(
         lens in proptest::collection::vec((0u64..300, any::<bool>()), 1..12),
         piece_len in 1u32..400,
+        io in prop_oneof![Just(Io::Mmap), Just(Io::Pwrite)],
         steps in steps(),
     ) {
         let total_len: u64 = lens.iter().map(|(len, _)| len).sum();
@@ -263,7 +283,8 @@ proptest! {
             })
             .collect();
         let temp = tempfile::tempdir().unwrap();
-        let (output, _) = Output::open(folder(temp.path().join("out"), piece_len, &targets), Existing::Keep).unwrap();
+        let plan = folder(temp.path().join("out"), piece_len, &targets).with_io(io);
+        let (output, _) = Output::open(plan, Existing::Keep).unwrap();
         let mut content = vec![0u8; total_len as usize];
         let mut sealed = vec![false; geometry.piece_count() as usize];
         // Pad bytes live as long as the lease, so each is held from its first write to the end.
@@ -276,7 +297,11 @@ proptest! {
                 prop_assert_eq!(output.lease(index).unwrap_err(), Refused::Sealed);
                 continue;
             }
-            let lease = leases.entry(index.get()).or_insert_with(|| output.lease(index).unwrap());
+            let lease = leases.entry(index.get()).or_insert_with(|| {
+                let mut lease = output.lease(index).unwrap();
+                assert_eq!(lease.load(), Ok(true));
+                lease
+            });
             let offset = geometry.piece_offset(index) as usize;
             let range = offset..offset + lease.size() as usize;
             match step {
@@ -295,7 +320,13 @@ proptest! {
                 }
             }
         }
-        drop(leases);
+        for lease in leases.into_values() {
+            if io == Io::Pwrite {
+                // What is given back unverified is not in the files.
+                let start = geometry.piece_offset(lease.piece()) as usize;
+                content[start..start + lease.size() as usize].fill(0);
+            }
+        }
         output.finish(false).unwrap();
         let mut offset = 0;
         for (target, len) in &targets {
@@ -651,18 +682,25 @@ fn files_that_change_meanwhile_are_noticed() {
 
 #[test]
 fn many_files_take_no_descriptors() {
+    METHODS.into_iter().for_each(descriptors_of_many_files);
+}
+
+fn descriptors_of_many_files(io: Io) {
     let temp = tempfile::tempdir_in("/dev/shm").unwrap();
     let targets: Vec<_> = (0..5_000).map(|i| file(&format!("{}/{}/{i}", i % 7, i % 3), 100)).collect();
     let geometry = geometry(500_000, 1_000);
     let descriptors = || fs::read_dir("/proc/self/fd").unwrap().count();
     let before = descriptors();
-    let (output, _) = Output::open(folder(temp.path().join("out"), 1_000, &targets), Existing::Keep).unwrap();
+    let plan = folder(temp.path().join("out"), 1_000, &targets).with_io(io);
+    let (output, _) = Output::open(plan, Existing::Keep).unwrap();
     let leases: Vec<_> = geometry.pieces().map(|piece| output.lease(piece).unwrap()).collect();
     // Other tests run beside this one and have a few open.
     assert!(descriptors() < before + 500, "{before} before, {} after", descriptors());
-    for lease in leases {
+    for mut lease in leases {
+        lease.write(0, &[1; 1_000]);
         lease.seal().unwrap();
     }
+    assert!(descriptors() < before + 500, "{before} before, {} after", descriptors());
     output.finish(true).unwrap();
 }
 
@@ -693,4 +731,156 @@ fn a_large_file_takes_little_memory() {
     let mut data = vec![0; 1 << 20];
     fs::File::open(&path).unwrap().read_exact_at(&mut data, 255 << 20).unwrap();
     assert_eq!(data, block);
+}
+
+#[test]
+fn files_to_be_written_that_change_meanwhile_are_noticed() {
+    let temp = tempfile::tempdir().unwrap();
+    let root = temp.path().join("out");
+    let geometry = geometry(30, 10);
+    let plan = folder(&root, 10, &[file("a", 10), file("b", 10), file("c", 10)]).with_io(Io::Pwrite);
+    let (output, _) = Output::open(plan, Existing::Keep).unwrap();
+    let write = |index| {
+        let mut lease = output.lease(piece(&geometry, index)).unwrap();
+        lease.write(0, b"0123456789");
+        lease.seal()
+    };
+    let refused = |index, name| {
+        let changed = Err(DiskError::Changed { path: root.join(name) });
+        assert_eq!(write(index), changed);
+        assert_eq!(write(index), changed, "the piece was not sealed");
+        assert_eq!(output.lease(piece(&geometry, index)).unwrap().load().map(|_| ()), changed);
+        assert_eq!(output.finish(false), changed);
+    };
+    fs::rename(root.join("c"), root.join("moved")).unwrap();
+    fs::write(root.join("c"), "0123456789").unwrap();
+    refused(2, "c");
+    fs::remove_file(root.join("b")).unwrap();
+    symlink("/etc/hostname", root.join("b")).unwrap();
+    refused(1, "b");
+    // The file is open by now.
+    assert_eq!(output.lease(piece(&geometry, 0)).unwrap().load(), Ok(true));
+    fs::OpenOptions::new().write(true).open(root.join("a")).unwrap().set_len(5).unwrap();
+    refused(0, "a");
+    assert_eq!(fs::metadata(root.join("a")).unwrap().len(), 5, "it did not grow again");
+}
+
+#[test]
+fn what_is_given_back_unverified_is_not_written() {
+    let temp = tempfile::tempdir().unwrap();
+    let path = temp.path().join("f");
+    fs::write(&path, [3; 100]).unwrap();
+    let geometry = geometry(100, 40);
+    let (output, found) =
+        Output::open(Plan::file(&path, geometry).with_io(Io::Pwrite), Existing::Keep).unwrap();
+    assert!(found.holds_data());
+    let mut lease = output.lease(piece(&geometry, 1)).unwrap();
+    lease.write(0, &[7; 40]);
+    lease.landed(0, 40);
+    lease.park();
+    drop(lease);
+    assert_eq!(fs::read(&path).unwrap(), [3; 100]);
+    let mut lease = output.lease(piece(&geometry, 1)).unwrap();
+    assert_eq!(lease.load(), Ok(true));
+    assert_eq!(read(&lease), [3; 40]);
+    lease.seal().unwrap();
+    assert_eq!(fs::read(&path).unwrap(), [3; 100]);
+}
+
+#[test]
+fn a_local_file_system_is_mapped_unless_asked_otherwise() {
+    let temp = tempfile::tempdir().unwrap();
+    for (asked, given) in [(Io::Auto, Io::Mmap), (Io::Mmap, Io::Mmap), (Io::Pwrite, Io::Pwrite)] {
+        let targets = [file("empty", 0), (Target::Pad, 7), file("a", 13)];
+        let plan = folder(temp.path().join(asked.name()), 10, &targets).with_io(asked);
+        assert_eq!(Output::open(plan, Existing::Keep).unwrap().0.io(), given);
+    }
+}
+
+#[test]
+fn a_disk_without_room_for_a_piece_is_told_and_the_piece_can_be_had_later() {
+    let Some(tmpfs) = Tmpfs::mount("size=1m") else { return };
+    let (path, filler) = (tmpfs.0.path().join("f"), tmpfs.0.path().join("filler"));
+    let geometry = geometry(500_000, 100_000);
+    let (output, _) = Output::open(Plan::file(&path, geometry).with_io(Io::Pwrite), Existing::Keep).unwrap();
+    // Someone takes away what was reserved, and the rest of the disk.
+    let punched =
+        Command::new("fallocate").args(["--punch-hole", "-o", "0", "-l", "400000"]).arg(&path).status();
+    assert!(punched.unwrap().success());
+    let _ = fs::write(&filler, vec![1; 2 << 20]);
+    let fetch = || {
+        let mut lease = output.lease(piece(&geometry, 1)).unwrap();
+        lease.write(0, &[7; 100_000]);
+        lease.seal()
+    };
+    assert_eq!(fetch(), Err(DiskError::NoSpace { path: path.clone(), needed: 100_000, free: 0 }));
+    fs::remove_file(&filler).unwrap();
+    fetch().unwrap();
+    assert_eq!(fs::read(&path).unwrap()[100_000..200_000], [7; 100_000]);
+}
+
+/// Bytes of private memory of this process.
+fn private_memory() -> u64 {
+    let status = fs::read_to_string("/proc/self/status").unwrap();
+    let line = status.lines().find(|line| line.starts_with("RssAnon:")).unwrap();
+    line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap() * 1024
+}
+
+#[test]
+fn hundreds_of_half_done_pieces_take_bounded_memory() {
+    const BLOCK: u32 = 16 * 1024;
+    const PIECE: u32 = 4 << 20;
+    const PIECES: u32 = 300;
+    // What the pool allows, and room for the tests beside this one.
+    const GROWTH_MAX: u64 = 192 << 20;
+    let temp = tempfile::tempdir().unwrap();
+    let path = temp.path().join("f");
+    let geometry = geometry(u64::from(PIECES * (PIECE / 1024)) * 1024, PIECE);
+    let (output, _) = Output::open(Plan::file(&path, geometry).with_io(Io::Pwrite), Existing::Keep).unwrap();
+    let before = private_memory();
+    let data = |index: u32, block: u32| [(index * 7 + block) as u8; BLOCK as usize];
+    let mut leases: Vec<_> = geometry.pieces().map(|piece| output.lease(piece).unwrap()).collect();
+    // A few pieces are done first, so that there are warm buffers to be had.
+    let fill = |lease: &mut PieceLease, blocks: std::ops::Range<u32>| {
+        for block in blocks {
+            let data = data(lease.piece().get(), block);
+            lease.write(block * BLOCK, &data);
+            lease.landed(block * BLOCK, BLOCK);
+        }
+    };
+    for mut lease in leases.drain(..20) {
+        fill(&mut lease, 0..PIECE / BLOCK);
+        lease.seal().unwrap();
+    }
+    for round in 0..4 {
+        for lease in &mut leases {
+            fill(lease, round * 16..(round + 1) * 16);
+        }
+        let grown = private_memory().saturating_sub(before);
+        assert!(grown < GROWTH_MAX, "{grown} bytes more in round {round}");
+    }
+    // 280 MiB have landed; wherever they are, they are right.
+    for mut lease in leases.into_iter().step_by(40) {
+        let mut block = [0; BLOCK as usize];
+        for index in 0..64 {
+            lease.read(index * BLOCK, &mut block).unwrap();
+            assert!(block == data(lease.piece().get(), index));
+        }
+        fill(&mut lease, 64..PIECE / BLOCK);
+        let mut at = 0;
+        lease
+            .show(|bytes| {
+                let expected = |at: u32, piece: PieceIndex| data(piece.get(), at / BLOCK)[0];
+                let right = (at..).zip(bytes).all(|(at, &byte)| byte == expected(at, lease.piece()));
+                at += bytes.len() as u32;
+                right
+            })
+            .unwrap();
+        assert_eq!(at, PIECE);
+        let start = geometry.piece_offset(lease.piece());
+        let index = lease.piece().get();
+        lease.seal().unwrap();
+        fs::File::open(&path).unwrap().read_exact_at(&mut block, start + u64::from(63 * BLOCK)).unwrap();
+        assert!(block == data(index, 63));
+    }
 }

@@ -376,9 +376,9 @@ mod tests {
         unsafe { std::ptr::copy_nonoverlapping(data.as_ptr(), place.iov_base.cast(), data.len()) }
     }
 
-    fn open(plan: Plan, in_use_max: usize) -> Arc<Output> {
+    fn open(plan: Plan, memory_max: usize) -> Arc<Output> {
         let (mut output, _) = Output::open(plan.with_io(Io::Pwrite), Existing::Keep).unwrap();
-        Arc::get_mut(&mut output).unwrap().pool.in_use_max = in_use_max;
+        Arc::get_mut(&mut output).unwrap().pool.memory_max = memory_max;
         output
     }
 
@@ -480,9 +480,9 @@ mod tests {
         let temp = tempfile::tempdir().unwrap();
         let geometry = Geometry::new(u64::from(SIZE), SIZE).unwrap();
         let piece = geometry.piece(0).unwrap();
-        for (in_use_max, written) in [(SIZE, 0), (0, 7)] {
-            let path = temp.path().join(format!("{in_use_max}"));
-            let output = open(Plan::file(&path, geometry), in_use_max as usize);
+        for (memory_max, written) in [(SIZE, 0), (0, 7)] {
+            let path = temp.path().join(format!("{memory_max}"));
+            let output = open(Plan::file(&path, geometry), memory_max as usize);
             let mut lease = output.lease(piece).unwrap();
             lease.write(BLOCK_LEN, &[7; BLOCK_LEN as usize]);
             assert_eq!(fs::read(&path).unwrap()[BLOCK_LEN as usize], 0, "not landed");

@@ -8,34 +8,29 @@ use std::alloc::{Layout, handle_alloc_error};
 use std::collections::VecDeque;
 use std::ops::Range;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::blocks::Blocks;
 use super::map::Window;
 use super::sys;
 use crate::meta::geometry::BLOCK_LEN;
 
-/// Bytes of buffers in use from which on what has landed is not kept in memory: enough for the pieces of a fast
-/// download that are being received and hashed, and for a few hundred half-done ones of the usual size.
-const IN_USE_MAX: usize = 48 << 20;
-/// Bytes of buffers that wait to be used again.
-const FREE_MAX: usize = 16 << 20;
+/// Bytes of memory behind all buffers. With more in use, what has landed is not kept in memory. Enough for full batches
+/// of pieces of 4 MiB to be received and hashed at the same time, and for hundreds of half-done pieces of the usual size.
+const MEMORY_MAX: usize = 128 << 20;
 
 /// The buffers of one output.
 pub(super) struct Pool {
     /// Bytes of a buffer: those of a whole piece.
     buffer_len: u32,
-    free: Mutex<Free>,
+    /// Buffers that wait to be used again. The one that came back last is last.
+    free: Mutex<VecDeque<Buffer>>,
+    /// Bytes of memory behind those that wait. Changed with `free` locked.
+    waiting: AtomicUsize,
+    /// Bytes of memory behind the others.
     in_use: AtomicUsize,
-    pub(super) in_use_max: usize,
-}
-
-#[derive(Default)]
-struct Free {
-    /// The one that came back last is last.
-    buffers: VecDeque<Buffer>,
-    /// Bytes of memory behind them.
-    len: usize,
+    /// Both together are not to be more.
+    pub(super) memory_max: usize,
 }
 
 /// Private memory for a piece.
@@ -48,17 +43,23 @@ pub(super) struct Buffer {
 impl Pool {
     /// A pool of buffers of this length.
     pub(super) fn new(buffer_len: u32) -> Self {
-        Self { buffer_len, free: Mutex::default(), in_use: AtomicUsize::new(0), in_use_max: IN_USE_MAX }
+        Self {
+            buffer_len,
+            free: Mutex::default(),
+            waiting: AtomicUsize::new(0),
+            in_use: AtomicUsize::new(0),
+            memory_max: MEMORY_MAX,
+        }
     }
 
     /// Whether more is in use than should be.
     pub(super) fn is_over(&self) -> bool {
-        self.in_use.load(Ordering::Relaxed) > self.in_use_max
+        self.in_use.load(Ordering::Relaxed) > self.memory_max
     }
 
     /// A buffer with any bytes in it. Like any allocation, it ends the process where there is none.
     pub(super) fn take(&self) -> Buffer {
-        let warm = if self.is_over() { None } else { self.pop() };
+        let warm = self.pop(VecDeque::pop_back);
         let buffer = warm.unwrap_or_else(|| self.make());
         self.in_use.fetch_add(self.cost(&buffer), Ordering::Relaxed);
         buffer
@@ -68,28 +69,36 @@ impl Pool {
     pub(super) fn give(&self, buffer: Buffer) {
         let cost = self.cost(&buffer);
         self.in_use.fetch_sub(cost, Ordering::Relaxed);
-        if cost == 0 || cost > FREE_MAX {
-            return;
+        if cost > 0 {
+            let mut free = self.free();
+            free.push_back(buffer);
+            self.waiting.fetch_add(cost, Ordering::Relaxed);
+            drop(free);
+            self.shrink();
         }
-        let mut cold = Vec::new();
-        let mut free = self.free.lock().unwrap_or_else(PoisonError::into_inner);
-        free.len += cost;
-        free.buffers.push_back(buffer);
-        while free.len > FREE_MAX
-            && let Some(coldest) = free.buffers.pop_front()
+    }
+
+    /// Gives up the buffers that have waited longest, as long as there is too much memory.
+    fn shrink(&self) {
+        let excess = || {
+            let all = self.in_use.load(Ordering::Relaxed) + self.waiting.load(Ordering::Relaxed);
+            all > self.memory_max
+        };
+        while excess()
+            // Its memory goes back to the system without the lock.
+            && let Some(coldest) = self.pop(VecDeque::pop_front)
         {
-            free.len -= self.cost(&coldest);
-            cold.push(coldest);
+            drop(coldest);
         }
-        // Memory is given back to the system without the lock.
-        drop(free);
-        drop(cold);
     }
 
     /// Counts the memory behind a block.
     pub(super) fn hold(&self, buffer: &mut Buffer, block: u32) {
         if buffer.held.insert(block) {
             self.in_use.fetch_add(self.block_len(), Ordering::Relaxed);
+            if self.waiting.load(Ordering::Relaxed) > 0 {
+                self.shrink();
+            }
         }
     }
 
@@ -119,10 +128,14 @@ impl Pool {
         }
     }
 
-    fn pop(&self) -> Option<Buffer> {
-        let mut free = self.free.lock().unwrap_or_else(PoisonError::into_inner);
-        let buffer = free.buffers.pop_back()?;
-        free.len -= self.cost(&buffer);
+    fn free(&self) -> MutexGuard<'_, VecDeque<Buffer>> {
+        self.free.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn pop(&self, end: impl FnOnce(&mut VecDeque<Buffer>) -> Option<Buffer>) -> Option<Buffer> {
+        let mut free = self.free();
+        let buffer = end(&mut free)?;
+        self.waiting.fetch_sub(self.cost(&buffer), Ordering::Relaxed);
         Some(buffer)
     }
 
@@ -164,16 +177,17 @@ mod tests {
 
     #[test]
     fn the_last_that_came_back_is_the_first_to_go_and_the_oldest_are_given_up() {
-        let pool = Pool::new(4 << 20);
+        let mut pool = Pool::new(4 << 20);
+        pool.memory_max = 16 << 20;
         let mut buffers: Vec<_> = (0..6).map(|_| full(&pool)).collect();
-        assert_eq!(in_use(&pool), 6 * (4 << 20));
+        assert_eq!((in_use(&pool), pool.is_over()), (6 * (4 << 20), true));
         for (mark, buffer) in buffers.iter_mut().enumerate() {
             buffer.window.write(0, &[mark as u8 + 1]);
         }
         for buffer in buffers {
             pool.give(buffer);
         }
-        assert_eq!(in_use(&pool), 0);
+        assert_eq!((in_use(&pool), pool.is_over()), (0, false));
         let marks = (0..6).map(|_| pool.take()).map(|buffer| buffer.window.bytes()[0]);
         assert_eq!(marks.collect::<Vec<_>>(), [6, 5, 4, 3, 0, 0]);
     }
@@ -201,25 +215,28 @@ mod tests {
     }
 
     #[test]
-    fn while_too_much_is_in_use_no_buffer_brings_memory_along() {
+    fn what_waits_makes_room_for_what_is_in_use() {
         let mut pool = Pool::new(1 << 20);
+        pool.memory_max = 2 << 20;
         let (one, two) = (full(&pool), full(&pool));
         pool.give(one);
-        pool.in_use_max = 0;
-        let three = pool.take();
-        assert_eq!((pool.is_over(), in_use(&pool)), (true, 1 << 20));
-        pool.give(three);
-        pool.give(two);
+        let mut three = pool.make();
+        assert_eq!(pool.free().len(), 1);
+        pool.hold(&mut three, 5);
+        assert_eq!(pool.free().len(), 0);
         assert!(!pool.is_over());
-        let _warm = pool.take();
-        assert_eq!(in_use(&pool), 1 << 20);
+        pool.give(two);
+        pool.give(three);
+        assert_eq!((pool.free().len(), in_use(&pool)), (2, 0));
+        assert_eq!(pool.waiting.load(Ordering::Relaxed), (1 << 20) + BLOCK);
     }
 
     #[test]
     fn a_buffer_larger_than_what_is_kept_is_given_up() {
-        let pool = Pool::new(32 << 20);
+        let mut pool = Pool::new(32 << 20);
+        pool.memory_max = 16 << 20;
         pool.give(full(&pool));
-        assert_eq!(pool.free.lock().unwrap().buffers.len(), 0);
+        assert_eq!(pool.free().len(), 0);
     }
 
     #[test]
