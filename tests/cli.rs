@@ -241,6 +241,7 @@ fn what_makes_no_sense_is_said_in_one_line() {
         (&["download", "-o", "/tmp/x", "--threads", "0", single], "--threads takes a number of 1 or more"),
         (&["download", "-o", "/tmp/x", "--timeout", "0", single], "--timeout takes a number of 1 or more"),
         (&["download", "-o", "/tmp/x", "--timeout", "soon", single], "'soon'"),
+        (&["download", "-o", "/tmp/x", "--io", "dma", single], "'dma' is not mmap, pwrite or auto"),
         (&["download", "-o", "", single], "cannot be the name of an output file"),
     ];
     for (args, text) in cases {
@@ -409,6 +410,35 @@ fn download_writes_a_folder() {
         run.assert_prints(format!("Downloaded {} to {}.\n", torrent.display(), out.display()));
         peer.assert_pleased();
         folder::assert_unchanged(&out, &folder::list(&samples().join("payload").join(payload)));
+    }
+}
+
+#[test]
+fn both_ways_to_write_give_the_same_output_and_go_on_with_each_other() {
+    let (_, payload) = FOLDERS[1];
+    let content = Content::sample("padded");
+    let expected = folder::list(&samples().join("payload").join(payload));
+    for (first, second) in [("mmap", "pwrite"), ("pwrite", "mmap"), ("auto", "pwrite")] {
+        let dir = temp_dir("download");
+        content.torrent(&dir.path().join("t"), &[]);
+        let download = |peer: &Peer, io: &str| {
+            let peer = peer.addr.to_string();
+            let args = ["download", "-o", "out", "--json", "--io", io, "--peer", &peer, "t"];
+            let run = ringtide(args).within(dir.path()).run_within(2 * STAGE_LIMIT);
+            assert_eq!(run.code, Some(0), "{}", run.stderr);
+            folder::assert_unchanged(&dir.path().join("out"), &expected);
+            serde_json::from_slice::<serde_json::Value>(&run.stdout).unwrap()
+        };
+        let peer = Peer::honest(&content);
+        let summary = download(&peer, first);
+        assert_eq!(summary["io"], if first == "auto" { "mmap" } else { first });
+        assert_eq!(peer.assert_pleased().pieces().len(), content.piece_count());
+
+        let peer = Peer::honest(&content);
+        let summary = download(&peer, second);
+        assert_eq!(summary["io"], second);
+        assert_eq!(summary["bytes_kept"], summary["bytes"], "all of it is kept");
+        assert_eq!(peer.seen().connections, 0);
     }
 }
 

@@ -409,12 +409,16 @@ fn a_full_or_read_only_disk_is_told() {
         ls -A disk >listing
         exit ${code:-0}
     "#;
-    let on_disk = |options: &str, before: &[&str], command: &str, more: &[&str]| {
+    let peer = &peer;
+    let from = |peer: &Peer, options: &str, before: &[&str], command: &str, more: &[&str]| {
         let (binary, addr) = (env!("CARGO_BIN_EXE_ringtide"), peer.addr.to_string());
         let args = ["--mount", "sh", "-c", script, "sh", options, "t"];
         let run = [command, "-o", "disk/out", "--peer", &addr, "t"];
         let args = [&args, before, &[binary], &run, more].concat();
         Program::new("unshare", args).within(place.dir.path()).run()
+    };
+    let on_disk = |options: &str, before: &[&str], command: &str, more: &[&str]| {
+        from(peer, options, before, command, more)
     };
     let left = || fs::read_to_string(place.path("listing")).unwrap();
 
@@ -442,9 +446,23 @@ fn a_full_or_read_only_disk_is_told() {
         "(sleep 0.1; cat /dev/zero >disk/filler 2>&-) & \"$@\"; code=$?; wait; rm disk/filler; exit $code",
         "sh",
     ];
-    let enough = on_disk("size=700k", filled, "download", &[]);
-    enough.assert_prints("Downloaded t to disk/out.\n");
-    assert_eq!(left(), "out\n");
+    for io in ["mmap", "pwrite"] {
+        let enough = on_disk("size=700k", filled, "download", &["--io", io]);
+        enough.assert_prints("Downloaded t to disk/out.\n");
+        assert_eq!(left(), "out\n");
+    }
+    // Even where someone takes away what was reserved, a file that is written and not mapped is no SIGBUS.
+    let robbed = &[
+        "sh",
+        "-c",
+        "(until [ -s disk/out ]; do sleep 0.01; done; fallocate -p -o 0 -l 600000 disk/out
+          cat /dev/zero >disk/filler 2>&-) & \"$@\"; code=$?; wait; rm disk/filler; exit $code",
+        "sh",
+    ];
+    let late = Peer::start(&content, Script { unchoke_after: Duration::from_secs(1), ..Script::default() });
+    let gone = from(&late, "size=700k", robbed, "download", &["--io", "pwrite"]);
+    gone.assert_fails(BAD_OUTPUT, "not enough room for disk/out: it needs 32768 more bytes, 0 are free");
+    assert_eq!(left(), "");
 }
 
 #[test]

@@ -381,6 +381,7 @@ impl<J: Job> Drop for Alarm<'_, J> {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::HashMap;
     use std::sync::atomic::{AtomicUsize, Ordering};
     use std::sync::mpsc;
 
@@ -428,6 +429,39 @@ mod tests {
             assert_right(&piece, digest);
         }
         assert_eq!(verifier.shared.lock().threads.len(), 1, "a trickle needs no second thread");
+    }
+
+    /// A piece that is hashed bit by bit beforehand when its number is odd.
+    struct Long(u8);
+
+    impl Job for Long {
+        fn len(&self) -> usize {
+            1
+        }
+
+        fn prepare(&mut self) -> Option<Digest> {
+            (self.0 % 2 == 1).then_some([self.0; 20])
+        }
+
+        fn message(&self) -> Message<'_> {
+            assert_eq!(self.0 % 2, 0, "its digest is known");
+            Message::from(std::slice::from_ref(&self.0))
+        }
+    }
+
+    #[test]
+    fn a_job_may_bring_its_digest() {
+        let (report, reports) = mpsc::channel();
+        let done = move |job: Long, digest| report.send((job.0, digest)).unwrap();
+        let verifier = Verifier::start(2, done).unwrap();
+        verifier.submit_many((0..50).map(Long));
+        verifier.finish();
+        let digests: HashMap<u8, Digest> = reports.iter().collect();
+        assert_eq!(digests.len(), 50);
+        for (number, digest) in digests {
+            let expected = if number % 2 == 1 { [number; 20] } else { Sha1::digest([number]).into() };
+            assert_eq!(digest, expected);
+        }
     }
 
     #[test]
