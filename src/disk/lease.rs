@@ -301,6 +301,16 @@ impl PieceLease {
         Ok(zeroes)
     }
 
+    /// The piece will be received soon: has its pages made ready, by another thread. Not for a piece that is only looked
+    /// at, as its pages count as changed from then on.
+    pub fn prefault(&self) {
+        if let Bytes::Mapped(parts) = &self.bytes
+            && self.output.is_large()
+        {
+            parts.places().for_each(|(map, range)| self.output.upkeep().ahead(map, &range));
+        }
+    }
+
     /// The piece is verified: nobody can ever write it again. Sooner or later its pages leave this process; the file
     /// keeps them. What was kept in memory is written first.
     ///
@@ -308,7 +318,7 @@ impl PieceLease {
     /// What the disk answers to that. Then the piece is not sealed but free.
     pub fn seal(mut self) -> Result<(), DiskError> {
         match &mut self.bytes {
-            Bytes::Mapped(parts) => self.output.upkeep().verified(parts.places()),
+            Bytes::Mapped(parts) => self.output.verified(parts.places()),
             Bytes::Draft(draft) => draft.save(&self.output)?,
         }
         self.next = SEALED;

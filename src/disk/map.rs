@@ -17,6 +17,7 @@
 use std::fs::File;
 use std::ops::Range;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::{io, ptr, slice};
 
 use memmap2::{Advice, MmapOptions, MmapRaw, UncheckedAdvice};
@@ -30,27 +31,32 @@ const LARGE_PAGE_LEN: usize = 2 << 20;
 pub(super) struct Map {
     memory: MmapRaw,
     kind: Kind,
+    /// The large pages that were ordered to be made ready and not dropped since: one bit each.
+    ordered: Box<[AtomicU64]>,
 }
 
 /// What is behind the memory.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Kind {
-    /// A file, shared: what is written is in the file.
-    File,
+    /// A file, shared: what is written is in the file. With the index of the file.
+    File(usize),
     /// Memory of this process, zero at first and gone with the map.
     Private,
 }
 
 impl Map {
-    /// Maps the first `len` bytes of a file that is open for reading and writing. `len` is above 0.
-    pub(super) fn file(file: &File, len: u64) -> io::Result<Self> {
+    /// Maps the first `len` bytes of a file that is open for reading and writing. `len` is above 0. The index is for
+    /// whoever asks the map for it.
+    pub(super) fn file(file: &File, len: u64, index: usize) -> io::Result<Self> {
         let memory = MmapOptions::new().len(address_len(len)?).map_raw(file)?;
         if memory.len() >= LARGE_PAGE_LEN {
             // One fault for 2 MiB instead of one for 4 to 64 KiB, which is most of what a mapped write costs beside the
             // copy. Kernels and file systems without large pages in the page cache refuse or ignore it.
             let _ = memory.advise(Advice::HugePage);
         }
-        Ok(Self { memory, kind: Kind::File })
+        let words = memory.len().div_ceil(LARGE_PAGE_LEN).div_ceil(u64::BITS as usize);
+        let ordered = (0..words).map(|_| AtomicU64::new(0)).collect();
+        Ok(Self { memory, kind: Kind::File(index), ordered })
     }
 
     /// Takes all pages that `range` touches out of this process; the file keeps them. Whoever has a window on them meets
@@ -59,10 +65,15 @@ impl Map {
     /// # Panics
     /// When the range does not lie inside the map, or the map is of pad bytes, which are nowhere else.
     pub(super) fn drop_pages(&self, range: &Range<usize>) {
-        assert!(self.kind == Kind::File && range.end <= self.memory.len(), "no file at {range:?}");
+        assert!(matches!(self.kind, Kind::File(_)) && range.end <= self.memory.len(), "no file at {range:?}");
         // Whole large pages: a part of one would have to be split first.
-        let first = range.start / LARGE_PAGE_LEN * LARGE_PAGE_LEN;
-        let end = range.end.next_multiple_of(LARGE_PAGE_LEN).min(self.memory.len());
+        let pages = large_pages(range);
+        let first = pages.start * LARGE_PAGE_LEN;
+        let end = (pages.end * LARGE_PAGE_LEN).min(self.memory.len());
+        for page in pages {
+            let (word, bit) = bit_of(page);
+            self.ordered[word].fetch_and(!bit, Ordering::Relaxed);
+        }
         // SAFETY: the map is shared with its file, so dropping pages changes no byte that anyone reads, only from
         // where the next read takes it; `first..end` lies inside the map, whose own start is a page's.
         let dropped =
@@ -73,13 +84,43 @@ impl Map {
         }
     }
 
+    /// The large pages that `range` touches and that were not ordered yet, clipped to the map: now they are.
+    pub(super) fn order_chunks(&self, range: &Range<usize>) -> impl Iterator<Item = Range<usize>> {
+        let is_new = |page: &usize| {
+            let (word, bit) = bit_of(*page);
+            self.ordered[word].fetch_or(bit, Ordering::Relaxed) & bit == 0
+        };
+        let chunk = |page: usize| page * LARGE_PAGE_LEN..((page + 1) * LARGE_PAGE_LEN).min(self.memory.len());
+        large_pages(range).filter(is_new).map(chunk)
+    }
+
+    /// Makes the pages of a chunk of [`Map::order_chunks`] ready to be written, unless they were dropped meanwhile.
+    pub(super) fn populate(&self, chunk: &Range<usize>) {
+        let (word, bit) = bit_of(chunk.start / LARGE_PAGE_LEN);
+        if self.ordered[word].load(Ordering::Relaxed) & bit == 0 {
+            return;
+        }
+        // Changes no byte. It fails before Linux 5.14 and where there is no room; who writes there will learn of that.
+        if let Err(err) = self.memory.advise_range(Advice::PopulateWrite, chunk.start, chunk.len()) {
+            tracing::trace!(%err, "cannot make pages ready");
+        }
+    }
+
+    /// The index of the mapped file; `None` for private bytes.
+    pub(super) const fn file_index(&self) -> Option<usize> {
+        match self.kind {
+            Kind::File(index) => Some(index),
+            Kind::Private => None,
+        }
+    }
+
     /// `len` bytes of private zeroes that take no room until they are written. `len` is above 0.
     fn private(len: u32) -> io::Result<Self> {
         let memory = MmapOptions::new().len(address_len(u64::from(len))?).no_reserve_swap().map_anon()?;
         let memory = MmapRaw::from(memory);
         // Pages of their usual size, so that what is written is what there is memory for. Kernels without others refuse.
         let _ = memory.advise(Advice::NoHugePage);
-        Ok(Self { memory, kind: Kind::Private })
+        Ok(Self { memory, kind: Kind::Private, ordered: Box::default() })
     }
 
     /// The window on `len` bytes from `start`.
@@ -173,7 +214,7 @@ impl Window {
 
     /// The mapped file it is a window on, and where; `None` for private bytes.
     pub(super) fn place(&self) -> Option<(&Arc<Map>, Range<usize>)> {
-        (self.map.kind == Kind::File).then_some((&self.map, self.start..self.start + self.len))
+        matches!(self.map.kind, Kind::File(_)).then_some((&self.map, self.start..self.start + self.len))
     }
 
     fn address(&self, at: usize, len: usize) -> *mut u8 {
@@ -184,6 +225,16 @@ impl Window {
         );
         self.map.memory.as_mut_ptr().wrapping_add(self.start + at)
     }
+}
+
+/// The large pages that a range touches.
+const fn large_pages(range: &Range<usize>) -> Range<usize> {
+    range.start / LARGE_PAGE_LEN..range.end.div_ceil(LARGE_PAGE_LEN)
+}
+
+/// The word and the bit of a large page in a set of them.
+const fn bit_of(page: usize) -> (usize, u64) {
+    (page / u64::BITS as usize, 1 << (page % u64::BITS as usize))
 }
 
 /// A length as the address space counts; an error where it is too large for it.
@@ -200,7 +251,7 @@ mod tests {
     fn mapped(len: u64) -> (File, Arc<Map>) {
         let file = tempfile::tempfile().unwrap();
         file.set_len(len).unwrap();
-        let map = Arc::new(Map::file(&file, len).unwrap());
+        let map = Arc::new(Map::file(&file, len, 0).unwrap());
         (file, map)
     }
 

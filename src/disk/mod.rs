@@ -12,7 +12,7 @@
 //! - `found`: what they held before, told from their holes;
 //! - `method`: whether files are mapped or written;
 //! - `map`: mapped memory, and windows into it; `parts`: the windows of one piece;
-//! - `upkeep`: the pages of verified pieces, dropped from this process;
+//! - `upkeep`: the pages of mapped files, made ready ahead of the receives and dropped from this process afterwards;
 //! - `draft`: a piece that will be written, in memory from `pool`; `content`: the writing and reading, through a few
 //!   open files (`handles`); `blocks`: sets of a piece's blocks;
 //! - `sys`: the system calls that `std` does not have.

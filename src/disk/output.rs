@@ -3,7 +3,7 @@
 use std::fmt;
 use std::ops::Range;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use super::draft::Draft;
@@ -15,12 +15,15 @@ use super::plan::{Span, Target};
 use super::pool::Pool;
 use super::tree::{Existing, Tree};
 use super::upkeep::Upkeep;
-use super::{DiskError, Found, Io, PieceLease, Plan, Refused};
+use super::{DiskError, Found, Io, PieceLease, Plan, Refused, sys};
 use crate::meta::geometry::{Geometry, PieceIndex};
 
 /// Maps of files that are kept once made. The kernel's own limit (`vm.max_map_count`) is 65530 for a process as a rule;
 /// the maps of further files live only as long as leases need them.
 const MAPS_KEPT_MAX: usize = 16 * 1024;
+
+/// Bytes of an output from which on a thread makes its pages ready.
+const LARGE_LEN: u64 = 64 << 20;
 
 /// The files of a download, preallocated; mapped when a piece of theirs is first leased, or written piece by piece.
 ///
@@ -35,6 +38,8 @@ pub struct Output {
     /// For files that are mapped.
     maps_kept: AtomicUsize,
     upkeep: Upkeep,
+    /// Whether verified pieces are written back at once.
+    writes_back: AtomicBool,
     /// For files that are written.
     pub(super) pool: Pool,
     pub(super) handles: Handles,
@@ -102,6 +107,7 @@ impl Output {
             leases: Leases::new(geometry.piece_count()),
             maps_kept: AtomicUsize::new(0),
             upkeep: Upkeep::default(),
+            writes_back: AtomicBool::new(false),
             // A piece may be said to be longer than all there is.
             pool: Pool::new(u64::from(geometry.piece_len()).min(geometry.total_len()) as u32),
             handles: Handles::default(),
@@ -142,6 +148,11 @@ impl Output {
         Ok(lease)
     }
 
+    /// Has the disk write verified pieces as they come, for a download that will wait for it in the end.
+    pub fn write_back_early(&self) {
+        self.writes_back.store(true, Ordering::Relaxed);
+    }
+
     /// To be called when every piece is sealed: whether all files are still in place. With `sync` it waits until they
     /// are on the disk, their names too, and learns of every error of writing them back.
     ///
@@ -174,8 +185,33 @@ impl Output {
         &self.leases
     }
 
+    /// Whether it is worth a thread that makes pages ready.
+    pub(super) fn is_large(&self) -> bool {
+        let ends = self.spans.first().zip(self.spans.last());
+        ends.is_some_and(|(first, last)| last.end() - first.offset >= LARGE_LEN)
+    }
+
     pub(super) const fn upkeep(&self) -> &Upkeep {
         &self.upkeep
+    }
+
+    /// Notes that a piece in these mapped files is verified.
+    pub(super) fn verified<'a>(&self, places: impl Iterator<Item = (&'a Arc<Map>, Range<usize>)>) {
+        let swept = self.upkeep.verified(places);
+        if !self.writes_back.load(Ordering::Relaxed) {
+            return;
+        }
+        for (map, range) in swept {
+            let Some(index) = map.file_index() else { continue };
+            let started = self
+                .handles
+                .get(index, || self.tree.open(index))
+                .map(|file| sys::start_writeback(&file, range.start as u64, range.len() as u64));
+            // Everything is written at the end in any case, and what goes wrong then is told.
+            if !matches!(started, Ok(Ok(()))) {
+                tracing::debug!("cannot start to write back verified pieces");
+            }
+        }
     }
 
     /// The bytes of a piece in the content, when the output covers them all.
@@ -246,7 +282,7 @@ impl Output {
 
     fn make_map(&self, file: &Backing, len: u64) -> Result<Map, DiskError> {
         let opened = self.tree.open(file.index)?;
-        Map::file(&opened, len).map_err(|err| {
+        Map::file(&opened, len, file.index).map_err(|err| {
             let path = self.tree.path(file.index);
             match err.raw_os_error() {
                 Some(libc::ENODEV | libc::EACCES | libc::EINVAL) => DiskError::NotMappable { path },

@@ -73,6 +73,18 @@ pub(super) fn allocate(file: &File, len: u64) -> io::Result<()> {
     Ok(())
 }
 
+/// Has the disk begin to write what was changed in a range of the file. Waits for no write, but for room among those
+/// that are under way. Of its errors none is told here: `fsync` tells them.
+pub(super) fn start_writeback(file: &File, from: u64, len: u64) -> io::Result<()> {
+    let too_large = || io::Error::from_raw_os_error(libc::EFBIG);
+    let (from, len) = (offset(from).ok_or_else(too_large)?, offset(len).ok_or_else(too_large)?);
+    retry(|| {
+        // SAFETY: plain numbers and an open descriptor.
+        unsafe { libc::sync_file_range(file.as_raw_fd(), from, len, libc::SYNC_FILE_RANGE_WRITE) }
+    })?;
+    Ok(())
+}
+
 /// The next stretch of data at or behind `from`, as start and end; `None` when only a hole is left.
 ///
 /// A file system that knows no holes reports the whole file as one stretch.

@@ -121,6 +121,9 @@ pub fn run(request: &Request, interrupt: &Interrupt, observer: &mut dyn Observer
     let started = Instant::now();
     core::probe().map_err(Error::Uring)?;
     let (output, found) = Output::open(plan(request)?.with_io(request.io), request.existing)?;
+    if request.sync {
+        output.write_back_early();
+    }
     let checked = if found.holds_data() {
         check::existing(request, &output, &found, interrupt, observer)
     } else {

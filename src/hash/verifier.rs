@@ -188,8 +188,11 @@ const BATCH_BYTES_MIN: usize = 1024 * 1024;
 /// Jobs that make a batch ready however small they are.
 const BATCH_LEN_MAX: usize = 64;
 
-/// Bytes queued above which whoever submits hashes a batch itself before it goes on. So pieces never come faster than
-/// they are verified for long: the peers wait, as the sockets are not read meanwhile.
+/// Bytes queued above which whoever submits hashes a batch itself before it goes on, if full batches are queued. So pieces
+/// never come faster than they are verified for long: the peers wait, as the sockets are not read meanwhile.
+const QUEUE_BYTES: usize = 24 * 1024 * 1024;
+
+/// The same where the pieces are so long that this is less than a batch.
 const QUEUE_BYTES_MAX: usize = 96 * 1024 * 1024;
 
 /// Whether so many jobs of so many bytes are a full batch.
@@ -232,7 +235,8 @@ impl<J> Queue<J> {
 
     /// Whether so much waits that whoever submits must help.
     fn is_full(&self) -> bool {
-        self.bytes >= QUEUE_BYTES_MAX && self.jobs.len() > 1
+        let has_batches = self.jobs.len() >= 2 * BATCH_LEN_MAX && self.bytes >= QUEUE_BYTES;
+        has_batches || (self.bytes >= QUEUE_BYTES_MAX && self.jobs.len() > 1)
     }
 
     fn push(&mut self, jobs: impl IntoIterator<Item = (usize, J)>) {

@@ -207,7 +207,10 @@ impl Work<PieceLease> for Desk<'_> {
         after: Option<PieceIndex>,
     ) -> Option<Claim<PieceLease>> {
         let lease = |piece| match self.0.output.lease(piece) {
-            Ok(lease) => Some(lease),
+            Ok(lease) => {
+                lease.prefault();
+                Some(lease)
+            }
             Err(Refused::Disk(error)) => {
                 self.0.tell(Event::Disk(error));
                 None
