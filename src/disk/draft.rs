@@ -9,7 +9,7 @@
 //! ```
 //!
 //! A piece is saved as a whole when it is sealed. Only when the drafts of all pieces together take too much memory
-//! ([`Pool::is_over`]) a block that has landed is saved at once and its memory given up: it must be read back to be
+//! (`Pool::is_over`) a block that has landed is saved at once and its memory given up: it must be read back to be
 //! hashed, which costs, but bounds what half-done pieces of slow peers can hold.
 
 use std::ops::Range;
