@@ -17,7 +17,7 @@
 use std::fs::File;
 use std::ops::Range;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::{io, ptr, slice};
 
 use memmap2::{Advice, MmapOptions, MmapRaw, UncheckedAdvice};
@@ -25,7 +25,7 @@ use memmap2::{Advice, MmapOptions, MmapRaw, UncheckedAdvice};
 use super::sys;
 
 /// Bytes of a large page of the page cache. Where it is another number nothing goes wrong.
-const LARGE_PAGE_LEN: usize = 2 << 20;
+pub(super) const LARGE_PAGE_LEN: usize = 2 << 20;
 
 /// Memory that is a file, or private zeroes.
 pub(super) struct Map {
@@ -33,6 +33,8 @@ pub(super) struct Map {
     kind: Kind,
     /// The large pages that were ordered to be made ready and not dropped since: one bit each.
     ordered: Box<[AtomicU64]>,
+    /// Verified bytes of each large page.
+    verified: Box<[AtomicU32]>,
 }
 
 /// What is behind the memory.
@@ -54,9 +56,10 @@ impl Map {
             // copy. Kernels and file systems without large pages in the page cache refuse or ignore it.
             let _ = memory.advise(Advice::HugePage);
         }
-        let words = memory.len().div_ceil(LARGE_PAGE_LEN).div_ceil(u64::BITS as usize);
-        let ordered = (0..words).map(|_| AtomicU64::new(0)).collect();
-        Ok(Self { memory, kind: Kind::File(index), ordered })
+        let pages = memory.len().div_ceil(LARGE_PAGE_LEN);
+        let ordered = (0..pages.div_ceil(u64::BITS as usize)).map(|_| AtomicU64::new(0)).collect();
+        let verified = (0..pages).map(|_| AtomicU32::new(0)).collect();
+        Ok(Self { memory, kind: Kind::File(index), ordered, verified })
     }
 
     /// Takes all pages that `range` touches out of this process; the file keeps them. Whoever has a window on them meets
@@ -84,26 +87,44 @@ impl Map {
         }
     }
 
-    /// The large pages that `range` touches and that were not ordered yet, clipped to the map: now they are.
-    pub(super) fn order_chunks(&self, range: &Range<usize>) -> impl Iterator<Item = Range<usize>> {
+    /// The large pages that `range` touches and that were not ordered yet: now they are.
+    pub(super) fn order_pages(&self, range: &Range<usize>) -> impl Iterator<Item = Range<usize>> {
         let is_new = |page: &usize| {
             let (word, bit) = bit_of(*page);
             self.ordered[word].fetch_or(bit, Ordering::Relaxed) & bit == 0
         };
-        let chunk = |page: usize| page * LARGE_PAGE_LEN..((page + 1) * LARGE_PAGE_LEN).min(self.memory.len());
-        large_pages(range).filter(is_new).map(chunk)
+        large_pages(range).filter(is_new).map(|page| self.large_page(page))
     }
 
-    /// Makes the pages of a chunk of [`Map::order_chunks`] ready to be written, unless they were dropped meanwhile.
-    pub(super) fn populate(&self, chunk: &Range<usize>) {
-        let (word, bit) = bit_of(chunk.start / LARGE_PAGE_LEN);
+    /// Notes that `range`, which was not verified before, is. Returns the large pages that are verified as a whole since.
+    pub(super) fn note_verified(&self, range: &Range<usize>) -> impl Iterator<Item = Range<usize>> {
+        large_pages(range).map(|page| (page, self.large_page(page))).filter_map(move |(page, bytes)| {
+            let len = (range.end.min(bytes.end) - range.start.max(bytes.start)) as u32;
+            let before = self.verified[page].fetch_add(len, Ordering::Relaxed);
+            (before + len == bytes.len() as u32).then_some(bytes)
+        })
+    }
+
+    /// The bytes of a large page, clipped to the map.
+    fn large_page(&self, page: usize) -> Range<usize> {
+        page * LARGE_PAGE_LEN..((page + 1) * LARGE_PAGE_LEN).min(self.memory.len())
+    }
+
+    /// Makes a large page of [`Map::order_pages`] ready to be written, unless it was dropped meanwhile.
+    pub(super) fn populate(&self, page: &Range<usize>) {
+        let (word, bit) = bit_of(page.start / LARGE_PAGE_LEN);
         if self.ordered[word].load(Ordering::Relaxed) & bit == 0 {
             return;
         }
         // Changes no byte. It fails before Linux 5.14 and where there is no room; who writes there will learn of that.
-        if let Err(err) = self.memory.advise_range(Advice::PopulateWrite, chunk.start, chunk.len()) {
+        if let Err(err) = self.memory.advise_range(Advice::PopulateWrite, page.start, page.len()) {
             tracing::trace!(%err, "cannot make pages ready");
         }
+    }
+
+    /// Its bytes, counted.
+    pub(super) fn len(&self) -> usize {
+        self.memory.len()
     }
 
     /// The index of the mapped file; `None` for private bytes.
@@ -120,7 +141,7 @@ impl Map {
         let memory = MmapRaw::from(memory);
         // Pages of their usual size, so that what is written is what there is memory for. Kernels without others refuse.
         let _ = memory.advise(Advice::NoHugePage);
-        Ok(Self { memory, kind: Kind::Private, ordered: Box::default() })
+        Ok(Self { memory, kind: Kind::Private, ordered: Box::default(), verified: Box::default() })
     }
 
     /// The window on `len` bytes from `start`.

@@ -5,9 +5,10 @@
 //! copy. It is a help only: where it comes too late or cannot, the receive itself does the same, or tells the error.
 //!
 //! **Afterwards.** Nobody here reads verified pieces again, and without this the resident memory of a download would grow
-//! to its size. Each drop is a system call that interrupts the other threads of the process, so pieces are collected
-//! first. They may lie anywhere: where they are not neighbours, one call takes a whole stretch with all that is between
-//! them. Pieces in flight there lose nothing but a fault at the next touch.
+//! to its size. Each drop is a system call that interrupts the other threads of the process, so large pages are collected
+//! that are verified as a whole. A piece in flight in a dropped page would lose nothing but a fault at the next touch, yet
+//! such a fault on a large page is dear. Only where pieces are verified all over the place and no page becomes whole,
+//! everything is dropped.
 
 use std::ops::Range;
 use std::sync::mpsc::{self, Sender};
@@ -16,12 +17,12 @@ use std::thread;
 
 use super::map::Map;
 
-/// Bytes of verified pieces that stay resident before they are dropped together.
+/// Bytes of whole pages that stay resident before they are dropped together.
 const SWEEP_LEN: usize = 16 << 20;
-/// The same in stretches: pieces of many small files, and small pieces in random order.
-const SWEEP_COUNT: usize = 4096;
-/// Stretches of one file that are dropped each by its own call.
-const CALLS_MAX: usize = 16;
+/// The same in pages: those of small files are short.
+const SWEEP_COUNT: usize = 1024;
+/// Bytes of verified pieces, after which everything is dropped if no page was.
+const SWEEP_ALL_LEN: usize = 64 << 20;
 
 /// The bytes of a mapped file.
 pub(super) type Stretch = (Arc<Map>, Range<usize>);
@@ -36,38 +37,40 @@ pub(super) struct Upkeep {
 
 #[derive(Default)]
 struct Verified {
-    stretches: Vec<Stretch>,
+    /// Large pages that are verified as a whole.
+    whole: Vec<Stretch>,
+    whole_len: usize,
+    /// Verified bytes since the last sweep, wherever they are, and the maps they are in.
     len: usize,
+    maps: Vec<Arc<Map>>,
 }
 
 impl Upkeep {
     /// Has the pages of a range made ready, and those around them that belong to the same large page.
     pub(super) fn ahead(&self, map: &Arc<Map>, range: &Range<usize>) {
         let Some(thread) = self.ahead.get_or_init(start) else { return };
-        for chunk in map.order_chunks(range) {
+        for page in map.order_pages(range) {
             // It fails only when the thread is gone, and then nothing needs it.
-            let _ = thread.send((Arc::clone(map), chunk));
+            let _ = thread.send((Arc::clone(map), page));
         }
     }
 
-    /// Notes that these stretches of files are verified, and drops the pages of what has come together if it is enough.
-    /// Returns whose pages were dropped.
+    /// Notes that these stretches of files are verified, and drops the pages that have come together if they are enough.
+    /// Returns which pages were dropped.
     pub(super) fn verified<'a>(
         &self,
         stretches: impl Iterator<Item = (&'a Arc<Map>, Range<usize>)>,
     ) -> Vec<Stretch> {
         let mut verified = self.verified.lock().unwrap_or_else(PoisonError::into_inner);
         for (map, range) in stretches {
-            verified.len += range.len();
-            verified.stretches.push((Arc::clone(map), range));
+            verified.note(map, &range);
         }
-        let is_enough = verified.len >= SWEEP_LEN || verified.stretches.len() >= SWEEP_COUNT;
-        let swept = if is_enough { std::mem::take(&mut *verified) } else { Verified::default() };
+        let swept = if verified.is_enough() { std::mem::take(&mut *verified) } else { Verified::default() };
         drop(verified);
         swept.drop_pages()
     }
 
-    /// Drops the pages of what has come together.
+    /// Drops the pages that have come together.
     #[cfg(test)]
     pub(super) fn sweep(&self) {
         std::mem::take(&mut *self.verified.lock().unwrap()).drop_pages();
@@ -75,10 +78,38 @@ impl Upkeep {
 }
 
 impl Verified {
+    fn note(&mut self, map: &Arc<Map>, range: &Range<usize>) {
+        self.len += range.len();
+        for page in map.note_verified(range) {
+            self.whole_len += page.len();
+            self.whole.push((Arc::clone(map), page));
+        }
+        if !self.maps.last().is_some_and(|last| Arc::ptr_eq(last, map)) {
+            self.maps.push(Arc::clone(map));
+        }
+    }
+
+    const fn is_scattered(&self) -> bool {
+        self.len >= SWEEP_ALL_LEN
+    }
+
+    fn is_enough(&self) -> bool {
+        self.whole_len >= SWEEP_LEN
+            || self.maps.len().max(self.whole.len()) >= SWEEP_COUNT
+            || self.is_scattered()
+    }
+
     fn drop_pages(mut self) -> Vec<Stretch> {
-        self.stretches.sort_unstable_by_key(|(map, range)| (Arc::as_ptr(map), range.start));
+        let is_scattered = self.is_scattered();
+        let mut stretches = self.whole;
+        if is_scattered {
+            self.maps.sort_unstable_by_key(Arc::as_ptr);
+            self.maps.dedup_by_key(|map| Arc::as_ptr(map));
+            stretches = self.maps.into_iter().map(|map| (Arc::clone(&map), 0..map.len())).collect();
+        }
+        stretches.sort_unstable_by_key(|(map, range)| (Arc::as_ptr(map), range.start));
         let joined: Vec<_> =
-            self.stretches.chunk_by(|(one, _), (other, _)| Arc::ptr_eq(one, other)).flat_map(join).collect();
+            stretches.chunk_by(|(one, _), (other, _)| Arc::ptr_eq(one, other)).flat_map(join).collect();
         for (map, range) in &joined {
             map.drop_pages(range);
         }
@@ -86,7 +117,7 @@ impl Verified {
     }
 }
 
-/// Joins the neighbours among the stretches of one map, which are in order; all of them, where few are neighbours.
+/// Joins the neighbours among the stretches of one map, which are in order.
 fn join(stretches: &[Stretch]) -> Vec<Stretch> {
     let mut joined: Vec<Stretch> = Vec::new();
     for (map, range) in stretches {
@@ -95,12 +126,6 @@ fn join(stretches: &[Stretch]) -> Vec<Stretch> {
             _ => joined.push((Arc::clone(map), range.clone())),
         }
     }
-    if joined.len() > CALLS_MAX
-        && let Some((_, last)) = joined.pop()
-    {
-        joined.truncate(1);
-        joined[0].1.end = last.end;
-    }
     joined
 }
 
@@ -108,8 +133,8 @@ fn join(stretches: &[Stretch]) -> Vec<Stretch> {
 fn start() -> Option<Sender<Stretch>> {
     let (sender, orders) = mpsc::channel::<Stretch>();
     let work = move || {
-        for (map, chunk) in orders {
-            map.populate(&chunk);
+        for (map, page) in orders {
+            map.populate(&page);
         }
     };
     match thread::Builder::new().name("ringtide-pages".to_owned()).spawn(work) {
@@ -127,6 +152,7 @@ mod tests {
     use std::os::unix::fs::MetadataExt;
 
     use super::*;
+    use crate::disk::map::LARGE_PAGE_LEN;
 
     fn map(len: u64) -> (File, Arc<Map>) {
         let file = tempfile::tempfile().unwrap();
@@ -136,28 +162,59 @@ mod tests {
     }
 
     #[test]
-    fn neighbours_are_dropped_together_and_many_others_as_one() {
+    fn neighbours_are_dropped_together() {
         let (_file, map) = map(1_000);
         let of = |ranges: &[Range<usize>]| {
             let stretches: Vec<_> = ranges.iter().map(|range| (Arc::clone(&map), range.clone())).collect();
             join(&stretches).into_iter().map(|(_, range)| (range.start, range.end)).collect::<Vec<_>>()
         };
         assert_eq!(of(&[0..10, 10..20, 30..40]), [(0, 20), (30, 40)]);
-        let apart: Vec<_> = (0..30).map(|i| 20 * i..20 * i + 10).collect();
-        assert_eq!(of(&apart), [(0, 590)]);
     }
 
     #[test]
     fn what_is_ordered_ahead_is_ordered_once_until_it_is_dropped() {
-        const LARGE: usize = 2 << 20;
+        const LARGE: usize = LARGE_PAGE_LEN;
         let (_file, map) = map(5 << 20);
         let ordered =
-            |range| map.order_chunks(&range).map(|chunk| (chunk.start, chunk.end)).collect::<Vec<_>>();
+            |range| map.order_pages(&range).map(|chunk| (chunk.start, chunk.end)).collect::<Vec<_>>();
         assert_eq!(ordered(0..10), [(0, LARGE)]);
         assert_eq!(ordered(1_000..LARGE + 1), [(LARGE, 2 * LARGE)]);
         assert_eq!(ordered(0..5 << 20), [(2 * LARGE, 5 << 20)]);
         map.drop_pages(&(0..1));
         assert_eq!(ordered(0..5 << 20), [(0, LARGE)]);
+    }
+
+    #[test]
+    fn a_page_is_dropped_when_all_of_it_is_verified() {
+        const LARGE: usize = LARGE_PAGE_LEN;
+        let (_file, map) = map(5 << 20);
+        let upkeep = Upkeep::default();
+        let whole = |range: Range<usize>| {
+            upkeep.verified(std::iter::once((&map, range)));
+            let verified = upkeep.verified.lock().unwrap();
+            verified.whole.iter().map(|(_, page)| (page.start, page.end)).collect::<Vec<_>>()
+        };
+        assert_eq!(whole(100..LARGE + 7), []);
+        assert_eq!(whole(2 * LARGE..5 << 20), [(2 * LARGE, 5 << 20)]);
+        assert_eq!(whole(0..100), [(2 * LARGE, 5 << 20), (0, LARGE)]);
+        assert_eq!(whole(LARGE + 7..2 * LARGE).len(), 3);
+        let swept = std::mem::take(&mut *upkeep.verified.lock().unwrap()).drop_pages();
+        assert_eq!(swept.len(), 1);
+        assert_eq!(swept[0].1, 0..5 << 20);
+    }
+
+    #[test]
+    fn where_no_page_becomes_whole_all_are_dropped() {
+        let len = 3 * SWEEP_ALL_LEN;
+        let (_file, map) = map(len as u64);
+        let upkeep = Upkeep::default();
+        let half = LARGE_PAGE_LEN / 2;
+        let swept = (0..len / LARGE_PAGE_LEN)
+            .map(|page| page * LARGE_PAGE_LEN..page * LARGE_PAGE_LEN + half)
+            .map(|range| upkeep.verified(std::iter::once((&map, range))))
+            .filter(|swept| !swept.is_empty())
+            .inspect(|swept| assert_eq!(swept[0].1, 0..len));
+        assert_eq!(swept.count(), 1);
     }
 
     #[test]
@@ -168,7 +225,7 @@ mod tests {
         let has_room = || file.metadata().unwrap().blocks() > 0;
         map.populate(&whole);
         assert!(!has_room(), "nobody has ordered that");
-        assert_eq!(map.order_chunks(&whole).count(), 1);
+        assert_eq!(map.order_pages(&whole).count(), 1);
         map.populate(&whole);
         assert!(has_room());
     }
