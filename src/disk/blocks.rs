@@ -22,9 +22,10 @@ impl Blocks {
         Self { words: SmallVec::from_elem(0, count.div_ceil(WORD_LEN) as usize) }
     }
 
-    /// Whether the block is in the set.
+    /// Whether the block is in the set. Blocks that the piece does not have are not.
     pub(super) fn contains(&self, block: u32) -> bool {
-        self.words[(block / WORD_LEN) as usize] & (1 << (block % WORD_LEN)) != 0
+        let word = self.words.get((block / WORD_LEN) as usize);
+        word.is_some_and(|word| word & (1 << (block % WORD_LEN)) != 0)
     }
 
     /// Adds a block; whether it was not there yet.

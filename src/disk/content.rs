@@ -26,6 +26,7 @@ impl Output {
             let file = self.file(backing)?;
             let data = &data[bytes];
             file.write_all_at(data, start).map_err(|err| self.unwritten(backing, &file, data.len(), &err))?;
+            self.start_writeback(&file, start, data.len() as u64);
         }
         Ok(())
     }

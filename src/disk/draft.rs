@@ -530,4 +530,24 @@ mod tests {
         assert!(shown == content);
         assert_eq!(lease.is_zeroes(), Ok(false));
     }
+
+    #[test]
+    fn a_short_last_piece_may_use_the_buffer_of_a_long_one() {
+        const PIECE_LEN: u32 = 128 * BLOCK_LEN;
+        let temp = tempfile::tempdir().unwrap();
+        let geometry = Geometry::new(u64::from(PIECE_LEN + BLOCK_LEN), PIECE_LEN).unwrap();
+        let output = open(Plan::file(temp.path().join("f"), geometry), 1 << 30);
+        let [long, short] = [0, 1].map(|index| geometry.piece(index).unwrap());
+        let mut lease = output.lease(long).unwrap();
+        lease.write(0, &vec![1; PIECE_LEN as usize]);
+        lease.seal().unwrap();
+        let mut lease = output.lease(short).unwrap();
+        lease.write(0, &vec![2; BLOCK_LEN as usize]);
+        lease.landed(0, BLOCK_LEN);
+        lease.park();
+        assert!(lease.load().unwrap());
+        lease.seal().unwrap();
+        let expected = [vec![1; PIECE_LEN as usize], vec![2; BLOCK_LEN as usize]].concat();
+        assert!(fs::read(temp.path().join("f")).unwrap() == expected);
+    }
 }

@@ -305,7 +305,7 @@ impl PieceLease {
     /// at, as its pages count as changed from then on.
     pub fn prefault(&self) {
         if let Bytes::Mapped(parts) = &self.bytes
-            && self.output.is_large()
+            && self.output.works_ahead()
         {
             parts.places().for_each(|(map, range)| self.output.upkeep().ahead(map, &range));
         }

@@ -47,11 +47,11 @@ enum Kind {
 }
 
 impl Map {
-    /// Maps the first `len` bytes of a file that is open for reading and writing. `len` is above 0. The index is for
-    /// whoever asks the map for it.
-    pub(super) fn file(file: &File, len: u64, index: usize) -> io::Result<Self> {
+    /// Maps the first `len` bytes of a file that is open for reading and writing, in large pages where that can be. `len`
+    /// is above 0. The index is for whoever asks the map for it.
+    pub(super) fn file(file: &File, len: u64, index: usize, in_large_pages: bool) -> io::Result<Self> {
         let memory = MmapOptions::new().len(address_len(len)?).map_raw(file)?;
-        if memory.len() >= LARGE_PAGE_LEN {
+        if in_large_pages && memory.len() >= LARGE_PAGE_LEN {
             // One fault for 2 MiB instead of one for 4 to 64 KiB, which is most of what a mapped write costs beside the
             // copy. Kernels and file systems without large pages in the page cache refuse or ignore it.
             let _ = memory.advise(Advice::HugePage);
@@ -66,16 +66,20 @@ impl Map {
     /// the same bytes at the next touch.
     ///
     /// # Panics
-    /// When the range does not lie inside the map, or the map is of pad bytes, which are nowhere else.
+    /// When the range does not lie inside the map, or the map is of private bytes, which are nowhere else.
     pub(super) fn drop_pages(&self, range: &Range<usize>) {
         assert!(matches!(self.kind, Kind::File(_)) && range.end <= self.memory.len(), "no file at {range:?}");
         // Whole large pages: a part of one would have to be split first.
         let pages = large_pages(range);
         let first = pages.start * LARGE_PAGE_LEN;
         let end = (pages.end * LARGE_PAGE_LEN).min(self.memory.len());
-        for page in pages {
-            let (word, bit) = bit_of(page);
-            self.ordered[word].fetch_and(!bit, Ordering::Relaxed);
+        if pages.len() == self.verified.len() {
+            self.ordered.iter().for_each(|word| word.store(0, Ordering::Relaxed));
+        } else {
+            for page in pages {
+                let (word, bit) = bit_of(page);
+                self.ordered[word].fetch_and(!bit, Ordering::Relaxed);
+            }
         }
         // SAFETY: the map is shared with its file, so dropping pages changes no byte that anyone reads, only from
         // where the next read takes it; `first..end` lies inside the map, whose own start is a page's.
@@ -272,7 +276,7 @@ mod tests {
     fn mapped(len: u64) -> (File, Arc<Map>) {
         let file = tempfile::tempfile().unwrap();
         file.set_len(len).unwrap();
-        let map = Arc::new(Map::file(&file, len, 0).unwrap());
+        let map = Arc::new(Map::file(&file, len, 0, true).unwrap());
         (file, map)
     }
 

@@ -1,6 +1,7 @@
 //! The output of a download: opened once, then leased piece by piece.
 
 use std::fmt;
+use std::fs::File;
 use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -40,6 +41,9 @@ pub struct Output {
     upkeep: Upkeep,
     /// Whether verified pieces are written back at once.
     writes_back: AtomicBool,
+    /// Whether the files held nothing. A page that is made ready or written counts as changed as a whole, and large ones
+    /// reach far: what was there before is not written again for its neighbours.
+    is_fresh: bool,
     /// For files that are written.
     pub(super) pool: Pool,
     pub(super) handles: Handles,
@@ -108,6 +112,7 @@ impl Output {
             maps_kept: AtomicUsize::new(0),
             upkeep: Upkeep::default(),
             writes_back: AtomicBool::new(false),
+            is_fresh: !found.holds_data(),
             // A piece may be said to be longer than all there is.
             pool: Pool::new(u64::from(geometry.piece_len()).min(geometry.total_len()) as u32),
             handles: Handles::default(),
@@ -185,10 +190,10 @@ impl Output {
         &self.leases
     }
 
-    /// Whether it is worth a thread that makes pages ready.
-    pub(super) fn is_large(&self) -> bool {
+    /// Whether a thread should make pages ready: it is worth one, and changes nothing that was there before.
+    pub(super) fn works_ahead(&self) -> bool {
         let ends = self.spans.first().zip(self.spans.last());
-        ends.is_some_and(|(first, last)| last.end() - first.offset >= LARGE_LEN)
+        self.is_fresh && ends.is_some_and(|(first, last)| last.end() - first.offset >= LARGE_LEN)
     }
 
     pub(super) const fn upkeep(&self) -> &Upkeep {
@@ -203,14 +208,19 @@ impl Output {
         }
         for (map, range) in swept {
             let Some(index) = map.file_index() else { continue };
-            let started = self
-                .handles
-                .get(index, || self.tree.open(index))
-                .map(|file| sys::start_writeback(&file, range.start as u64, range.len() as u64));
-            // Everything is written at the end in any case, and what goes wrong then is told.
-            if !matches!(started, Ok(Ok(()))) {
-                tracing::debug!("cannot start to write back verified pieces");
+            if let Ok(file) = self.handles.get(index, || self.tree.open(index)) {
+                self.start_writeback(&file, range.start as u64, range.len() as u64);
             }
+        }
+    }
+
+    /// Has the disk write a range, if it is to write early. What goes wrong then is told at the end: everything is written
+    /// in any case.
+    pub(super) fn start_writeback(&self, file: &File, from: u64, len: u64) {
+        if self.writes_back.load(Ordering::Relaxed)
+            && let Err(err) = sys::start_writeback(file, from, len)
+        {
+            tracing::debug!(%err, "cannot start to write back verified pieces");
         }
     }
 
@@ -282,7 +292,7 @@ impl Output {
 
     fn make_map(&self, file: &Backing, len: u64) -> Result<Map, DiskError> {
         let opened = self.tree.open(file.index)?;
-        Map::file(&opened, len, file.index).map_err(|err| {
+        Map::file(&opened, len, file.index, self.is_fresh).map_err(|err| {
             let path = self.tree.path(file.index);
             match err.raw_os_error() {
                 Some(libc::ENODEV | libc::EACCES | libc::EINVAL) => DiskError::NotMappable { path },

@@ -11,12 +11,16 @@
 //! everything is dropped.
 
 use std::ops::Range;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{self, Sender};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::thread;
 
 use super::map::Map;
 
+/// Bytes that are made ready and not verified yet: what one fast peer is asked for at a time. Hundreds of peers are asked
+/// for much more, and all of it would be resident.
+const AHEAD_LEN_MAX: usize = 48 << 20;
 /// Bytes of whole pages that stay resident before they are dropped together.
 const SWEEP_LEN: usize = 16 << 20;
 /// The same in pages: those of small files are short.
@@ -32,6 +36,8 @@ pub(super) type Stretch = (Arc<Map>, Range<usize>);
 pub(super) struct Upkeep {
     /// The way to the thread that works ahead, started when there is something for it; `None` where it cannot be.
     ahead: OnceLock<Option<Sender<Stretch>>>,
+    /// Bytes of the pages that were ordered and are not verified as a whole.
+    ready_len: AtomicUsize,
     verified: Mutex<Verified>,
 }
 
@@ -46,27 +52,38 @@ struct Verified {
 }
 
 impl Upkeep {
-    /// Has the pages of a range made ready, and those around them that belong to the same large page.
+    /// Has the pages of a range made ready, and those around them that belong to the same large page, unless many are ready
+    /// and not used yet.
     pub(super) fn ahead(&self, map: &Arc<Map>, range: &Range<usize>) {
+        if self.ready_len.load(Ordering::Relaxed) >= AHEAD_LEN_MAX {
+            return;
+        }
         let Some(thread) = self.ahead.get_or_init(start) else { return };
         for page in map.order_pages(range) {
+            self.ready_len.fetch_add(page.len(), Ordering::Relaxed);
             // It fails only when the thread is gone, and then nothing needs it.
             let _ = thread.send((Arc::clone(map), page));
         }
     }
 
     /// Notes that these stretches of files are verified, and drops the pages that have come together if they are enough.
-    /// Returns which pages were dropped.
+    /// Returns those that are verified as a whole.
     pub(super) fn verified<'a>(
         &self,
         stretches: impl Iterator<Item = (&'a Arc<Map>, Range<usize>)>,
     ) -> Vec<Stretch> {
         let mut verified = self.verified.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = verified.whole_len;
         for (map, range) in stretches {
             verified.note(map, &range);
         }
+        let whole_len = verified.whole_len - before;
         let swept = if verified.is_enough() { std::mem::take(&mut *verified) } else { Verified::default() };
         drop(verified);
+        // Pages that were never ordered are among them, so this may count too few, and never for long.
+        let _ = self.ready_len.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |ready| {
+            Some(ready.saturating_sub(whole_len))
+        });
         swept.drop_pages()
     }
 
@@ -101,17 +118,15 @@ impl Verified {
 
     fn drop_pages(mut self) -> Vec<Stretch> {
         let is_scattered = self.is_scattered();
-        let mut stretches = self.whole;
+        self.whole.sort_unstable_by_key(|(map, range)| (Arc::as_ptr(map), range.start));
+        let joined: Vec<_> =
+            self.whole.chunk_by(|(one, _), (other, _)| Arc::ptr_eq(one, other)).flat_map(join).collect();
         if is_scattered {
             self.maps.sort_unstable_by_key(Arc::as_ptr);
             self.maps.dedup_by_key(|map| Arc::as_ptr(map));
-            stretches = self.maps.into_iter().map(|map| (Arc::clone(&map), 0..map.len())).collect();
-        }
-        stretches.sort_unstable_by_key(|(map, range)| (Arc::as_ptr(map), range.start));
-        let joined: Vec<_> =
-            stretches.chunk_by(|(one, _), (other, _)| Arc::ptr_eq(one, other)).flat_map(join).collect();
-        for (map, range) in &joined {
-            map.drop_pages(range);
+            self.maps.iter().for_each(|map| map.drop_pages(&(0..map.len())));
+        } else {
+            joined.iter().for_each(|(map, range)| map.drop_pages(range));
         }
         joined
     }
@@ -157,7 +172,7 @@ mod tests {
     fn map(len: u64) -> (File, Arc<Map>) {
         let file = tempfile::tempfile().unwrap();
         file.set_len(len).unwrap();
-        let map = Arc::new(Map::file(&file, len, 0).unwrap());
+        let map = Arc::new(Map::file(&file, len, 0, true).unwrap());
         (file, map)
     }
 
@@ -209,12 +224,14 @@ mod tests {
         let (_file, map) = map(len as u64);
         let upkeep = Upkeep::default();
         let half = LARGE_PAGE_LEN / 2;
-        let swept = (0..len / LARGE_PAGE_LEN)
-            .map(|page| page * LARGE_PAGE_LEN..page * LARGE_PAGE_LEN + half)
-            .map(|range| upkeep.verified(std::iter::once((&map, range))))
-            .filter(|swept| !swept.is_empty())
-            .inspect(|swept| assert_eq!(swept[0].1, 0..len));
-        assert_eq!(swept.count(), 1);
+        assert_eq!(map.order_pages(&(0..len)).count(), len / LARGE_PAGE_LEN);
+        for page in 0..len / LARGE_PAGE_LEN {
+            let range = page * LARGE_PAGE_LEN..page * LARGE_PAGE_LEN + half;
+            assert_eq!(upkeep.verified(std::iter::once((&map, range))).len(), 0);
+        }
+        // What was dropped may be ordered again.
+        assert_eq!(map.order_pages(&(0..len)).count(), len / LARGE_PAGE_LEN);
+        assert!(upkeep.verified.lock().unwrap().len < SWEEP_ALL_LEN);
     }
 
     #[test]

@@ -43,7 +43,8 @@ pub trait Job: Send + 'static {
 
 /// The threads that hash jobs.
 ///
-/// The queue is bounded: when the threads cannot keep up, [`Verifier::submit`] hashes a batch on the caller's thread.
+/// The queue has no limit of its own, as nobody should wait in `submit`: whoever submits asks [`Verifier::is_behind`] before
+/// it receives more.
 ///
 /// Dropping it abandons: the batches being hashed are finished and reported, the jobs still queued are dropped
 /// unhashed. [`Verifier::finish`] hashes them all first. Both wait for the threads, so neither can hang unless `done`
@@ -59,8 +60,8 @@ impl<J: Job> Verifier<J> {
     /// Starts the first thread, of up to `threads` (at least one). Another is started whenever a thread that takes a
     /// batch leaves a full one behind and nobody is idle.
     ///
-    /// `done` gets each job back with its digest, on the thread that hashed it and with no lock held: one of the verifier's
-    /// or, when these cannot keep up, the one that submits. While it runs, that thread hashes nothing.
+    /// `done` gets each job back with its digest, on the thread that hashed it and with no lock held. While it runs, that
+    /// thread hashes nothing.
     ///
     /// # Errors
     /// Where the thread cannot be started. (If a later one cannot, those there are do its work.)
@@ -101,15 +102,15 @@ impl<J: Job> Verifier<J> {
         } else {
             (was_empty && queue.sleepers > 0).then_some(&self.shared.job_waits)
         };
-        let mut batch = Batch::new();
-        if queue.is_full() {
-            queue.take_batch(&mut batch);
-        }
         drop(queue);
         if let Some(wake) = wake {
             wake.notify_one();
         }
-        self.shared.hash(&mut batch);
+    }
+
+    /// Whether so much is queued that whoever submits should receive no more for a moment.
+    pub fn is_behind(&self) -> bool {
+        self.shared.lock().is_full()
     }
 
     /// Has all that is queued hashed without waiting for more, for when no more pieces are under way. Returns at once.
@@ -188,8 +189,8 @@ const BATCH_BYTES_MIN: usize = 1024 * 1024;
 /// Jobs that make a batch ready however small they are.
 const BATCH_LEN_MAX: usize = 64;
 
-/// Bytes queued above which whoever submits hashes a batch itself before it goes on, if full batches are queued. So pieces
-/// never come faster than they are verified for long: the peers wait, as the sockets are not read meanwhile.
+/// Bytes queued above which the threads are behind, if full batches are among them. So pieces never come faster than they
+/// are verified for long: the peers wait, as their sockets are not read meanwhile.
 const QUEUE_BYTES: usize = 24 * 1024 * 1024;
 
 /// The same where the pieces are so long that this is less than a batch.
@@ -233,7 +234,7 @@ impl<J> Queue<J> {
         is_batch(self.jobs.len(), self.bytes, self.lanes) || self.flushing || self.closed
     }
 
-    /// Whether so much waits that whoever submits must help.
+    /// Whether the threads cannot keep up.
     fn is_full(&self) -> bool {
         let has_batches = self.jobs.len() >= 2 * BATCH_LEN_MAX && self.bytes >= QUEUE_BYTES;
         has_batches || (self.bytes >= QUEUE_BYTES_MAX && self.jobs.len() > 1)
@@ -344,7 +345,8 @@ fn next_batch<J: Job>(shared: &Arc<Shared<J>>, batch: &mut Batch<J>) {
         } else {
             let submitted = queue.submitted;
             queue = gather(shared, queue);
-            if queue.submitted == submitted {
+            // Another thread may have taken what was there.
+            if queue.submitted == submitted && !queue.jobs.is_empty() {
                 break;
             }
         }
@@ -579,38 +581,17 @@ mod tests {
     }
 
     #[test]
-    fn whoever_submits_more_than_can_wait_hashes_it() {
-        struct Huge;
-        impl Job for Huge {
-            fn len(&self) -> usize {
-                QUEUE_BYTES_MAX
-            }
-            fn message(&self) -> Message<'_> {
-                Message::from(&b"not so huge"[..])
-            }
-        }
-        let (report, reports) = mpsc::channel();
-        let (release, hold) = mpsc::channel::<()>();
-        let hold = Mutex::new(hold);
-        let me = thread::current().id();
-        let verifier = Verifier::start(1, move |_, digest| {
-            assert_eq!(digest, <[u8; 20]>::from(Sha1::digest(b"not so huge")));
-            report.send(thread::current().id()).unwrap();
-            if thread::current().id() != me {
-                hold.lock().unwrap().recv().unwrap_or_default();
-            }
-        })
-        .unwrap();
-        verifier.submit(Huge);
-        assert_ne!(reports.recv().unwrap(), me);
-        // The only thread is stuck now. One piece may wait for it, however long it is.
-        verifier.submit(Huge);
-        verifier.submit(Huge);
-        assert_eq!(reports.try_recv(), Ok(me));
-        assert!(reports.try_recv().is_err());
-        drop(release);
-        verifier.finish();
-        assert_eq!(reports.iter().count(), 1);
+    fn who_is_behind_says_so() {
+        let mut queue = Queue::new(4);
+        queue.push([(QUEUE_BYTES_MAX, 0)]);
+        assert!(!queue.is_full(), "one piece may be as long as it likes");
+        queue.push([(1, 0)]);
+        assert!(queue.is_full());
+        queue.take_all();
+        queue.push((0..10 * BATCH_LEN_MAX).map(|i| (1, i)));
+        assert!(!queue.is_full(), "many small pieces are soon hashed");
+        queue.push([(QUEUE_BYTES, 0)]);
+        assert!(queue.is_full());
     }
 
     #[test]

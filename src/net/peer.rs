@@ -43,6 +43,8 @@ const JUDGED_BLOCKS: u64 = 512;
 const DECODED_RECEIVES: u32 = 64;
 /// The requests we say we hold (BEP 10). We serve none, but some clients take the number for what we will ask of them.
 const REQUESTS_HELD: u32 = 2000;
+/// The wait before another look where pieces are not verified as fast as they come.
+const BEHIND_PAUSE: Duration = Duration::from_millis(1);
 /// Our name in the extension handshake.
 const CLIENT: &str = concat!("ringtide ", env!("CARGO_PKG_VERSION"));
 
@@ -255,6 +257,10 @@ impl<'a> Reader<'a> {
 
     /// Receives once, by a scatter if what comes can be predicted, and works through what came.
     async fn receive(&mut self) -> Result<(), CloseReason> {
+        while self.shared.is_behind() {
+            tokio::time::sleep(BEHIND_PAUSE).await;
+            self.peer.check_closing()?;
+        }
         let mut scatter = self.scatter.take().unwrap_or_else(Scatter::new);
         let socket = &self.peer.socket;
         let aimed = self.decode_next == 0

@@ -164,6 +164,11 @@ impl Shared {
         f(lock(&self.board.ledger).verified())
     }
 
+    /// Whether more has come than can be verified, or written, for the moment.
+    pub(super) fn is_behind(&self) -> bool {
+        self.verifier.is_behind()
+    }
+
     /// The error of an output whose map the kernel could not write to.
     pub(super) fn write_error(&self) -> DiskError {
         self.output.write_error()
@@ -207,10 +212,7 @@ impl Work<PieceLease> for Desk<'_> {
         after: Option<PieceIndex>,
     ) -> Option<Claim<PieceLease>> {
         let lease = |piece| match self.0.output.lease(piece) {
-            Ok(lease) => {
-                lease.prefault();
-                Some(lease)
-            }
+            Ok(lease) => Some(lease),
             Err(Refused::Disk(error)) => {
                 self.0.tell(Event::Disk(error));
                 None
@@ -221,7 +223,9 @@ impl Work<PieceLease> for Desk<'_> {
                 None
             }
         };
-        self.ledger().claim(peer, has, after, lease)
+        let claim = self.ledger().claim(peer, has, after, lease)?;
+        claim.lease.prefault();
+        Some(claim)
     }
 
     fn supply(&mut self) -> u64 {

@@ -14,15 +14,14 @@
 //! own it, and the picker knows nothing of them.
 //!
 //! A claim looks at the rarest free pieces that the peer has. Among equally rare ones it takes the one behind the
-//! peer's last, so that a fast peer writes the disk in order, or else goes where other peers are at work: the content is
-//! cut into *extents* of [`EXTENT_LEN`], and those that were begun are finished before another is begun, at random. So
-//! hundreds of peers write to a few places, which the page
-//! cache holds in large pages, instead of to hundreds.
+//! peer's last, so that a fast peer writes the disk in order, or else goes where other peers are at work: the content
+//! is cut into *extents* of [`EXTENT_LEN`], and those that were begun are finished before another is begun, at random.
+//! So hundreds of peers write to a few places, which the page cache holds in large pages, instead of to hundreds.
 //!
-//! Cost: a claim tries at most [`PROBES_MAX`] pieces, and where none of them hits, because the peer has few of the free
-//! ones, it scans words of 64 pieces. Pieces that change state or count take a step for each possible count of peers, at
-//! most. Only a peer that comes or goes with a part of the pieces costs a step a piece, and one pass over the free pieces
-//! at the next claim. Memory: 11.25 bytes a piece.
+//! Cost: a claim tries at most [`PROBES_MAX`] pieces and, where none of them hits, because the peer has few of the free
+//! ones, it scans words of 64 pieces. It compares some hundred pieces of the begun extents. Pieces that change state or
+//! count take a step for each possible count of peers, at most. Only a peer that comes or goes with a part of the
+//! pieces costs a step a piece, and one pass over the free pieces at the next claim. Memory: 11.25 bytes a piece.
 
 use smallvec::SmallVec;
 
@@ -226,6 +225,7 @@ impl Picker {
         self.begun
             .iter()
             .flat_map(|&extent| free.common_in(has, pieces(extent)))
+            .take(EXTENT_CANDIDATES_MAX)
             .filter_map(|index| self.geometry.piece(index))
             .find(|&piece| self.rarity.count(piece) <= count)
     }
@@ -321,6 +321,9 @@ const EXTENT_LEN: u32 = 4 << 20;
 
 /// Pieces of an extent, however small they are: a claim looks through its words.
 const EXTENT_PIECES_MAX: u32 = 4096;
+
+/// Free pieces of extents that a claim compares.
+const EXTENT_CANDIDATES_MAX: usize = 256;
 
 /// Extents that are kept in mind. Peers that have different pieces begin different ones.
 const EXTENTS_BEGUN_MAX: usize = 16;

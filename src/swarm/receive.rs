@@ -116,8 +116,8 @@ impl<L: PieceWriter> Forecast<L> {
                 self.expects.push(Expect { slot, block, header_from, body_from: done });
             }
         }
-        let has_seen = self.reach.is_short() && self.look_ahead(session, header_from, look);
-        let room = if has_seen { 0 } else { self.reach.blocks() - self.expects.len() };
+        let is_seen = self.reach.is_short() && self.look_ahead(session, header_from, look);
+        let room = if is_seen { 0 } else { self.reach.blocks() - self.expects.len() };
         for (slot, block) in session.expected().take(room) {
             self.expects.push(Expect { slot, block, header_from, body_from: 0 });
             header_from = 0;
@@ -129,25 +129,23 @@ impl<L: PieceWriter> Forecast<L> {
         true
     }
 
-    /// Expects the blocks whose headers are in the socket. Returns whether there are any.
+    /// Expects the blocks whose headers are in the socket. Returns whether it is known what comes behind the arriving
+    /// block, be it a block or not.
     fn look_ahead(
         &mut self,
         session: &Session<L>,
         mut header_from: usize,
         mut look: impl FnMut(usize) -> Option<[u8; PieceHeader::LEN]>,
     ) -> bool {
-        let arriving = self.expects.len();
+        let mut is_seen = false;
         let mut at =
             self.expects.first().map_or(0, |arriving| arriving.block.len - arriving.body_from) as usize;
         while self.expects.len() < REACH_MAX {
-            let seen = look(at).and_then(|seen| {
-                let mut header = self.headers[0];
-                header[header_from..].copy_from_slice(&seen[..PieceHeader::LEN - header_from]);
-                let header = PieceHeader::decode(&header)?;
-                let block = session.geometry().check_block(header.index, header.begin, header.len).ok()?;
-                Some((session.requested(block)?, block))
-            });
-            let Some((slot, block)) = seen else { break };
+            let Some(seen) = look(at) else { break };
+            is_seen = true;
+            let mut header = self.headers[0];
+            header[header_from..].copy_from_slice(&seen[..PieceHeader::LEN - header_from]);
+            let Some((slot, block)) = requested_by(session, &header) else { break };
             // A block that comes twice is the decoder's.
             if self.expects.iter().any(|expect| expect.block == block) {
                 break;
@@ -156,7 +154,7 @@ impl<L: PieceWriter> Forecast<L> {
             at += PieceHeader::LEN - header_from + block.len as usize;
             header_from = 0;
         }
-        self.expects.len() > arriving
+        is_seen
     }
 
     /// The places of the expected block number `at`, counted from 0; `None` behind the last.
@@ -259,6 +257,16 @@ impl<L: PieceWriter> Forecast<L> {
         bytes.extend_from_slice(&self.headers[self.expects.len()][..left]);
         bytes
     }
+}
+
+/// The block that a header announces, and the claim that it was requested for.
+fn requested_by<L: PieceWriter>(
+    session: &Session<L>,
+    header: &[u8; PieceHeader::LEN],
+) -> Option<(Slot, Block)> {
+    let header = PieceHeader::decode(header)?;
+    let block = session.geometry().check_block(header.index, header.begin, header.len).ok()?;
+    Some((session.requested(block)?, block))
 }
 
 /// Gives bytes to the decoder and what it finds to the session. Returns how many blocks began to be copied.
