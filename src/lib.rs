@@ -11,7 +11,7 @@
 //! | [`wire`] | bytes to messages and back: handshake, messages, the streaming decoder, the extension handshake | pure |
 //! | [`swarm`] | decisions: who has what, which piece next, one peer's state machine, its window, whom to dial | pure |
 //! | [`hash`] | SHA-1 of many pieces at once in SIMD lanes, and the threads that do it | |
-//! | [`disk`] | where bytes land: preallocated files, mapped, written through leases | |
+//! | [`disk`] | where bytes land: preallocated files, mapped or written, through leases | |
 //! | [`net`] | the io_uring shell: one thread and ring a core, dial, receive, send | |
 //! | [`discovery`] | where peers come from: HTTP and HTTPS trackers | |
 //! | [`download`] | puts them together; runs on the control thread | |
@@ -24,21 +24,23 @@
 //! # The path of a block
 //! ```text
 //! peer socket ──recvmsg scatter (one SQE, many blocks)──▶ mapped output pages ──▶ lanes hash the piece ──▶ verified
-//!               [13 B header slot][block in the map] …         (zero copies)       (16 pieces a batch)
+//!               [13 B header slot][block in the map] …         (zero copies)       (16 pieces a call)
 //! ```
-//! 1. Peers answer requests in order, so the next bytes on a socket are predictable. `net::scatter` aims one receive at
-//!    the places where the next blocks belong. If the headers that come are the expected ones, nothing is copied; from
-//!    the first that is not, the bytes are gathered and go through [`wire::decoder`], which copies each block to its
-//!    place. A peer whose answers cannot be predicted is read through the decoder.
+//! 1. Peers answer requests in order, so the next bytes on a socket are predictable. [`swarm::receive`] says where they
+//!    belong, and `net::scatter` has one receive put them there. If the headers that come are the expected ones, nothing
+//!    is copied; from the first that is not, the bytes are gathered and go through [`wire::decoder`], which copies each
+//!    block to its place. Where surprises are frequent, the headers that are in the socket are looked at before. A peer
+//!    whose answers cannot be predicted at all is read through the decoder.
 //! 2. A piece is written by one peer at a time, the holder of its [`swarm::claim::Claim`] and with it of its
 //!    [`disk::PieceLease`]. A receive owns the leases it writes to until the kernel is done, even when its future is
 //!    dropped: that is the whole safety argument, and `disk::lease` tells it in full.
 //! 3. A complete piece goes, lease and all, to [`hash::Verifier`], which hashes full lanes when pieces flow and does not
-//!    wait when they trickle.
-//! 4. A right piece is sealed: its lease is never given out again. A wrong one is wanted again, and the peers that sent
+//!    wait when they trickle. Where it cannot keep up, peers are read less, not queued more.
+//! 4. A right piece is sealed: its lease is never given out again, and its pages leave the process. A wrong one is wanted again, and the peers that sent
 //!    it are on trial ([`swarm::poison`]).
 //!
-//! Per block: no lock, no allocation, no channel, no thread hop. Per piece: a few short locks (claim, complete, verdict) and one hand-over.
+//! Per block: no lock, no allocation, no channel, no thread hop. Per piece: a few short locks (claim, complete, verdict)
+//! and one hand-over.
 //!
 //! # Decisions
 //! - **Never drop a pending receive.** tokio-uring does not cancel dropped operations and their bytes would be lost.
@@ -48,6 +50,15 @@
 //!   silent; a receive that has had the claims for a quarter of a second is therefore cancelled and started anew.
 //! - **Endgame in private memory.** A peer with nothing left to fetch asks for the missing blocks of another's piece, from
 //!   the end, and leaves them in the claim's mailbox; only the holder of the claim writes the map.
+//! - **Large pages.** What a mapped write costs beside the copy are page faults: 18,000 a GiB from one peer, and more than
+//!   ten times that from many peers whose pieces lie anywhere. So the map asks for large pages of the page cache, the
+//!   picker finishes extents of 4 MiB before it begins others, a thread makes pages ready ahead of the receives, and a page
+//!   is dropped from the process when all of it is verified. `benches/README.md` has the numbers, and what was rejected.
+//! - **The map or `pwrite`.** A file system that cannot map, or not well, gets whole pieces by `pwrite` from warm private
+//!   memory, through the same leases; never both on one output. From one peer the two cost the same within the noise, from
+//!   many the map costs less, so it is what is used where there is a choice.
+//! - **Writeback is the kernel's affair**, unless the user waits for it: started early it costs and gains nothing, but for
+//!   `--sync`.
 //! - **Control apart from data.** Dialing, trackers, progress and giving up happen on the calling thread, a few times a
 //!   second; the rings never wait for it.
 //! - **Trackers over blocking HTTP on threads.** minreq is small and enough; a thread that hangs in a resolver delays

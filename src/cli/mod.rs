@@ -21,6 +21,8 @@ use args::{Command, Decode, Download, DownloadPiece, Handshake, Info, Parsed, Pe
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 use signal_hook::low_level;
+use tracing_subscriber::filter::Targets;
+use tracing_subscriber::prelude::*;
 
 use crate::discovery::announcer::announce_once;
 use crate::discovery::tracker::Totals;
@@ -40,14 +42,22 @@ const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Signals so soon after the first are the same wish: `timeout` and some shells signal the process and then its group.
 const SAME_SIGNAL: Duration = Duration::from_millis(250);
 
+/// Logs what `RUST_LOG` asks for: levels, and targets with levels (`debug`, `ringtide=debug,ringtide::net=trace`).
+fn log_to_stderr() {
+    let Some(filter) = std::env::var("RUST_LOG").ok().and_then(|filter| filter.parse::<Targets>().ok())
+    else {
+        return;
+    };
+    let lines = tracing_subscriber::fmt::layer().with_writer(io::stderr);
+    tracing_subscriber::registry().with(lines).with(filter).init();
+}
+
 /// Runs the command that the arguments name, the first being the program's own name.
 ///
 /// # Errors
 /// What the user should be told, with the exit code of the process.
 pub fn run(args: impl Iterator<Item = OsString>) -> Result<(), Error> {
-    if let Ok(filter) = tracing_subscriber::EnvFilter::try_from_default_env() {
-        tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).init();
-    }
+    log_to_stderr();
     Kernel::forced().map_err(|error| Error::Usage(error.to_string()))?;
     match args::parse(args.skip(1).collect())? {
         Parsed::Help(text) => print(&text),

@@ -14,7 +14,6 @@
 //! 5. Writes by this process need `&mut PieceLease`, reads `&PieceLease`. The kernel's writes go to the places given by
 //!    [`PieceLease::iovecs`], and whoever gives these to the kernel must own the lease, unused, until the operation is
 //!    complete. Then a late completion finds the piece still leased: it was neither given to anyone else nor verified.
-//!
 //! 6. Where files are written and not mapped, the windows of a lease are private memory of its own, taken from a pool and
 //!    given back when it ends; its files are written by calls that need `&mut PieceLease`, or the lease itself, and are
 //!    over when they return. So rules 1, 2 and 5 are all it takes.

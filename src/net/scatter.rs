@@ -1,4 +1,4 @@
-//! The target of a scatter receive: one operation that puts many blocks straight into the mapped output.
+//! The target of a scatter receive: one operation that puts many blocks straight to their places.
 //!
 //! What goes where is the matter of a [`Forecast`]; here it is told to the kernel.
 
@@ -92,7 +92,7 @@ impl Scatter {
 
 /// Bytes of the stream, `offset` behind those that were received, if they are in the socket. They stay there.
 ///
-/// Needs an offset for peeking, which TCP has since Linux 6.9; before, nothing is seen.
+/// Needs an offset for peeking, which TCP has since Linux 6.9 (over IPv6 since later); before, nothing is seen.
 #[expect(unsafe_code, reason = "the option for the offset is in no library")]
 fn look(socket: &Socket, offset: usize) -> Option<[u8; PieceHeader::LEN]> {
     let offset = libc::c_int::try_from(offset).ok()?;

@@ -33,7 +33,8 @@ impl PieceWriter for PieceLease {
     }
 }
 
-/// The digest of a piece that is too long to be hashed in memory as a whole; `None` for all others, which now are.
+/// The digest of a piece that is too long to be hashed in memory as a whole; `None` for all others, whose bytes are in
+/// memory afterwards.
 ///
 /// # Errors
 /// What the disk answers where bytes had to be read back.

@@ -15,7 +15,7 @@
 //!
 //! A claim looks at the rarest free pieces that the peer has. Among equally rare ones it takes the one behind the
 //! peer's last, so that a fast peer writes the disk in order, or else goes where other peers are at work: the content
-//! is cut into *extents* of [`EXTENT_LEN`], and those that were begun are finished before another is begun, at random.
+//! is cut into *extents* of 4 MiB, and those that were begun are finished before another is begun, at random.
 //! So hundreds of peers write to a few places, which the page cache holds in large pages, instead of to hundreds.
 //!
 //! Cost: a claim tries at most [`PROBES_MAX`] pieces and, where none of them hits, because the peer has few of the free

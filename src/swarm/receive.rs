@@ -18,7 +18,7 @@
 //!
 //! A receive ends with the header of the block behind the last expected one. Whatever block that turns out to be, the
 //! next receive is aimed at its place; so with a reach of one block no order of the answers costs a copy, and how far
-//! to aim is a matter of price: [`Reach`] keeps what surprises cost below one block in a hundred. Where that makes the
+//! to aim is a matter of price: the reach keeps what surprises cost below one block in a hundred. Where that makes the
 //! reach short, the headers that are in the socket already are *looked at* first. That is dearer than to foresee them,
 //! and far cheaper than many short receives.
 
