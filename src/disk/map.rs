@@ -53,8 +53,10 @@ impl Map {
         let memory = MmapOptions::new().len(address_len(len)?).map_raw(file)?;
         if in_large_pages && memory.len() >= LARGE_PAGE_LEN {
             // One fault for 2 MiB instead of one for 4 to 64 KiB, which is most of what a mapped write costs beside the
-            // copy. Kernels and file systems without large pages in the page cache refuse or ignore it.
-            let _ = memory.advise(Advice::HugePage);
+            // copy. Kernels and file systems without large pages in the page cache refuse or ignore it. With it the second
+            // advice only means: one large page a fault, and no small ones read ahead in between. Without it, it would
+            // mean pages of 4 KiB.
+            let _ = memory.advise(Advice::HugePage).and_then(|()| memory.advise(Advice::Random));
         }
         let pages = memory.len().div_ceil(LARGE_PAGE_LEN);
         let ordered = (0..pages.div_ceil(u64::BITS as usize)).map(|_| AtomicU64::new(0)).collect();
