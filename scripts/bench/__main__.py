@@ -24,7 +24,7 @@ import plan
 import report
 import seeders
 from network import Network, Tracker
-from payload import Library
+from payload import Payloads
 
 SMOKE_CLIENTS = "floor,ringtide,libtorrent,aria2,transmission,rtorrent"
 
@@ -104,7 +104,7 @@ class Place:
     def __init__(self, bench, index, config):
         self.config, self.network, self.problem, self.children = config, bench.network, None, []
         path = f"/announce/{index}"
-        self.torrent = bench.library.torrent(
+        self.torrent = bench.payloads.torrent(
             str(index), config.size, config.piece, config.zeros, bench.tracker.url(path))
         # Each peer has its own address, as in the world. They take turns over the seeders.
         peers = [(bench.network.address(number), bench.network.free_port(number))
@@ -143,7 +143,7 @@ class Bench:
 
     def __init__(self, args, configs, network, work, children):
         self.args, self.network, self.work, self.children = args, network, work, children
-        self.tracker, self.library, self.warmth = Tracker(network), Library(work), measure.Warmth()
+        self.tracker, self.payloads, self.warmth = Tracker(network), Payloads(work), measure.Warmth()
         chosen = clients.choose(args, network)
         self.places = [Place(self, index, config) for index, config in enumerate(configs)]
         self.rows = [Row(client, place) for place, client in itertools.product(self.places, chosen)]

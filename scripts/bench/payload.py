@@ -33,7 +33,7 @@ class Torrent:
         return check_zeros(files[0], self.length)
 
 
-class Library:
+class Payloads:
     """Makes each payload and each list of piece hashes once, however many torrents are made of them."""
 
     def __init__(self, folder):

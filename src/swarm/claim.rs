@@ -364,18 +364,7 @@ impl<L: PieceWriter> Claim<L> {
 mod tests {
     use super::*;
     use crate::meta::geometry::BLOCK_LEN;
-
-    struct Memory(Vec<u8>);
-
-    impl PieceWriter for Memory {
-        fn write(&mut self, begin: u32, data: &[u8]) {
-            self.0[begin as usize..][..data.len()].copy_from_slice(data);
-        }
-
-        fn read(&self, begin: u32, out: &mut [u8]) {
-            out.copy_from_slice(&self.0[begin as usize..][..out.len()]);
-        }
-    }
+    use crate::swarm::fixture::Memory;
 
     fn peer(port: u16) -> SocketAddr {
         SocketAddr::from(([127, 0, 0, 1], port))

@@ -18,5 +18,7 @@ pub mod poison;
 pub mod receive;
 pub mod session;
 
+#[cfg(test)]
+mod fixture;
 mod random;
 mod rarity;

@@ -343,74 +343,14 @@ impl Reach {
 mod tests {
     use std::collections::VecDeque;
     use std::net::SocketAddr;
-    use std::sync::Arc;
-    use std::time::Duration;
 
     use proptest::prelude::*;
 
     use super::*;
-    use crate::meta::geometry::{BLOCK_LEN, Geometry, PieceIndex};
-    use crate::swarm::bitfield::Bitfield;
-    use crate::swarm::claim::{Claim, Progress};
-    use crate::swarm::ledger::Ledger;
-    use crate::swarm::picker::Picker;
+    use crate::meta::geometry::{BLOCK_LEN, Geometry};
+    use crate::swarm::fixture::{Desk, Memory};
     use crate::wire::decoder::Limits;
     use crate::wire::message::Message;
-
-    struct Memory(Vec<u8>);
-
-    impl PieceWriter for Memory {
-        fn write(&mut self, begin: u32, data: &[u8]) {
-            self.0[begin as usize..][..data.len()].copy_from_slice(data);
-        }
-
-        fn read(&self, begin: u32, out: &mut [u8]) {
-            out.copy_from_slice(&self.0[begin as usize..][..out.len()]);
-        }
-    }
-
-    struct Desk {
-        geometry: Geometry,
-        ledger: Ledger<Memory>,
-        complete: Vec<Claim<Memory>>,
-    }
-
-    impl Work<Memory> for Desk {
-        fn joined(&mut self, has: &Bitfield) {
-            self.ledger.joined(has);
-        }
-        fn gained(&mut self, had: &Bitfield, piece: PieceIndex) {
-            self.ledger.gained(had, piece);
-        }
-        fn left(&mut self, has: &Bitfield) {
-            self.ledger.left(has);
-        }
-        fn wants_any(&mut self, has: &Bitfield) -> bool {
-            self.ledger.wants_any(has)
-        }
-        fn claim(
-            &mut self,
-            peer: SocketAddr,
-            has: &Bitfield,
-            after: Option<PieceIndex>,
-        ) -> Option<Claim<Memory>> {
-            let size = |piece| self.geometry.piece_size(piece) as usize;
-            self.ledger.claim(peer, has, after, |piece| Some(Memory(vec![0; size(piece)])))
-        }
-        fn supply(&mut self) -> u64 {
-            self.ledger.supply()
-        }
-        fn give_back(&mut self, claim: Claim<Memory>) {
-            self.ledger.give_back(claim);
-        }
-        fn complete(&mut self, claim: Claim<Memory>) {
-            self.ledger.received(claim.piece());
-            self.complete.push(claim);
-        }
-        fn help(&mut self, has: &Bitfield, worth: Duration, helpers: u8) -> Option<Arc<Progress>> {
-            self.ledger.help(has, worth, helpers)
-        }
-    }
 
     /// The byte that block number `block` of the content is full of.
     fn fill(block: usize) -> u8 {
@@ -425,8 +365,7 @@ mod tests {
     fn download(orders: &[usize], haves: &[bool], lens: &[usize], can_look: bool) -> (u64, u64) {
         let piece_len = BLOCKS_A_PIECE * BLOCK_LEN;
         let geometry = Geometry::new(u64::from(PIECES * piece_len) - 100, piece_len).unwrap();
-        let picker = Picker::new(geometry, &Bitfield::full(PIECES), 1);
-        let mut desk = Desk { geometry, ledger: Ledger::new(geometry, picker), complete: Vec::new() };
+        let mut desk = Desk::of(geometry);
         let now = Instant::now();
         let mut session = Session::new(SocketAddr::from(([127, 0, 0, 1], 1)), geometry, now, &mut desk);
         session.message(Message::HaveAll, now, &mut desk).unwrap();
