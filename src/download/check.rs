@@ -6,7 +6,7 @@ use std::sync::mpsc;
 use super::{Interrupt, Observer, Request, check_interrupt, total, wanted};
 use crate::disk::{DiskError, Found, Output, PieceLease};
 use crate::error::{Error, Progress};
-use crate::hash::{Job, Message, Verifier};
+use crate::hash::{Hashed, Job, Message, Verifier};
 use crate::meta::geometry::PieceIndex;
 use crate::net::shared;
 use crate::swarm::bitfield::Bitfield;
@@ -55,7 +55,7 @@ pub(super) fn existing(
     let candidates: Vec<PieceIndex> = wanted(request).filter(|&piece| found.may_hold(piece)).collect();
     let total_bytes = candidates.iter().map(|&piece| u64::from(geometry.piece_size(piece))).sum();
     let (verdicts, results) = mpsc::channel();
-    let done = move |check: Check, digest| drop(verdicts.send((check, digest)));
+    let done = move |hashed: &mut Hashed<'_, Check>| hashed.for_each(|verdict| drop(verdicts.send(verdict)));
     let verifier = Verifier::start(request.threads, done).map_err(Error::Thread)?;
     let (mut in_flight, mut in_flight_bytes, mut checked_bytes, mut kept_bytes) = (0, 0, 0, 0);
     // Zeroes belong to anybody's file: they prove nothing either way.

@@ -8,7 +8,7 @@
 
 pub use self::kernel::{Kernel, KernelError, Step, digest_batch, plan};
 pub use self::message::{Digest, Message};
-pub use self::verifier::{Job, Verifier};
+pub use self::verifier::{Hashed, Job, Verifier};
 
 mod kernel;
 #[cfg(target_arch = "x86_64")]

@@ -41,6 +41,12 @@ pub trait Job: Send + 'static {
     }
 }
 
+/// The jobs of a batch, each with its digest.
+pub type Hashed<'a, J> = dyn Iterator<Item = (J, Digest)> + 'a;
+
+/// Takes the jobs of a batch back.
+type Done<J> = dyn Fn(&mut Hashed<'_, J>) + Send + Sync;
+
 /// The threads that hash jobs.
 ///
 /// The queue has no limit of its own, as nobody should wait in `submit`: whoever submits asks [`Verifier::is_behind`] before
@@ -60,12 +66,15 @@ impl<J: Job> Verifier<J> {
     /// Starts the first thread, of up to `threads` (at least one). Another is started whenever a thread that takes a
     /// batch leaves a full one behind and nobody is idle.
     ///
-    /// `done` gets each job back with its digest, on the thread that hashed it and with no lock held. While it runs, that
-    /// thread hashes nothing.
+    /// `done` gets the jobs of a batch back, each with its digest, on the thread that hashed them and with no lock held.
+    /// While it runs, that thread hashes nothing. What it does not take is dropped.
     ///
     /// # Errors
     /// Where the thread cannot be started. (If a later one cannot, those there are do its work.)
-    pub fn start(threads: usize, done: impl Fn(J, Digest) + Send + Sync + 'static) -> io::Result<Self> {
+    pub fn start(
+        threads: usize,
+        done: impl Fn(&mut Hashed<'_, J>) + Send + Sync + 'static,
+    ) -> io::Result<Self> {
         let shared = Arc::new(Shared {
             queue: Mutex::new(Queue::new(Kernel::best().lanes())),
             job_waits: Condvar::new(),
@@ -153,7 +162,7 @@ struct Shared<J> {
     /// The gatherer sleeps here until there is a batch.
     batch_waits: Condvar,
     threads_max: usize,
-    done: Box<dyn Fn(J, Digest) + Send + Sync>,
+    done: Box<Done<J>>,
 }
 
 /// The state behind the lock.
@@ -184,16 +193,19 @@ struct Queue<J> {
 const BATCH_BYTES_MAX: usize = 64 * 1024 * 1024;
 
 /// Bytes below which full lanes are not enough: a batch is worth waking a thread for, also of small pieces.
-const BATCH_BYTES_MIN: usize = 1024 * 1024;
+const BATCH_BYTES_MIN: usize = 2 * 1024 * 1024;
 
 /// Jobs that make a batch ready however small they are.
-const BATCH_LEN_MAX: usize = 64;
+const BATCH_LEN_MAX: usize = 256;
 
-/// Bytes queued above which the threads are behind, if full batches are among them. So pieces never come faster than they
-/// are verified for long: the peers wait, as their sockets are not read meanwhile.
+/// Bytes queued above which the threads are behind, if there are [`QUEUE_LEN`] jobs too. So pieces never come faster than
+/// they are verified for long: the peers wait, as their sockets are not read meanwhile.
 const QUEUE_BYTES: usize = 24 * 1024 * 1024;
 
-/// The same where the pieces are so long that this is less than a batch.
+/// Jobs that fill the lanes of several threads.
+const QUEUE_LEN: usize = 128;
+
+/// Bytes queued above which the threads are behind where the pieces are so long that these are fewer jobs.
 const QUEUE_BYTES_MAX: usize = 96 * 1024 * 1024;
 
 /// Whether so many jobs of so many bytes are a full batch.
@@ -236,7 +248,7 @@ impl<J> Queue<J> {
 
     /// Whether the threads cannot keep up.
     fn is_full(&self) -> bool {
-        let has_batches = self.jobs.len() >= 2 * BATCH_LEN_MAX && self.bytes >= QUEUE_BYTES;
+        let has_batches = self.jobs.len() >= QUEUE_LEN && self.bytes >= QUEUE_BYTES;
         has_batches || (self.bytes >= QUEUE_BYTES_MAX && self.jobs.len() > 1)
     }
 
@@ -275,7 +287,7 @@ impl<J> Queue<J> {
 }
 
 /// Jobs that are hashed together.
-type Batch<J> = SmallVec<[J; BATCH_LEN_MAX]>;
+type Batch<J> = Vec<J>;
 
 impl<J: Job> Shared<J> {
     /// The queue. No foreign code runs under the lock, so it is whole even after a panic.
@@ -285,18 +297,17 @@ impl<J: Job> Shared<J> {
 
     /// Hashes the jobs and reports them.
     fn hash(&self, batch: &mut Batch<J>) {
-        let mut digests = [[0; 20]; BATCH_LEN_MAX];
-        let ready: SmallVec<[_; BATCH_LEN_MAX]> = batch.iter_mut().map(Job::prepare).collect();
-        let messages: SmallVec<[_; BATCH_LEN_MAX]> = batch
+        let mut digests = vec![[0; 20]; batch.len()];
+        let ready: Vec<_> = batch.iter_mut().map(Job::prepare).collect();
+        let messages: Vec<_> = batch
             .iter()
             .zip(&ready)
             .map(|(job, ready)| if ready.is_some() { Message::default() } else { job.message() })
             .collect();
-        digest_batch(&messages, &mut digests[..messages.len()]);
+        digest_batch(&messages, &mut digests);
         drop(messages);
-        for ((job, ready), digest) in batch.drain(..).zip(ready).zip(digests) {
-            (self.done)(job, ready.unwrap_or(digest));
-        }
+        let digests = ready.into_iter().zip(digests).map(|(ready, digest)| ready.unwrap_or(digest));
+        (self.done)(&mut batch.drain(..).zip(digests));
     }
 
     /// Says that no more jobs come, and waits for the threads to end.
@@ -420,6 +431,11 @@ mod tests {
         (0..count).map(|i| Piece { bytes: vec![i as u8; i * 7 % 1000], dropped: Arc::clone(dropped) })
     }
 
+    /// Passes the jobs of a batch on one by one.
+    fn each<J>(done: impl Fn(J, Digest)) -> impl Fn(&mut Hashed<'_, J>) {
+        move |hashed| hashed.for_each(|(job, digest)| done(job, digest))
+    }
+
     fn assert_right(piece: &Piece, digest: Digest) {
         assert_eq!(digest, <[u8; 20]>::from(Sha1::digest(&piece.bytes)));
     }
@@ -428,7 +444,7 @@ mod tests {
     fn a_trickle_is_hashed_piece_by_piece() {
         let (report, reports) = mpsc::channel();
         let verifier =
-            Verifier::start(4, move |piece, digest| report.send((piece, digest)).unwrap()).unwrap();
+            Verifier::start(4, each(move |piece, digest| report.send((piece, digest)).unwrap())).unwrap();
         for piece in pieces(20, &Arc::default()) {
             verifier.submit(piece);
             let (piece, digest) = reports.recv().unwrap();
@@ -459,7 +475,7 @@ mod tests {
     fn a_job_may_bring_its_digest() {
         let (report, reports) = mpsc::channel();
         let done = move |job: Long, digest| report.send((job.0, digest)).unwrap();
-        let verifier = Verifier::start(2, done).unwrap();
+        let verifier = Verifier::start(2, each(done)).unwrap();
         verifier.submit_many((0..50).map(Long));
         verifier.finish();
         let digests: HashMap<u8, Digest> = reports.iter().collect();
@@ -475,10 +491,13 @@ mod tests {
         let dropped = Arc::default();
         let done = Arc::new(AtomicUsize::new(0));
         let count = Arc::clone(&done);
-        let verifier = Verifier::start(3, move |piece: Piece, digest| {
-            assert_right(&piece, digest);
-            count.fetch_add(1, Ordering::Relaxed);
-        })
+        let verifier = Verifier::start(
+            3,
+            each(move |piece: Piece, digest| {
+                assert_right(&piece, digest);
+                count.fetch_add(1, Ordering::Relaxed);
+            }),
+        )
         .unwrap();
         verifier.submit_many(pieces(1000, &dropped));
         for piece in pieces(1000, &dropped) {
@@ -494,7 +513,7 @@ mod tests {
     #[test]
     fn a_flush_reaches_all_that_is_queued_and_ends_with_it() {
         let (report, reports) = mpsc::channel();
-        let verifier = Verifier::start(1, move |_, _| report.send(()).unwrap()).unwrap();
+        let verifier = Verifier::start(1, each(move |_, _| report.send(()).unwrap())).unwrap();
         verifier.flush();
         assert!(!verifier.shared.lock().flushing, "there was nothing to flush");
         verifier.submit_many(pieces(5, &Arc::default()));
@@ -508,10 +527,13 @@ mod tests {
         let (start, started) = mpsc::channel();
         let (release, released) = mpsc::channel::<()>();
         let released = Mutex::new(released);
-        let verifier = Verifier::start(2, move |_, _| {
-            start.send(thread::current().id()).unwrap();
-            let _ = released.lock().unwrap().recv();
-        })
+        let verifier = Verifier::start(
+            2,
+            each(move |_, _| {
+                start.send(thread::current().id()).unwrap();
+                let _ = released.lock().unwrap().recv();
+            }),
+        )
         .unwrap();
         verifier.submit_many(pieces(4 * BATCH_LEN_MAX, &Arc::default()));
         // The first batch is stuck in `done`, so the second report is another thread's.
@@ -529,11 +551,14 @@ mod tests {
         let (start, started) = mpsc::channel();
         let (release, released) = mpsc::channel::<()>();
         let released = Mutex::new(released);
-        let verifier = Verifier::start(1, move |_, _| {
-            let _ = start.send(());
-            let _ = released.lock().unwrap().recv();
-            count.fetch_add(1, Ordering::Relaxed);
-        })
+        let verifier = Verifier::start(
+            1,
+            each(move |_, _| {
+                let _ = start.send(());
+                let _ = released.lock().unwrap().recv();
+                count.fetch_add(1, Ordering::Relaxed);
+            }),
+        )
         .unwrap();
         verifier.submit_many(pieces(100, &dropped));
         started.recv().unwrap();
@@ -553,10 +578,13 @@ mod tests {
         let own: Arc<Mutex<Option<Verifier<Piece>>>> = Arc::default();
         let inner = Arc::clone(&own);
         let (report, reports) = mpsc::channel();
-        let verifier = Verifier::start(1, move |_, _| {
-            drop(inner.lock().unwrap().take());
-            report.send(()).unwrap();
-        })
+        let verifier = Verifier::start(
+            1,
+            each(move |_, _| {
+                drop(inner.lock().unwrap().take());
+                report.send(()).unwrap();
+            }),
+        )
         .unwrap();
         let mut place = own.lock().unwrap();
         verifier.submit_many(pieces(3, &Arc::default()));
@@ -567,7 +595,7 @@ mod tests {
 
     #[test]
     fn a_panic_is_passed_on() {
-        let verifier = Verifier::start(1, |_, _| panic!("a bug in done")).unwrap();
+        let verifier = Verifier::start(1, |_| panic!("a bug in done")).unwrap();
         verifier.submit_many(pieces(1, &Arc::default()));
         while !verifier.shared.lock().panicked {
             thread::yield_now();

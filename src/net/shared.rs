@@ -10,7 +10,7 @@ use sha1::{Digest, Sha1};
 
 use super::close::CloseReason;
 use crate::disk::{DiskError, Output, PieceLease, Refused};
-use crate::hash::{Job, Message, Verifier};
+use crate::hash::{Hashed, Job, Message, Verifier};
 use crate::meta::geometry::{Geometry, PieceIndex};
 use crate::meta::torrent::{InfoHash, Metainfo};
 use crate::swarm::bitfield::Bitfield;
@@ -136,7 +136,7 @@ impl Shared {
             events,
         });
         let verdicts = Arc::clone(&board);
-        let verifier = Verifier::start(threads, move |job, digest| verdicts.judge(job, digest))?;
+        let verifier = Verifier::start(threads, move |hashed| verdicts.judge(hashed))?;
         Ok(Arc::new(Self { board, verifier, output, metainfo, peer_id }))
     }
 
@@ -284,37 +284,61 @@ impl Job for Verify {
     }
 }
 
+/// The pieces of a batch that are right.
+#[derive(Default)]
+struct Right {
+    pieces: Vec<PieceIndex>,
+    bytes: u64,
+}
+
 impl Board {
-    /// What becomes of a piece whose digest is known. Runs on the verifier's threads.
-    fn judge(&self, job: Verify, digest: [u8; 20]) {
-        let judged = match job.lost {
-            Some(err) => Err(err),
-            None if digest == job.expected => self.accept(job.claim),
-            None => self.reject(job.claim),
-        };
-        if let Err(err) = judged {
-            (self.events)(Event::Disk(err));
+    /// What becomes of pieces whose digests are known. Runs on the verifier's threads.
+    fn judge(&self, hashed: &mut Hashed<'_, Verify>) {
+        // Pieces that are being judged become suspects nowhere else, so one look is enough.
+        let has_suspects = !lock(&self.suspects).is_empty();
+        let mut right = Right::default();
+        for (job, digest) in hashed {
+            let judged = match job.lost {
+                Some(err) => Err(err),
+                None if digest == job.expected => self.seal(job.claim, has_suspects, &mut right),
+                None => self.reject(job.claim),
+            };
+            // It leaves the piece as it is for the picker, being verified: the download cannot go on.
+            if let Err(err) = judged {
+                (self.events)(Event::Disk(err));
+            }
         }
+        self.accept(&right);
     }
 
-    /// An error leaves the piece as it is for the picker, being verified: the download cannot go on.
-    fn accept(&self, claim: Claim<PieceLease>) -> Result<(), DiskError> {
+    fn seal(&self, claim: Claim<PieceLease>, has_suspects: bool, right: &mut Right) -> Result<(), DiskError> {
         let piece = claim.piece();
-        for liar in self.liars(&claim)? {
-            (self.events)(Event::Poisoned(liar));
+        if has_suspects {
+            for liar in self.liars(&claim)? {
+                (self.events)(Event::Poisoned(liar));
+            }
         }
         let len = u64::from(claim.lease.size());
         claim.lease.seal()?;
+        right.pieces.push(piece);
+        right.bytes += len;
+        Ok(())
+    }
+
+    /// Notes sealed pieces, at the cost of one lock: for small pieces it is what they cost most.
+    fn accept(&self, right: &Right) {
+        if right.pieces.is_empty() {
+            return;
+        }
         let complete = {
             let mut ledger = lock(&self.ledger);
-            ledger.accept(piece);
+            right.pieces.iter().for_each(|&piece| ledger.accept(piece));
             ledger.is_complete()
         };
-        Counters::add(&self.counters.verified, len);
+        Counters::add(&self.counters.verified, right.bytes);
         if complete {
             (self.events)(Event::Complete);
         }
-        Ok(())
     }
 
     fn reject(&self, claim: Claim<PieceLease>) -> Result<(), DiskError> {

@@ -83,9 +83,10 @@ pub struct Donation {
 pub struct Progress {
     piece: PieceIndex,
     block_count: u32,
-    received: Box<[AtomicU64]>,
+    // Both are part of this allocation for pieces of common sizes, so a small piece costs few cache misses.
+    received: SmallVec<[AtomicU64; 4]>,
     /// How many helpers each block was asked of, or [`DONATED`].
-    asked: Box<[AtomicU8]>,
+    asked: SmallVec<[AtomicU8; 16]>,
     /// Milliseconds.
     lag: AtomicU32,
     mail: Mutex<Vec<Donation>>,

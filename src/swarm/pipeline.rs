@@ -7,8 +7,11 @@
 //! - **Growing** (at the start, and after a snub): one more for every block received, so the window doubles each
 //!   round trip. It ends when the rate has not risen for [`FLAT_ROUNDS`] rounds of [`ROUND`]. Rounds are long, and one
 //!   flat one is not believed, because blocks come in bursts and a single quiet moment must not stop the growth.
+//!   Blocks out of a *flooded* socket add nothing: with more in it than a receive takes, we are what is slow, and more
+//!   requests would only make bytes wait there, for memory that is cold when they are hashed.
 //! - **Holding**: the window is [`HOLD`] of the rate. As that is many round trips of what the present window brings,
-//!   a window that became too small for its peer grows back by itself, by a large factor each round.
+//!   a window that became too small for its peer grows back by itself, by a large factor each round. It does not grow
+//!   after a round in which most blocks came out of a flooded socket.
 //! - **Snubbed**: no block for [`SNUB_AFTER`] while requests were out. The window is 1 until a block comes.
 //!
 //! Over all of it stands a ceiling: what the peer says it takes (`reqq`, BEP 10), [`REQQ_DEFAULT`] if it says nothing,
@@ -59,6 +62,10 @@ pub struct Pipeline {
     ceiling: u32,
     round_started: Instant,
     round_bytes: u64,
+    /// Of these, the bytes that came out of a flooded socket.
+    round_flooded: u64,
+    /// Whether the blocks that come now do.
+    flooded: bool,
     /// Bytes a second; `None` before the end of the first round that brought any.
     rate: Option<u64>,
     /// Since when the peer owes us a block, if any is out.
@@ -87,6 +94,8 @@ impl Pipeline {
             ceiling: REQQ_DEFAULT,
             round_started: now,
             round_bytes: 0,
+            round_flooded: 0,
+            flooded: false,
             rate: None,
             quiet_since: now,
             rejected_at: None,
@@ -114,12 +123,21 @@ impl Pipeline {
         self.ceiling = if self.rejected_at.is_some() { self.ceiling.min(self.limit) } else { self.limit };
     }
 
+    /// Whether the blocks of the next calls come out of a socket that holds more than a receive takes.
+    pub const fn set_flooded(&mut self, flooded: bool) {
+        self.flooded = flooded;
+    }
+
     /// A block of that many bytes came.
     pub fn on_block(&mut self, now: Instant, bytes: u32) {
         self.round_bytes += u64::from(bytes);
         self.quiet_since = now;
+        if self.flooded {
+            self.round_flooded += u64::from(bytes);
+        }
         match self.phase {
             Phase::Holding => {}
+            Phase::Growing { .. } if self.flooded => {}
             Phase::Growing { .. } => self.window = (self.window + 1).min(self.ceiling),
             Phase::Snubbed => {
                 self.phase = Phase::Growing { best: 0, flat: 0 };
@@ -158,7 +176,7 @@ impl Pipeline {
         if elapsed >= ROUND {
             self.end_round(elapsed);
             self.round_started = now;
-            self.round_bytes = 0;
+            (self.round_bytes, self.round_flooded) = (0, 0);
         }
     }
 
@@ -188,7 +206,9 @@ impl Pipeline {
         }
         if self.phase == Phase::Holding {
             // A rise counts at once and a fall by halves, so one quiet round does little.
-            self.window = window_of(self.rate().max(sample)).min(self.ceiling);
+            let window = window_of(self.rate().max(sample)).min(self.ceiling);
+            let was_flooded = 2 * self.round_flooded > self.round_bytes;
+            self.window = if was_flooded { window.min(self.window) } else { window };
         }
     }
 }

@@ -61,6 +61,11 @@ impl Suspects {
         liars
     }
 
+    /// Whether no piece that failed is remembered.
+    pub fn is_empty(&self) -> bool {
+        self.failed.is_empty()
+    }
+
     /// Whether that piece failed before, so that [`Suspects::passed`] is worth its digests.
     pub fn contains(&self, piece: PieceIndex) -> bool {
         self.failed.contains_key(&piece)

@@ -190,6 +190,29 @@ impl<L: PieceWriter> Forecast<L> {
         work: &mut impl Work<L>,
     ) -> Settled {
         session.put_claims(std::mem::take(&mut self.claims));
+        session.set_flooded(self.expects.len() == REACH_MAX && received == self.room());
+        let settled = self.walk(received, session, decoder, now, work);
+        session.set_flooded(false);
+        settled
+    }
+
+    /// How many bytes a receive can bring.
+    fn room(&self) -> usize {
+        let room = |expect: &Expect| {
+            PieceHeader::LEN - expect.header_from + (expect.block.len - expect.body_from) as usize
+        };
+        self.expects.iter().map(room).sum::<usize>() + PieceHeader::LEN
+    }
+
+    /// Goes through the received bytes in the order of the stream.
+    fn walk(
+        &mut self,
+        received: usize,
+        session: &mut Session<L>,
+        decoder: &mut Decoder,
+        now: Instant,
+        work: &mut impl Work<L>,
+    ) -> Settled {
         let mut left = received;
         let mut settled = Settled::default();
         for (at, expect) in self.expects.iter().enumerate() {
@@ -452,6 +475,47 @@ mod tests {
     fn blocks_in_order_are_never_copied() {
         let lens = [1, 100_000, 16_384, 13, 7, 65_536, 20];
         assert_eq!(download(&[0], &[false], &lens, false), (u64::from(PIECES * BLOCKS_A_PIECE), 0));
+    }
+
+    #[test]
+    fn a_socket_with_more_than_a_receive_takes_stops_the_growth() {
+        let geometry = Geometry::new(u64::from(1_000 * BLOCK_LEN), BLOCK_LEN).unwrap();
+        let mut desk = Desk::of(geometry);
+        let now = Instant::now();
+        let mut session = Session::new(SocketAddr::from(([127, 0, 0, 1], 1)), geometry, now, &mut desk);
+        session.message(Message::HaveAll, now, &mut desk).unwrap();
+        session.message(Message::Unchoke, now, &mut desk).unwrap();
+        let mut decoder = Decoder::new(Limits::of_pieces(1_000));
+        let mut forecast = Forecast::default();
+        // The window before and after a receive of so many blocks.
+        let mut receive = |blocks: usize| {
+            session.fill(now, &mut desk, &mut Vec::new());
+            let expected: Vec<_> = session.expected().map(|(_, block)| block).collect();
+            let mut bytes = Vec::new();
+            for block in &expected[..blocks] {
+                bytes.extend(PieceHeader::of(*block).encode());
+                bytes.resize(bytes.len() + block.len as usize, 0);
+            }
+            if blocks == REACH_MAX {
+                // The header behind. It is left out of what follows, so it comes again.
+                bytes.extend(PieceHeader::of(expected[blocks]).encode());
+            }
+            assert!(forecast.aim(&mut session, &decoder, |_| None));
+            assert_eq!(land(&mut forecast, &bytes), bytes.len());
+            forecast.settle(bytes.len(), &mut session, &mut decoder, now, &mut desk);
+            session.fill(now, &mut desk, &mut Vec::new());
+            (expected.len(), session.expected().count())
+        };
+        let mut window = 0;
+        while window <= 2 * REACH_MAX {
+            let (before, after) = receive(10);
+            assert_eq!(after, before + 10);
+            window = after;
+        }
+        let (before, after) = receive(REACH_MAX);
+        assert_eq!(after, before, "the socket holds more");
+        let (before, after) = receive(REACH_MAX - 1);
+        assert_eq!(after, before + REACH_MAX - 1, "it ran dry");
     }
 
     #[test]

@@ -288,6 +288,11 @@ impl<L: PieceWriter> Session<L> {
         }
     }
 
+    /// Notes whether the blocks that follow come out of a socket that holds more than one receive takes.
+    pub const fn set_flooded(&mut self, flooded: bool) {
+        self.pipeline.set_flooded(flooded);
+    }
+
     /// Notes that the block is there as a whole.
     pub fn block_end(&mut self, now: Instant, work: &mut impl Work<L>) {
         let (len, was_useful) = match std::mem::replace(&mut self.incoming, Incoming::Nothing) {

@@ -129,6 +129,25 @@ fn slow_peers_get_a_small_window() {
 }
 
 #[test]
+fn what_floods_the_socket_is_not_asked_for_more() {
+    let mut link = Link::new(1, 100 * MB);
+    link.run(Duration::from_millis(20));
+    let window = link.pipeline.window();
+    link.pipeline.set_flooded(true);
+    for second in 0..10 {
+        let rate = link.run(secs(1));
+        assert_eq!(link.pipeline.window(), window, "second {second}: {rate} B/s");
+    }
+    link.pipeline.set_flooded(false);
+    link.run(secs(3));
+    assert!(link.pipeline.window() > 1_500, "a socket that runs dry has the window grow again");
+    link.pipeline.set_flooded(true);
+    link.rate = 2 * MB;
+    link.run(secs(30));
+    assert!(link.pipeline.window() < 500, "and a flooded one does not keep it from falling");
+}
+
+#[test]
 fn a_stall_of_a_tick_does_not_end_the_growth() {
     for stall_at_ms in (100..3_000).step_by(100) {
         for stall_ms in [100, 400, 900] {
