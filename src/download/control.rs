@@ -1,18 +1,22 @@
 //! The control thread: whom to dial, what to tell the trackers, when it is over.
 
 use std::collections::HashMap;
+use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
-use super::{Interrupt, Observer, Request, Snapshot, Summary, bytes_of, check_interrupt, total, wanted};
+use super::{
+    Interrupt, Observer, Request, Snapshot, Summary, bytes_of, check_interrupt, fall_back, total, wanted,
+};
 use crate::discovery::announcer::{AnnounceEvent, Announcer, Farewell};
 use crate::discovery::http::TrackerError;
 use crate::discovery::tracker::Totals;
 use crate::disk::Output;
 use crate::error::{Error, Progress};
+use crate::net::backend::Backend;
 use crate::net::close::CloseReason;
 use crate::net::core::Core;
 use crate::net::shared::{Event, Shared};
@@ -46,6 +50,7 @@ enum Input {
 /// Runs the download of what is missing. Returns the bytes that are verified at the end, however it ends.
 pub(super) fn run(
     request: &Request,
+    backend: Backend,
     output: &Arc<Output>,
     have: &Bitfield,
     started: Instant,
@@ -53,7 +58,7 @@ pub(super) fn run(
     observer: &mut dyn Observer,
 ) -> (u64, Result<(Summary, Option<Farewell>), Error>) {
     let kept = bytes_of(request, have);
-    let mut control = match Control::start(request, output, have, kept) {
+    let mut control = match Control::start(request, backend, output, have, kept) {
         Ok(control) => control,
         Err(error) => return (kept, Err(error)),
     };
@@ -73,6 +78,8 @@ pub(super) fn run(
 
 struct Control<'a> {
     request: &'a Request,
+    /// What the cores run on.
+    backend: Backend,
     shared: Arc<Shared>,
     cores: Vec<Core>,
     /// Cores to start at most; fewer than asked for where the system gives no more.
@@ -99,7 +106,13 @@ struct Control<'a> {
 }
 
 impl<'a> Control<'a> {
-    fn start(request: &'a Request, output: &Arc<Output>, have: &Bitfield, kept: u64) -> Result<Self, Error> {
+    fn start(
+        request: &'a Request,
+        backend: Backend,
+        output: &Arc<Output>,
+        have: &Bitfield,
+        kept: u64,
+    ) -> Result<Self, Error> {
         let metainfo = &request.metainfo;
         let geometry = metainfo.geometry;
         let mut missing = Bitfield::new(geometry.piece_count());
@@ -122,6 +135,7 @@ impl<'a> Control<'a> {
         }
         let mut control = Self {
             request,
+            backend,
             shared,
             cores: Vec::new(),
             cores_max: request.threads,
@@ -161,7 +175,7 @@ impl<'a> Control<'a> {
     fn run(&mut self, interrupt: &Interrupt, observer: &mut dyn Observer) -> Result<(), Error> {
         while !self.complete {
             check_interrupt(interrupt, self.progress())?;
-            self.dial()?;
+            self.dial(observer)?;
             match self.inbox.recv_timeout(TICK) {
                 Ok(input) => {
                     self.take(input, observer)?;
@@ -257,11 +271,11 @@ impl<'a> Control<'a> {
     }
 
     /// Dials as many peers as there is room for, on the core with the fewest.
-    fn dial(&mut self) -> Result<(), Error> {
+    fn dial(&mut self, observer: &mut dyn Observer) -> Result<(), Error> {
         let now = Instant::now();
         while self.homes.len() < CONNECTIONS_MAX && self.book.dialing_count() < DIALING_MAX {
             let Some(addr) = self.book.next_dial(now) else { break };
-            let home = self.home()?;
+            let home = self.home(observer)?;
             self.homes.insert(addr, home);
             self.cores[home].dial(addr);
         }
@@ -269,7 +283,7 @@ impl<'a> Control<'a> {
     }
 
     /// The core with the fewest peers; a new one while each has some and more are allowed.
-    fn home(&mut self) -> Result<usize, Error> {
+    fn home(&mut self, observer: &mut dyn Observer) -> Result<usize, Error> {
         let mut load = vec![0; self.cores.len()];
         for &home in self.homes.values() {
             load[home] += 1;
@@ -279,7 +293,7 @@ impl<'a> Control<'a> {
             Some(core) if load[core] == 0 || self.cores.len() >= self.cores_max => Ok(core),
             _ => {
                 let index = self.cores.len();
-                match (Core::start(index, Arc::clone(&self.shared)), least) {
+                match (self.start_core(index, observer), least) {
                     (Ok(core), _) => {
                         self.cores.push(core);
                         Ok(index)
@@ -289,9 +303,23 @@ impl<'a> Control<'a> {
                         self.cores_max = self.cores.len();
                         Ok(core)
                     }
-                    (Err(error), None) => Err(Error::Uring(error)),
+                    (Err(error), None) => Err(match self.backend {
+                        Backend::Uring => Error::Uring(error),
+                        Backend::Epoll => Error::Thread(error),
+                    }),
                 }
             }
+        }
+    }
+
+    /// Starts a core. The first may still find that there is no ring: others take of what the user may lock, too.
+    fn start_core(&mut self, index: usize, observer: &mut dyn Observer) -> io::Result<Core> {
+        match Core::start(index, self.backend, Arc::clone(&self.shared)) {
+            Err(error) if index == 0 && self.backend == Backend::Uring && self.request.backend.is_none() => {
+                self.backend = fall_back(error, observer);
+                Core::start(index, self.backend, Arc::clone(&self.shared))
+            }
+            result => result,
         }
     }
 
@@ -388,6 +416,7 @@ impl<'a> Control<'a> {
             hits: counters.hits.load(Ordering::Relaxed),
             misses: counters.misses.load(Ordering::Relaxed),
             receives: counters.receives.load(Ordering::Relaxed),
+            backend: self.backend,
             elapsed,
         }
     }

@@ -7,6 +7,7 @@ mod check;
 mod control;
 
 use std::hash::{BuildHasher, RandomState};
+use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -18,6 +19,7 @@ use crate::disk::{Existing, Io, Output, Plan, Target};
 use crate::error::{Error, Progress};
 use crate::meta::geometry::PieceIndex;
 use crate::meta::torrent::Metainfo;
+use crate::net::backend::Backend;
 use crate::net::core;
 use crate::swarm::bitfield::Bitfield;
 
@@ -37,6 +39,8 @@ pub struct Request {
     pub existing: Existing,
     /// How the output is written.
     pub io: Io,
+    /// How bytes get from sockets to memory; `None` for io_uring where there is one, and epoll elsewhere.
+    pub backend: Option<Backend>,
     /// Whether to wait until everything is on the disk.
     pub sync: bool,
     /// Cores to use at most, at least 1.
@@ -85,6 +89,8 @@ pub struct Summary {
     pub misses: u64,
     /// Receives that brought something.
     pub receives: u64,
+    /// How bytes got from sockets to memory.
+    pub backend: Backend,
     /// From the start to the last verified piece.
     pub elapsed: Duration,
 }
@@ -119,7 +125,7 @@ pub type Interrupt = Arc<AtomicUsize>;
 /// nothing was, whatever this run made is removed.
 pub fn run(request: &Request, interrupt: &Interrupt, observer: &mut dyn Observer) -> Result<Finished, Error> {
     let started = Instant::now();
-    core::probe().map_err(Error::Uring)?;
+    let backend = backend(request, observer)?;
     let (output, found) = Output::open(plan(request)?.with_io(request.io), request.existing)?;
     if request.sync {
         output.write_back_early();
@@ -133,7 +139,7 @@ pub fn run(request: &Request, interrupt: &Interrupt, observer: &mut dyn Observer
         Ok(have) => have,
         Err(error) => return Err(undo(&output, error)),
     };
-    let (done, result) = control::run(request, &output, &have, started, interrupt, observer);
+    let (done, result) = control::run(request, backend, &output, &have, started, interrupt, observer);
     let (summary, farewell) = match result {
         Ok(ended) => ended,
         Err(error) if done == 0 => return Err(undo(&output, error)),
@@ -141,6 +147,24 @@ pub fn run(request: &Request, interrupt: &Interrupt, observer: &mut dyn Observer
     };
     output.finish(request.sync)?;
     Ok(Finished { summary, io: output.io(), farewell })
+}
+
+/// The backend that was asked for, if it is to be had. Where none was, it is the one that is.
+fn backend(request: &Request, observer: &mut dyn Observer) -> Result<Backend, Error> {
+    if request.backend == Some(Backend::Epoll) {
+        return Ok(Backend::Epoll);
+    }
+    match core::probe_uring() {
+        Ok(()) => Ok(Backend::Uring),
+        Err(error) if request.backend.is_none() => Ok(fall_back(error, observer)),
+        Err(error) => Err(Error::Uring(error)),
+    }
+}
+
+/// The other backend, for want of a ring. The user hears why.
+fn fall_back(error: io::Error, observer: &mut dyn Observer) -> Backend {
+    observer.notice(&format!("{}; using epoll instead", Error::Uring(error)));
+    Backend::Epoll
 }
 
 /// What a run announces of a torrent, and to whom.
