@@ -10,7 +10,6 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use crate::common::confine;
-pub use crate::common::confine::is_root;
 use crate::common::process::wait_for;
 use crate::common::workspace;
 

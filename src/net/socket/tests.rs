@@ -247,8 +247,10 @@ fn a_shutdown_ends_a_connection_that_is_being_made() {
 #[test]
 fn a_socket_that_never_runs_dry_leaves_others_their_turn() {
     const RECEIVES: usize = 2_000;
-    on_each(async |backend| {
-        let (socket, mut end) = pair(backend).await;
+    // On a ring every receive waits for its completion.
+    let runtime = Runtime::new(Backend::Epoll).unwrap();
+    runtime.block_on(async {
+        let (socket, mut end) = pair(Backend::Epoll).await;
         // All of it is in the socket before the first receive, and each receive is filled.
         end.write_all(&[7; 16 * RECEIVES]).unwrap();
         sleep(SETTLED).await;
@@ -263,6 +265,6 @@ fn a_socket_that_never_runs_dry_leaves_others_their_turn() {
         for _ in 0..RECEIVES {
             assert_eq!(receive(&socket, 16).await.unwrap(), [7; 16]);
         }
-        assert!(turns.get() >= RECEIVES / 2, "{} turns on {backend}", turns.get());
+        assert!(turns.get() >= RECEIVES / 2, "{} turns", turns.get());
     });
 }
