@@ -100,11 +100,13 @@ pub fn is_root() -> bool {
     uid.split_whitespace().nth(1) == Some("0")
 }
 
-/// The arguments of the program, with the backend that `RINGTIDE_TEST_BACKEND` names where they are those of a download.
+/// The arguments of the program, with the backend that `RINGTIDE_TEST_BACKEND` names where they are those of a download
+/// and name none.
 pub fn on_chosen_backend<S: AsRef<OsStr>>(args: impl IntoIterator<Item = S>) -> Vec<OsString> {
     let mut args: Vec<_> = args.into_iter().map(|arg| arg.as_ref().to_owned()).collect();
     if let Some(name) = env::var_os("RINGTIDE_TEST_BACKEND")
         && is_download(&args)
+        && !args.contains(&"--backend".into())
     {
         args.splice(1..1, ["--backend".into(), name]);
     }
