@@ -8,6 +8,7 @@
 use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
 use std::io;
+use std::mem;
 use std::net::{Shutdown, SocketAddr, TcpStream as StdStream};
 use std::os::fd::{AsRawFd, RawFd};
 use std::task::{Context, Poll, Waker, ready};
@@ -15,7 +16,6 @@ use std::task::{Context, Poll, Waker, ready};
 use socket2::{SockRef, Type};
 use tokio::io::Interest;
 use tokio::net::TcpStream;
-use tokio::task::yield_now;
 
 use super::scatter::Scatter;
 use super::socket;
@@ -25,8 +25,8 @@ use super::socket;
 pub(super) struct Socket {
     stream: TcpStream,
     wait: RefCell<Wait>,
-    /// The last receive was filled to the brim, so there is probably more.
-    has_more: Cell<bool>,
+    /// Something was received since this peer last let others have their turn.
+    has_received: Cell<bool>,
 }
 
 /// What a receive that has to wait shares with whoever cancels it.
@@ -54,7 +54,7 @@ impl Socket {
             _ => {}
         }
         let stream = TcpStream::from_std(StdStream::from(socket))?;
-        Ok(Self { stream, wait: RefCell::default(), has_more: Cell::new(false) })
+        Ok(Self { stream, wait: RefCell::default(), has_received: Cell::new(false) })
     }
 
     /// Waits until it is connected. [`Socket::shutdown`] ends the attempt.
@@ -69,16 +69,14 @@ impl Socket {
 
     /// Receives into `buffer`, up to its length. 0 bytes: the peer has closed.
     pub(super) async fn recv(&self, mut buffer: Vec<u8>) -> (io::Result<usize>, Vec<u8>) {
-        let room = buffer.len();
-        let result = self.receive(room, || self.stream.try_read(&mut buffer)).await;
+        let result = self.receive(|| self.stream.try_read(&mut buffer)).await;
         (result, buffer)
     }
 
     /// Receives into the places the scatter is aimed at.
     pub(super) async fn recv_scatter(&self, mut scatter: Box<Scatter>) -> (io::Result<usize>, Box<Scatter>) {
-        let room = scatter.room();
         let attempt = || self.stream.try_io(Interest::READABLE, || scatter.receive(&self.stream));
-        let result = self.receive(room, attempt).await;
+        let result = self.receive(attempt).await;
         (result, scatter)
     }
 
@@ -110,36 +108,33 @@ impl Socket {
         let _ = SockRef::from(&self.stream).shutdown(Shutdown::Both);
     }
 
-    async fn receive(
-        &self,
-        room: usize,
-        mut attempt: impl FnMut() -> io::Result<usize>,
-    ) -> io::Result<usize> {
-        if self.has_more.take() {
-            // Its turn is over, or a fast peer would keep the thread from sending its requests, and from all others.
-            yield_now().await;
+    /// Receives by `attempt` as soon as there is something.
+    ///
+    /// A receive that was not filled has not emptied the socket for sure: it also ends where the kernel cannot write on,
+    /// and only the next one says why. So each is attempted until the socket itself says that it is empty.
+    async fn receive(&self, mut attempt: impl FnMut() -> io::Result<usize>) -> io::Result<usize> {
+        if self.has_received.take() {
+            // A fast peer would keep the thread from sending its requests, and from all others.
+            pass_turn().await;
         }
-        poll_fn(|cx| self.poll_receive(cx, room, &mut attempt)).await
+        poll_fn(|cx| self.poll_receive(cx, &mut attempt)).await
     }
 
     fn poll_receive(
         &self,
         cx: &mut Context<'_>,
-        room: usize,
         attempt: &mut impl FnMut() -> io::Result<usize>,
     ) -> Poll<io::Result<usize>> {
         loop {
             let Poll::Ready(readiness) = self.stream.poll_read_ready(cx) else { return self.wait(cx) };
-            let result = readiness.and_then(|()| attempt());
-            match &result {
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => continue,
-                Ok(received) if *received == room => self.has_more.set(true),
-                // The socket is empty; there is no need to be told so by a call that fails.
-                Ok(1..) => self.forget_readiness(),
-                Ok(0) | Err(_) => {}
+            match readiness.and_then(|()| attempt()) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                result => {
+                    self.wait.take();
+                    self.has_received.set(true);
+                    return Poll::Ready(result);
+                }
             }
-            self.wait.take();
-            return Poll::Ready(result);
         }
     }
 
@@ -152,11 +147,17 @@ impl Socket {
         *wait = Wait::Receive(cx.waker().clone());
         Poll::Pending
     }
+}
 
-    /// Waits for the next word of epoll before another receive. An end of the stream is not forgotten.
-    fn forget_readiness(&self) {
-        let _ = self
-            .stream
-            .try_io(Interest::READABLE, || -> io::Result<()> { Err(io::ErrorKind::WouldBlock.into()) });
-    }
+/// Lets the other tasks run that are ready now. Unlike tokio's `yield_now` it does not ask epoll for more of them.
+async fn pass_turn() {
+    let mut has_passed = false;
+    poll_fn(|cx| {
+        if mem::replace(&mut has_passed, true) {
+            return Poll::Ready(());
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    })
+    .await;
 }

@@ -95,11 +95,6 @@ impl Scatter {
         usize::try_from(received).map_err(|_| io::Error::last_os_error())
     }
 
-    /// The bytes that the places hold.
-    pub(super) fn room(&self) -> usize {
-        self.segments.iter().map(|segment| segment.iov_len).sum()
-    }
-
     /// The forecast, to settle it when the receive is complete. Its leases may go elsewhere, so this is aimed at nothing
     /// from here on.
     pub(super) fn forecast(&mut self) -> &mut Forecast<PieceLease> {
