@@ -8,7 +8,6 @@
 use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
 use std::io;
-use std::mem;
 use std::net::{Shutdown, SocketAddr, TcpStream as StdStream};
 use std::os::fd::{AsRawFd, RawFd};
 use std::task::{Context, Poll, Waker, ready};
@@ -16,6 +15,7 @@ use std::task::{Context, Poll, Waker, ready};
 use socket2::{SockRef, Type};
 use tokio::io::Interest;
 use tokio::net::TcpStream;
+use tokio::task::yield_now;
 
 use super::scatter::Scatter;
 use super::socket;
@@ -114,8 +114,8 @@ impl Socket {
     /// and only the next one says why. So each is attempted until the socket itself says that it is empty.
     async fn receive(&self, mut attempt: impl FnMut() -> io::Result<usize>) -> io::Result<usize> {
         if self.has_received.take() {
-            // A fast peer would keep the thread from sending its requests, and from all others.
-            pass_turn().await;
+            // A fast peer would keep the thread from sending its requests, from timers and from all other peers.
+            yield_now().await;
         }
         poll_fn(|cx| self.poll_receive(cx, &mut attempt)).await
     }
@@ -147,17 +147,4 @@ impl Socket {
         *wait = Wait::Receive(cx.waker().clone());
         Poll::Pending
     }
-}
-
-/// Lets the other tasks run that are ready now. Unlike tokio's `yield_now` it does not ask epoll for more of them.
-async fn pass_turn() {
-    let mut has_passed = false;
-    poll_fn(|cx| {
-        if mem::replace(&mut has_passed, true) {
-            return Poll::Ready(());
-        }
-        cx.waker().wake_by_ref();
-        Poll::Pending
-    })
-    .await;
 }
