@@ -9,17 +9,19 @@
 mod common;
 mod support;
 
-use std::fs;
+use std::fs::{self, File};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::Command;
+use std::time::Duration;
 
 use common::confine::{IO_URING, Refused, as_ordinary_user, limit_locked_memory, refuse};
+use common::process::wait_for;
 use common::workspace::temp_dir;
 use serde_json::Value;
 use support::content::Content;
-use support::peer::Peer;
-use support::program::{Program, Run};
+use support::peer::{Peer, Script};
+use support::program::{FAILURE_LIMIT, Program, Run};
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_ringtide");
 
@@ -136,6 +138,24 @@ fn epoll_that_is_asked_for_needs_neither_io_uring_nor_a_warning() {
 fn a_quiet_download_falls_back_without_a_word() {
     let (backend, warnings) = succeed(&["-q"], |command| refuse(command, &IO_URING, libc::EPERM));
     assert_eq!((&*backend, warnings.len()), ("epoll", 0));
+}
+
+#[test]
+fn a_map_that_the_kernel_cannot_write_to_ends_the_download() {
+    // A single piece, so that nothing is read before the end.
+    let content = Content::single("cut", 16 << 20, 16 << 20);
+    for backend in ["auto", "epoll"] {
+        let dir = temp_dir("backends");
+        let script = Script { block_after: Duration::from_millis(5), ..Script::default() };
+        let peer = Peer::start(&content, script);
+        let options = ["-q", "--io", "mmap", "--backend", backend];
+        let running = download(Path::new(PROGRAM), dir.path(), &content, &peer, &options).start();
+        let begun = || (peer.seen().blocks.len() > 20).then_some(());
+        wait_for(FAILURE_LIMIT, begun).expect("the download begins");
+        File::options().write(true).open(dir.path().join("out")).unwrap().set_len(0).unwrap();
+        running.wait(FAILURE_LIMIT).assert_fails(5, "ringtide: ");
+        assert!(peer.seen().blocks.len() < 1024, "all of it was fetched on {backend}");
+    }
 }
 
 #[test]
