@@ -1,6 +1,6 @@
 //! What a core runs on: an io_uring, or readiness (epoll) where io_uring is switched off.
 //!
-//! Both have tokio's timers and tasks, so that all above [`super::socket`] is the same on either.
+//! Both have tokio's timers and tasks, so that all above `socket` is the same on either.
 
 use std::fmt;
 use std::io;
