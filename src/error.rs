@@ -4,6 +4,7 @@
 //! left to ask" is an error.
 
 use std::fmt;
+use std::fs;
 use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -205,27 +206,59 @@ fn without_numbers(text: &str) -> String {
 
 /// Which of the known reasons it is that the kernel gives no ring, and what to do about it.
 fn uring_advice(error: &io::Error) -> String {
-    let sysctl = std::fs::read_to_string("/proc/sys/kernel/io_uring_disabled").unwrap_or_default();
-    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let seccomp = status.lines().find_map(|line| line.strip_prefix("Seccomp:")).unwrap_or("0");
-    advice(error, sysctl.trim(), seccomp.trim() != "0")
+    let read = |path| fs::read_to_string(path).unwrap_or_default();
+    let (status, limits) = (read("/proc/self/status"), read("/proc/self/limits"));
+    let word = |text: &str, name| {
+        let rest = text.lines().find_map(|line| line.strip_prefix(name));
+        rest.and_then(|rest| rest.split_whitespace().next()).map(str::to_owned)
+    };
+    let around = Surroundings {
+        sysctl: read("/proc/sys/kernel/io_uring_disabled").trim().to_owned(),
+        has_seccomp: word(&status, "Seccomp:").is_some_and(|mode| mode != "0"),
+        locked_max: word(&limits, "Max locked memory").and_then(|bytes| bytes.parse().ok()),
+    };
+    around.advice(error)
 }
 
-fn advice(error: &io::Error, sysctl: &str, seccomp: bool) -> String {
-    let cause = match error.raw_os_error() {
-        Some(libc::ENOSYS) => "this kernel has none (Linux 5.19 or newer is needed)".to_owned(),
-        Some(libc::ENOMEM) => "the limit on locked memory is too low; raise it with 'ulimit -l 8192' (see ulimit -l)".to_owned(),
-        Some(libc::EMFILE | libc::ENFILE) => "too many files are open; raise the limit with 'ulimit -n 1024'".to_owned(),
-        Some(libc::EPERM) if matches!(sysctl, "1" | "2") => format!(
-            "the sysctl kernel.io_uring_disabled is {sysctl}; as root, 'sysctl kernel.io_uring_disabled=0' allows it"
-        ),
-        Some(libc::EPERM | libc::EACCES) if seccomp => "a seccomp filter forbids it, as the default profiles of Docker \
-             and containerd do; run the container with a profile that allows io_uring_setup, io_uring_enter and \
-             io_uring_register, for example --security-opt seccomp=unconfined"
-            .to_owned(),
-        _ => "the kernel refuses it; see kernel.io_uring_disabled, seccomp and ulimit -l".to_owned(),
-    };
-    format!("{cause} ({error})")
+/// What decides whether the kernel gives a ring.
+struct Surroundings {
+    /// The value of `kernel.io_uring_disabled`; empty on kernels that lack it.
+    sysctl: String,
+    /// Whether a seccomp filter is in place.
+    has_seccomp: bool,
+    /// The bytes of memory that the user may lock, where there is a limit.
+    locked_max: Option<u64>,
+}
+
+impl Surroundings {
+    fn advice(&self, error: &io::Error) -> String {
+        let cause = match error.raw_os_error() {
+            // Since the kernel has the sysctl it has rings too, and does not answer so by itself.
+            Some(libc::ENOSYS) if !self.has_seccomp || self.sysctl.is_empty() => {
+                "this kernel has none that is of use (Linux 5.19 or newer is needed)".to_owned()
+            }
+            Some(libc::EPERM) if matches!(&*self.sysctl, "1" | "2") => format!(
+                "the sysctl kernel.io_uring_disabled is {}; as root, 'sysctl kernel.io_uring_disabled=0' allows it",
+                self.sysctl
+            ),
+            Some(libc::EPERM | libc::EACCES | libc::ENOSYS) if self.has_seccomp => {
+                "a seccomp filter forbids it, as the default profiles of Docker and containerd do; run the container \
+                 with a profile that allows io_uring_setup, io_uring_enter and io_uring_register, for example \
+                 --security-opt seccomp=unconfined"
+                    .to_owned()
+            }
+            Some(libc::ENOMEM) => format!(
+                "the limit on locked memory is too low{}; raise it with 'ulimit -l 8192', or as root in \
+                 /etc/security/limits.conf",
+                self.locked_max.map(|bytes| format!(", {} KiB", bytes / 1024)).unwrap_or_default()
+            ),
+            Some(libc::EMFILE | libc::ENFILE) => {
+                "too many files are open; raise the limit with 'ulimit -n 1024'".to_owned()
+            }
+            _ => "the kernel refuses it; see kernel.io_uring_disabled, seccomp and ulimit -l".to_owned(),
+        };
+        format!("{cause} ({})", plain(error))
+    }
 }
 
 #[cfg(test)]
@@ -234,13 +267,25 @@ mod tests {
 
     #[test]
     fn each_known_cause_of_a_missing_ring_is_named() {
-        let because = |errno, sysctl, seccomp| advice(&io::Error::from_raw_os_error(errno), sysctl, seccomp);
+        let because = |errno, sysctl: &str, has_seccomp| {
+            let around = Surroundings { sysctl: sysctl.to_owned(), has_seccomp, locked_max: Some(65_536) };
+            around.advice(&io::Error::from_raw_os_error(errno))
+        };
         assert!(because(libc::ENOSYS, "", false).contains("Linux 5.19"));
-        assert!(because(libc::ENOMEM, "0", false).contains("ulimit -l"));
+        assert!(because(libc::ENOSYS, "", true).contains("Linux 5.19"));
+        assert!(because(libc::ENOSYS, "0", true).contains("seccomp=unconfined"));
+        assert!(
+            because(libc::ENOMEM, "0", false).contains("too low, 64 KiB; raise it with 'ulimit -l 8192'")
+        );
         assert!(because(libc::EMFILE, "0", false).contains("ulimit -n"));
+        assert!(
+            because(libc::EPERM, "1", false).contains("io_uring_disabled is 1; as root, 'sysctl kernel.")
+        );
         assert!(because(libc::EPERM, "2", true).contains("kernel.io_uring_disabled is 2"));
-        assert!(because(libc::EPERM, "0", true).contains("seccomp"));
+        assert!(because(libc::EPERM, "0", true).contains("seccomp=unconfined"));
+        assert!(because(libc::EPERM, "", true).contains("seccomp=unconfined"));
         assert!(because(libc::EPERM, "0", false).contains("refuses"));
+        assert!(because(libc::EPERM, "0", false).ends_with("(operation not permitted)"));
     }
 
     #[test]

@@ -242,6 +242,10 @@ fn what_makes_no_sense_is_said_in_one_line() {
         (&["download", "-o", "/tmp/x", "--timeout", "0", single], "--timeout takes a number of 1 or more"),
         (&["download", "-o", "/tmp/x", "--timeout", "soon", single], "'soon'"),
         (&["download", "-o", "/tmp/x", "--io", "dma", single], "'dma' is not mmap, pwrite or auto"),
+        (
+            &["download", "-o", "/tmp/x", "--backend", "select", single],
+            "'select' is not uring, epoll or auto",
+        ),
         (&["download", "-o", "", single], "cannot be the name of an output file"),
     ];
     for (args, text) in cases {

@@ -12,12 +12,13 @@ use std::path::PathBuf;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
+use common::confine::is_root;
 use common::process::wait_for;
 use common::workspace::temp_dir;
 use support::content::{Content, samples, torrents_in};
 use support::folder::{self, assert_unchanged};
 use support::peer::{Hello, Peer, Script};
-use support::program::{Case, FAILURE_LIMIT, Program, Run, Running, case, in_parallel, is_root, ringtide};
+use support::program::{Case, FAILURE_LIMIT, Program, Run, Running, case, in_parallel, ringtide};
 use support::tracker::{Tracker, compact, dead_addr, dead_url, ok};
 use tempfile::TempDir;
 

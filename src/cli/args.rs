@@ -7,6 +7,7 @@ use argh::{FromArgs, SubCommands};
 
 use crate::disk::Io;
 use crate::error::Error;
+use crate::net::backend::Backend;
 
 /// Downloads torrents, fast, and verifies every byte.
 #[derive(FromArgs, Debug)]
@@ -95,6 +96,9 @@ pub(super) struct DownloadPiece {
     /// how to write: mmap, pwrite or auto (default: auto, which maps where the file system is good at it)
     #[argh(option, default = "Io::Auto", arg_name = "method")]
     pub(super) io: Io,
+    /// how to receive: uring, epoll or auto (default: auto, which takes io_uring where the kernel gives one)
+    #[argh(option, from_str_fn(backend), arg_name = "name")]
+    pub(super) backend: Option<Option<Backend>>,
     /// wait until everything is on the disk
     #[argh(switch)]
     pub(super) sync: bool,
@@ -133,6 +137,9 @@ pub(super) struct Download {
     /// how to write: mmap, pwrite or auto (default: auto, which maps where the file system is good at it)
     #[argh(option, default = "Io::Auto", arg_name = "method")]
     pub(super) io: Io,
+    /// how to receive: uring, epoll or auto (default: auto, which takes io_uring where the kernel gives one)
+    #[argh(option, from_str_fn(backend), arg_name = "name")]
+    pub(super) backend: Option<Option<Backend>>,
     /// wait until everything is on the disk
     #[argh(switch)]
     pub(super) sync: bool,
@@ -203,6 +210,10 @@ fn one_line(output: &str, args: &[&str]) -> String {
 #[expect(clippy::unnecessary_wraps, reason = "argh wants a Result")]
 fn os_string(value: &str) -> Result<OsString, String> {
     Ok(value.into())
+}
+
+fn backend(name: &str) -> Result<Option<Backend>, String> {
+    if name == "auto" { Ok(None) } else { name.parse().map(Some) }
 }
 
 fn peer(value: &str) -> Result<SocketAddr, String> {

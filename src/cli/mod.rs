@@ -183,6 +183,7 @@ fn download_piece(args: DownloadPiece) -> Result<(), Error> {
         piece: Some(piece),
         existing: existing(args.overwrite),
         io: args.io,
+        backend: args.backend.flatten(),
         sync: args.sync,
         threads: threads(args.threads)?,
         peers: args.peer,
@@ -204,6 +205,7 @@ fn download(args: Download) -> Result<(), Error> {
         piece: None,
         existing: existing(args.overwrite),
         io: args.io,
+        backend: args.backend.flatten(),
         sync: args.sync,
         threads: threads(args.threads)?,
         peers: args.peer,
@@ -236,6 +238,7 @@ fn json(finished: &Finished) -> String {
         "blocks_copied": summary.misses,
         "receives": summary.receives,
         "io": finished.io.name(),
+        "backend": summary.backend.name(),
     });
     format!("{object}\n")
 }

@@ -1,6 +1,7 @@
 //! The control thread: whom to dial, what to tell the trackers, when it is over.
 
 use std::collections::HashMap;
+use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -8,11 +9,14 @@ use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
 use super::resume::{Known, Recorder};
-use super::{Interrupt, Observer, Request, Run, Snapshot, Summary, bytes_of, check_interrupt, total, wanted};
+use super::{
+    Interrupt, Observer, Request, Run, Snapshot, Summary, bytes_of, check_interrupt, fall_back, total, wanted,
+};
 use crate::discovery::announcer::{AnnounceEvent, Announcer, Farewell};
 use crate::discovery::http::TrackerError;
 use crate::discovery::tracker::Totals;
 use crate::error::{Error, Progress};
+use crate::net::backend::Backend;
 use crate::net::close::CloseReason;
 use crate::net::core::Core;
 use crate::net::shared::{Event, Shared};
@@ -77,6 +81,8 @@ pub(super) fn run(
 
 struct Control<'a> {
     request: &'a Request,
+    /// What the cores run on.
+    backend: Backend,
     shared: Arc<Shared>,
     cores: Vec<Core>,
     /// Cores to start at most; fewer than asked for where the system gives no more.
@@ -106,7 +112,7 @@ struct Control<'a> {
 
 impl<'a> Control<'a> {
     fn start(run: &Run<'a>, have: &Bitfield, known: &Known, kept: u64) -> Result<Self, Error> {
-        let request = run.request;
+        let (request, backend) = (run.request, run.backend);
         let metainfo = &request.metainfo;
         let geometry = metainfo.geometry;
         let mut missing = Bitfield::new(geometry.piece_count());
@@ -133,6 +139,7 @@ impl<'a> Control<'a> {
         }
         let mut control = Self {
             request,
+            backend,
             shared,
             cores: Vec::new(),
             cores_max: request.threads,
@@ -174,7 +181,7 @@ impl<'a> Control<'a> {
     fn run(&mut self, interrupt: &Interrupt, observer: &mut dyn Observer) -> Result<(), Error> {
         while !self.complete {
             check_interrupt(interrupt, self.progress())?;
-            self.dial()?;
+            self.dial(observer)?;
             match self.inbox.recv_timeout(TICK) {
                 Ok(input) => {
                     self.take(input, observer)?;
@@ -282,11 +289,11 @@ impl<'a> Control<'a> {
     }
 
     /// Dials as many peers as there is room for, on the core with the fewest.
-    fn dial(&mut self) -> Result<(), Error> {
+    fn dial(&mut self, observer: &mut dyn Observer) -> Result<(), Error> {
         let now = Instant::now();
         while self.homes.len() < CONNECTIONS_MAX && self.book.dialing_count() < DIALING_MAX {
             let Some(addr) = self.book.next_dial(now) else { break };
-            let home = self.home()?;
+            let home = self.home(observer)?;
             self.homes.insert(addr, home);
             self.cores[home].dial(addr);
         }
@@ -294,7 +301,7 @@ impl<'a> Control<'a> {
     }
 
     /// The core with the fewest peers; a new one while each has some and more are allowed.
-    fn home(&mut self) -> Result<usize, Error> {
+    fn home(&mut self, observer: &mut dyn Observer) -> Result<usize, Error> {
         let mut load = vec![0; self.cores.len()];
         for &home in self.homes.values() {
             load[home] += 1;
@@ -304,7 +311,7 @@ impl<'a> Control<'a> {
             Some(core) if load[core] == 0 || self.cores.len() >= self.cores_max => Ok(core),
             _ => {
                 let index = self.cores.len();
-                match (Core::start(index, Arc::clone(&self.shared)), least) {
+                match (self.start_core(index, observer), least) {
                     (Ok(core), _) => {
                         self.cores.push(core);
                         Ok(index)
@@ -314,9 +321,23 @@ impl<'a> Control<'a> {
                         self.cores_max = self.cores.len();
                         Ok(core)
                     }
-                    (Err(error), None) => Err(Error::Uring(error)),
+                    (Err(error), None) => Err(match self.backend {
+                        Backend::Uring => Error::Uring(error),
+                        Backend::Epoll => Error::Thread(error),
+                    }),
                 }
             }
+        }
+    }
+
+    /// Starts a core. The first may still find that there is no ring: others take of what the user may lock, too.
+    fn start_core(&mut self, index: usize, observer: &mut dyn Observer) -> io::Result<Core> {
+        match Core::start(index, self.backend, Arc::clone(&self.shared)) {
+            Err(error) if index == 0 && self.backend == Backend::Uring && self.request.backend.is_none() => {
+                self.backend = fall_back(error, observer);
+                Core::start(index, self.backend, Arc::clone(&self.shared))
+            }
+            result => result,
         }
     }
 
@@ -413,6 +434,7 @@ impl<'a> Control<'a> {
             hits: counters.hits.load(Ordering::Relaxed),
             misses: counters.misses.load(Ordering::Relaxed),
             receives: counters.receives.load(Ordering::Relaxed),
+            backend: self.backend,
             ..Summary::default()
         }
     }

@@ -8,6 +8,7 @@ mod control;
 mod resume;
 
 use std::hash::{BuildHasher, RandomState};
+use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -20,6 +21,7 @@ use crate::disk::{Existing, Found, Io, Output, Plan, Target};
 use crate::error::{Error, Progress};
 use crate::meta::geometry::PieceIndex;
 use crate::meta::torrent::Metainfo;
+use crate::net::backend::Backend;
 use crate::net::core;
 use crate::swarm::bitfield::Bitfield;
 
@@ -42,6 +44,8 @@ pub struct Request {
     pub existing: Existing,
     /// How the output is written.
     pub io: Io,
+    /// How bytes get from sockets to memory; `None` for io_uring where there is one, and epoll elsewhere.
+    pub backend: Option<Backend>,
     /// Whether to wait until everything is on the disk.
     pub sync: bool,
     /// Cores to use at most, at least 1.
@@ -94,6 +98,8 @@ pub struct Summary {
     pub misses: u64,
     /// Receives that brought something.
     pub receives: u64,
+    /// How bytes got from sockets to memory.
+    pub backend: Backend,
     /// From the start to the last verified piece.
     pub elapsed: Duration,
 }
@@ -105,6 +111,7 @@ impl Summary {
             self.kept = pass.kept;
         }
         self.total = pass.total;
+        self.backend = pass.backend;
         self.wasted += pass.wasted;
         self.hits += pass.hits;
         self.misses += pass.misses;
@@ -142,13 +149,13 @@ pub type Interrupt = Arc<AtomicUsize>;
 /// nothing was, whatever this run made is removed.
 pub fn run(request: &Request, interrupt: &Interrupt, observer: &mut dyn Observer) -> Result<Finished, Error> {
     let started = Instant::now();
-    core::probe().map_err(Error::Uring)?;
+    let backend = backend(request, observer)?;
     let (output, found) = Output::open(plan(request)?.with_io(request.io), request.existing)?;
     if request.sync {
         output.write_back_early();
     }
     let (notes, known) = Notes::open(request, &output, observer);
-    let run = Run { request, output, notes, started, interrupt };
+    let run = Run { request, backend, output, notes, started, interrupt };
     let (have, checked) = match run.look_around(&found, &known, observer) {
         Ok(looked) => looked,
         Err(error) => return Err(undo(&run.output, error)),
@@ -165,6 +172,7 @@ pub fn run(request: &Request, interrupt: &Interrupt, observer: &mut dyn Observer
 /// What a run works on.
 struct Run<'a> {
     request: &'a Request,
+    backend: Backend,
     output: Arc<Output>,
     notes: Option<Notes>,
     started: Instant,
@@ -247,6 +255,24 @@ impl Run<'_> {
         sum.kept -= bytes_of(self.request, |piece| pieces.binary_search(&piece).is_ok());
         Ok(pieces)
     }
+}
+
+/// The backend that was asked for, if it is to be had. Where none was, it is the one that is.
+fn backend(request: &Request, observer: &mut dyn Observer) -> Result<Backend, Error> {
+    if request.backend == Some(Backend::Epoll) {
+        return Ok(Backend::Epoll);
+    }
+    match core::probe_uring() {
+        Ok(()) => Ok(Backend::Uring),
+        Err(error) if request.backend.is_none() => Ok(fall_back(error, observer)),
+        Err(error) => Err(Error::Uring(error)),
+    }
+}
+
+/// The other backend, for want of a ring. The user hears why.
+fn fall_back(error: io::Error, observer: &mut dyn Observer) -> Backend {
+    observer.notice(&format!("{}; using epoll instead", Error::Uring(error)));
+    Backend::Epoll
 }
 
 /// What a run announces of a torrent, and to whom.

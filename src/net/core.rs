@@ -1,8 +1,7 @@
-//! The thread of one core: a ring, the peers that live on it, and a clock for all of them.
+//! The thread of one core: its runtime, the peers that live on it, and a clock for all of them.
 
 use std::cell::RefCell;
 use std::io;
-use std::mem::ManuallyDrop;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -11,7 +10,9 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+use tokio::task::spawn_local;
 
+use super::backend::{Backend, Runtime};
 use super::close::CloseReason;
 use super::peer::{self, Peer};
 use super::shared::{Event, Shared};
@@ -39,24 +40,22 @@ pub struct Core {
 }
 
 impl Core {
-    /// Starts the thread of a core. Fails where the kernel gives no ring.
-    pub fn start(index: usize, shared: Arc<Shared>) -> io::Result<Self> {
+    /// Starts the thread of a core. Fails where the kernel gives not what the backend needs.
+    pub fn start(index: usize, backend: Backend, shared: Arc<Shared>) -> io::Result<Self> {
         let (commands, inbox) = unbounded_channel();
         let (started, result) = mpsc::channel();
         let (stopping, stopped) = mpsc::channel();
-        thread::Builder::new().name(format!("ring-{index}")).spawn(move || {
-            // The ring belongs to the thread that makes it.
-            match uring::runtime() {
-                Ok(runtime) => {
-                    // Never dropped, not even by a panic: a tokio-uring driver that is dropped frees what the
-                    // operations of dropped futures still write to, before it cancels them.
-                    let runtime = ManuallyDrop::new(runtime);
-                    let _ = started.send(Ok(()));
-                    runtime.block_on(serve(inbox, shared));
-                    let _ = stopping.send(());
-                }
-                Err(error) => drop(started.send(Err(error))),
+        let name = match backend {
+            Backend::Uring => format!("ring-{index}"),
+            Backend::Epoll => format!("epoll-{index}"),
+        };
+        thread::Builder::new().name(name).spawn(move || match Runtime::new(backend) {
+            Ok(runtime) => {
+                let _ = started.send(Ok(()));
+                runtime.block_on(serve(inbox, backend, shared));
+                let _ = stopping.send(());
             }
+            Err(error) => drop(started.send(Err(error))),
         })?;
         result.recv().map_err(io::Error::other)??;
         Ok(Self { commands, stopped })
@@ -83,23 +82,20 @@ impl Core {
     }
 }
 
-/// Tries to make a ring, as every download needs one: the error tells why there is none.
-pub fn probe() -> io::Result<()> {
-    thread::scope(|scope| {
-        let made = scope.spawn(|| uring::runtime().map(drop)).join();
-        made.unwrap_or_else(|_| Err(io::Error::other("making the ring panicked")))
-    })
+/// Tries whether the kernel gives a ring: the error tells why it does not.
+pub fn probe_uring() -> io::Result<()> {
+    uring::probe()
 }
 
 type Peers = Rc<RefCell<Vec<Rc<Peer>>>>;
 
 /// Runs the core until it is told to stop and its connections have ended, or have had their time to.
-async fn serve(mut inbox: UnboundedReceiver<Command>, shared: Arc<Shared>) {
+async fn serve(mut inbox: UnboundedReceiver<Command>, backend: Backend, shared: Arc<Shared>) {
     let peers = Peers::default();
-    tokio_uring::spawn(tick(Rc::clone(&peers), Arc::clone(&shared)));
+    spawn_local(tick(Rc::clone(&peers), Arc::clone(&shared)));
     loop {
         match inbox.recv().await {
-            Some(Command::Dial(addr)) => dial(addr, &peers, &shared),
+            Some(Command::Dial(addr)) => dial(addr, backend, &peers, &shared),
             Some(Command::Close(addr)) => {
                 for peer in peers.borrow().iter().filter(|peer| peer.addr() == addr) {
                     peer.close(CloseReason::Poisoned);
@@ -117,12 +113,12 @@ async fn serve(mut inbox: UnboundedReceiver<Command>, shared: Arc<Shared>) {
     }
 }
 
-fn dial(addr: SocketAddr, peers: &Peers, shared: &Arc<Shared>) {
-    match Peer::new(addr, Instant::now()) {
+fn dial(addr: SocketAddr, backend: Backend, peers: &Peers, shared: &Arc<Shared>) {
+    match Peer::new(addr, backend, Instant::now()) {
         Ok(peer) => {
             peers.borrow_mut().push(Rc::clone(&peer));
             let (peers, shared) = (Rc::clone(peers), Arc::clone(shared));
-            tokio_uring::spawn(async move {
+            spawn_local(async move {
                 let _guard = PanicGuard(&shared);
                 peer::run(Rc::clone(&peer), &shared).await;
                 peers.borrow_mut().retain(|other| !Rc::ptr_eq(other, &peer));

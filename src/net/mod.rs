@@ -1,11 +1,16 @@
-//! The io_uring shell around the pure core: one thread and ring per core, peers that live and die on one of them.
+//! The shell around the pure core: one thread per core, with a ring or with epoll, and peers that live and die on one
+//! of them.
 //!
 //! The only user of tokio-uring. Reads top down: [`core`] runs peers, `peer` runs one connection, `scatter` tells
-//! the kernel where its receives go, `uring` has the operations; [`shared`] is what all cores share.
+//! the kernel where its receives go, `socket` has the operations, which `uring` and `epoll` do; [`backend`] says which of
+//! the two; [`shared`] is what all cores share.
 
+pub mod backend;
 pub mod close;
 pub mod core;
+mod epoll;
 mod peer;
 mod scatter;
 pub mod shared;
+mod socket;
 mod uring;

@@ -14,11 +14,13 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use tokio::sync::Notify;
+use tokio::task::spawn_local;
 
+use super::backend::Backend;
 use super::close::CloseReason;
 use super::scatter::Scatter;
 use super::shared::{Counters, Desk, Event, Shared};
-use super::uring::Socket;
+use super::socket::Socket;
 use crate::disk::PieceLease;
 use crate::swarm::receive::feed;
 use crate::swarm::session::{Session, Tally};
@@ -64,7 +66,7 @@ struct Talk {
 /// One peer.
 pub(super) struct Peer {
     addr: SocketAddr,
-    socket: Rc<Socket>,
+    socket: Socket,
     phase: RefCell<Phase>,
     out: RefCell<Vec<u8>>,
     out_ready: Notify,
@@ -74,10 +76,10 @@ pub(super) struct Peer {
 
 impl Peer {
     /// A peer about to be dialed.
-    pub(super) fn new(addr: SocketAddr, now: Instant) -> io::Result<Rc<Self>> {
+    pub(super) fn new(addr: SocketAddr, backend: Backend, now: Instant) -> io::Result<Rc<Self>> {
         Ok(Rc::new(Self {
             addr,
-            socket: Socket::new(addr)?,
+            socket: Socket::new(backend, addr)?,
             phase: RefCell::new(Phase::Dialing { deadline: now + DIAL_TIMEOUT }),
             out: RefCell::default(),
             out_ready: Notify::new(),
@@ -99,7 +101,7 @@ impl Peer {
     }
 
     /// Looks at the clock. Called a few times a second by the core.
-    pub(super) fn tick(self: &Rc<Self>, shared: &Shared, now: Instant) {
+    pub(super) fn tick(&self, shared: &Shared, now: Instant) {
         let overdue = match &mut *self.phase.borrow_mut() {
             Phase::Dialing { deadline } => (now > *deadline).then_some(CloseReason::DialTimeout),
             Phase::Handshaking { deadline } => (now > *deadline).then_some(CloseReason::HandshakeTimeout),
@@ -112,7 +114,7 @@ impl Peer {
     }
 
     fn tick_session(
-        self: &Rc<Self>,
+        &self,
         session: &mut Session<PieceLease>,
         shared: &Shared,
         now: Instant,
@@ -121,8 +123,7 @@ impl Peer {
         let wants_claims = session.tick(now, &mut Desk(shared), &mut out).map_err(CloseReason::Fault)?;
         shared.with_verified(|verified| session.announce_haves(verified, HAVES_PER_TICK_MAX, &mut out));
         if wants_claims {
-            let peer = Rc::clone(self);
-            tokio_uring::spawn(async move { peer.socket.cancel().await });
+            self.socket.cancel();
         }
         Ok(())
     }
@@ -142,7 +143,7 @@ impl Peer {
 
 /// Runs one peer from dial to close and reports how it ended.
 pub(super) async fn run(peer: Rc<Peer>, shared: &Shared) {
-    tokio_uring::spawn(write(Rc::clone(&peer)));
+    spawn_local(write(Rc::clone(&peer)));
     let Err(reason) = talk(&peer, shared).await;
     let reason = peer.closing.borrow_mut().take().unwrap_or(reason);
     peer.over.set(true);

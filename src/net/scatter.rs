@@ -2,9 +2,10 @@
 //!
 //! What goes where is the matter of a [`Forecast`]; here it is told to the kernel.
 
+use std::io;
 use std::os::fd::AsRawFd;
 
-use super::uring::Socket;
+use super::socket::Socket;
 use crate::disk::PieceLease;
 use crate::swarm::receive::{Forecast, Part, REACH_MAX};
 use crate::swarm::session::Session;
@@ -40,7 +41,7 @@ impl Scatter {
         }
         if self.lay_out() == 0 {
             // Not even one block fits: it lies in too many small files.
-            self.forecast.cancel(session);
+            self.forecast().cancel(session);
             return false;
         }
         true
@@ -84,8 +85,20 @@ impl Scatter {
         &raw mut **message
     }
 
-    /// The forecast, to settle it when the receive is complete.
-    pub(super) const fn forecast(&mut self) -> &mut Forecast<PieceLease> {
+    /// Receives what is in the socket to the places this is aimed at, without waiting for more.
+    #[expect(unsafe_code, reason = "nobody wraps a recvmsg to places that are no slices")]
+    pub(super) fn receive(&mut self, socket: &impl AsRawFd) -> io::Result<usize> {
+        let message = self.message_header();
+        // SAFETY: the vectors are those of the last aim, or none. They are places in the header slots of the forecast and
+        // in the blocks of the leases that it has held since then, and no one else can reach either during the call.
+        let received = unsafe { libc::recvmsg(socket.as_raw_fd(), message, libc::MSG_DONTWAIT) };
+        usize::try_from(received).map_err(|_| io::Error::last_os_error())
+    }
+
+    /// The forecast, to settle it when the receive is complete. Its leases may go elsewhere, so this is aimed at nothing
+    /// from here on.
+    pub(super) fn forecast(&mut self) -> &mut Forecast<PieceLease> {
+        self.segments.clear();
         &mut self.forecast
     }
 }

@@ -16,11 +16,12 @@ use std::os::fd::{AsRawFd, RawFd};
 use std::rc::Rc;
 
 use io_uring::types::{CancelBuilder, Fd};
-use io_uring::{cqueue, opcode, squeue};
-use socket2::{Domain, Protocol, SockAddr, Type};
+use io_uring::{IoUring, Probe, cqueue, opcode, squeue};
+use socket2::{SockAddr, Type};
 use tokio_uring::{OneshotOutputTransform, Runtime, UnsubmittedOneshot};
 
 use super::scatter::Scatter;
+use super::socket;
 
 /// Entries of a submission queue. More would be charged to the locked-memory limit of an ordinary user (64 KiB) and
 /// make the ring fail.
@@ -28,15 +29,34 @@ const RING_ENTRIES: u32 = 256;
 /// The smallest ring worth trying when there is no memory for more.
 const RING_ENTRIES_MIN: u32 = 16;
 
+/// The operations that are used.
+const OPERATIONS: [u8; 5] = [
+    opcode::Connect::CODE,
+    opcode::Recv::CODE,
+    opcode::RecvMsg::CODE,
+    opcode::Send::CODE,
+    opcode::AsyncCancel::CODE,
+];
+
+/// Tries whether this process can have a ring that is of use: the error tells why not.
+///
+/// The ring is as small as one can be. It is charged to the limit on locked memory until some time after it is gone.
+pub(super) fn probe() -> io::Result<()> {
+    let ring: IoUring = modern_or_plain(|builder| builder.build(RING_ENTRIES_MIN))?;
+    // To make a ring may be allowed, and to use it not.
+    ring.submit()?;
+    let mut known = Probe::new();
+    let is_old = match ring.submitter().register_probe(&mut known) {
+        Ok(()) => !OPERATIONS.iter().all(|&operation| known.is_supported(operation)),
+        // A filter may forbid the question alone, and nothing else depends on it.
+        Err(error) => error.raw_os_error() == Some(libc::EINVAL),
+    };
+    if is_old { Err(io::Error::from_raw_os_error(libc::ENOSYS)) } else { Ok(()) }
+}
+
 /// The runtime of one core: tokio's timers and tasks over a ring of this thread.
 pub(super) fn runtime() -> io::Result<Runtime> {
-    let mut cooperative = tokio_uring::uring_builder();
-    // Fewer interrupts of the thread that owns the ring; Linux 5.19 and 6.0.
-    cooperative.setup_coop_taskrun().setup_single_issuer();
-    match runtime_of(&cooperative) {
-        Err(error) if error.raw_os_error() == Some(libc::EINVAL) => runtime_of(&tokio_uring::uring_builder()),
-        result => result,
-    }
+    modern_or_plain(runtime_of)
 }
 
 fn runtime_of(ring: &io_uring::Builder) -> io::Result<Runtime> {
@@ -48,6 +68,17 @@ fn runtime_of(ring: &io_uring::Builder) -> io::Result<Runtime> {
             }
             result => return result,
         }
+    }
+}
+
+/// Makes something with a ring, with the flags that spare interrupts where the kernel has them.
+fn modern_or_plain<T>(make: impl Fn(&io_uring::Builder) -> io::Result<T>) -> io::Result<T> {
+    let mut cooperative = tokio_uring::uring_builder();
+    // Fewer interrupts of the thread that owns the ring; Linux 5.19 and 6.0.
+    cooperative.setup_coop_taskrun().setup_single_issuer();
+    match make(&cooperative) {
+        Err(error) if error.raw_os_error() == Some(libc::EINVAL) => make(&tokio_uring::uring_builder()),
+        result => result,
     }
 }
 
@@ -66,10 +97,7 @@ impl AsRawFd for Socket {
 impl Socket {
     /// A socket for a peer at that address, not yet connected.
     pub(super) fn new(addr: SocketAddr) -> io::Result<Rc<Self>> {
-        let inner = socket2::Socket::new(Domain::for_address(addr), Type::STREAM, Some(Protocol::TCP))?;
-        // Requests are small and late ones leave the peer idle.
-        inner.set_tcp_nodelay(true)?;
-        Ok(Rc::new(Self { inner }))
+        Ok(Rc::new(Self { inner: socket::tcp(addr, Type::STREAM)? }))
     }
 
     /// Connects to the peer. [`Socket::shutdown`] ends the attempt.

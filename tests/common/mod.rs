@@ -7,6 +7,7 @@
 //! * `clients`: transmission, aria2, rtorrent and libtorrent as seeders, one file each.
 //! * `probe`: a peer of a few lines, to see what a seeder really offers.
 //! * `program`: runs `ringtide` itself.
+//! * `confine`: refuses it what other machines may.
 //! * `relay`: a long, fat link between two of them.
 //! * `record`: the list of real-client tests that ran, so that none can be skipped in silence.
 //!
@@ -20,6 +21,7 @@
 )]
 
 pub mod clients;
+pub mod confine;
 pub mod payload;
 pub mod probe;
 pub mod process;

@@ -1,10 +1,13 @@
 //! Runs `ringtide` itself.
+//!
+//! `RINGTIDE_TEST_BACKEND` names the backend of all downloads. With `RINGTIDE_TEST_SECCOMP` io_uring is refused to them.
 
 use std::ffi::OsStr;
 use std::fs;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
+use super::confine;
 use super::process::{Process, wait_for};
 use super::workspace;
 
@@ -40,8 +43,10 @@ impl Run {
 pub fn ringtide<S: AsRef<OsStr>>(args: impl IntoIterator<Item = S>, limit: Duration) -> Run {
     let dir = workspace::temp_dir("run");
     let (stdout, stderr) = (dir.path().join("stdout"), dir.path().join("stderr"));
+    let args = confine::on_chosen_backend(args);
     let mut command = Command::new(env!("CARGO_BIN_EXE_ringtide"));
-    command.args(args).env_remove("RUST_LOG");
+    command.args(&args).env_remove("RUST_LOG");
+    let is_refused = confine::refuse_where_asked(&mut command);
     let started = Instant::now();
     let mut process =
         Process::spawn_split("ringtide", &mut command, &stdout, &stderr).expect("ringtide starts");
@@ -49,5 +54,9 @@ pub fn ringtide<S: AsRef<OsStr>>(args: impl IntoIterator<Item = S>, limit: Durat
     let elapsed = started.elapsed();
     let Some(status) = status else { panic!("ringtide was still running after {limit:?}") };
     let text = |path| String::from_utf8_lossy(&fs::read(path).expect("the output is readable")).into_owned();
-    Run { code: status.code(), stdout: text(&stdout), stderr: text(&stderr), elapsed }
+    let run = Run { code: status.code(), stdout: text(&stdout), stderr: text(&stderr), elapsed };
+    if is_refused && confine::is_download(&args) && !args.contains(&"--backend".into()) {
+        assert_eq!(run.stderr.matches("; using epoll instead\n").count(), 1, "stderr:\n{}", run.stderr);
+    }
+    run
 }

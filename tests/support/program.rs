@@ -2,7 +2,6 @@
 
 use std::ffi::OsStr;
 use std::fmt::Write as _;
-use std::fs;
 use std::io::{self, Read, Write};
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
@@ -10,6 +9,7 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
+use crate::common::confine;
 use crate::common::process::wait_for;
 use crate::common::workspace;
 
@@ -44,9 +44,9 @@ pub struct Run {
     pub elapsed: Duration,
 }
 
-/// The program under test with these arguments.
+/// The program under test with these arguments, its downloads on the backend that `RINGTIDE_TEST_BACKEND` names.
 pub fn ringtide<S: AsRef<OsStr>>(args: impl IntoIterator<Item = S>) -> Program {
-    Program::new(env!("CARGO_BIN_EXE_ringtide"), args)
+    Program::new(env!("CARGO_BIN_EXE_ringtide"), confine::on_chosen_backend(args))
 }
 
 impl Program {
@@ -66,6 +66,12 @@ impl Program {
     /// With this variable in its environment.
     pub fn env(mut self, name: &str, value: &str) -> Self {
         self.command.env(name, value);
+        self
+    }
+
+    /// With whatever else its start needs.
+    pub fn prepared(mut self, prepare: impl FnOnce(&mut Command)) -> Self {
+        prepare(&mut self.command);
         self
     }
 
@@ -204,13 +210,6 @@ fn collect(mut pipe: impl Read + Send + 'static) -> JoinHandle<Vec<u8>> {
 
 fn joined(thread: JoinHandle<Vec<u8>>) -> Vec<u8> {
     thread.join().expect("the reader does not panic")
-}
-
-/// Whether this process is the superuser.
-pub fn is_root() -> bool {
-    let status = fs::read_to_string("/proc/self/status").expect("there is a /proc");
-    let uid = status.lines().find_map(|line| line.strip_prefix("Uid:")).expect("a process has a user");
-    uid.split_whitespace().nth(1) == Some("0")
 }
 
 /// A pipe whose reading end is closed already.
