@@ -304,9 +304,18 @@ pub fn feed<L: PieceWriter>(
     work: &mut impl Work<L>,
 ) -> Result<u64, Fault> {
     let mut copied = 0;
-    while let Some(event) = decoder.next(&mut bytes).map_err(Fault::Wire)? {
+    loop {
+        let before = bytes.len();
+        let Some(event) = decoder.next(&mut bytes).map_err(Fault::Wire)? else {
+            // The start of a message. Of blocks there is but the head.
+            session.chatted(before)?;
+            return Ok(copied);
+        };
         match event {
-            Event::Message(message) => session.message(message, now, work)?,
+            Event::Message(message) => {
+                session.chatted(before - bytes.len())?;
+                session.message(message, now, work)?;
+            }
             Event::BlockStart(header) => session.block_start(header)?,
             Event::BlockData { at, data, last, .. } => {
                 copied += u64::from(at == 0);
@@ -317,7 +326,6 @@ pub fn feed<L: PieceWriter>(
             }
         }
     }
-    Ok(copied)
 }
 
 /// How far to aim: the price of a surprise is what was received behind it, which is copied, half the reach or so. Over
