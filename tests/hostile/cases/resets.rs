@@ -77,8 +77,8 @@ pub fn attacks() -> Vec<Attack> {
     ]
 }
 
-/// Enough for all those peers to be asked for some at the same time.
-const PIECES: usize = 8_192;
+/// Enough for many of those peers to be asked for some at the same time.
+const PIECES: usize = 1_024;
 
 fn small() -> Content {
     Content::single("small", PIECES * PIECE_LEN, PIECE_LEN)
