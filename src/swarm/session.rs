@@ -36,7 +36,7 @@ mod fetch;
 mod help;
 mod requests;
 
-use requests::{Request, Requests, Target};
+use requests::{Errand, Request, Requests, Target};
 
 pub use clock::{REQUEST_TIMEOUT, SILENCE_MAX};
 
@@ -88,7 +88,7 @@ pub struct Tally {
 enum Incoming {
     Nothing,
     Own(Slot, Block),
-    Help(Arc<Progress>, Block, Vec<u8>),
+    Help(Errand, Block, Vec<u8>),
     Discard {
         len: u32,
         /// Whether it was asked for once, so that the peer does as it was told.
@@ -276,9 +276,7 @@ impl<L: PieceWriter> Session<L> {
         if let Some(Request { target, .. }) = self.requests.take(block) {
             self.incoming = match target {
                 Target::Own(slot) => Incoming::Own(slot, block),
-                Target::Help(progress) => {
-                    Incoming::Help(progress, block, Vec::with_capacity(block.len as usize))
-                }
+                Target::Help(errand) => Incoming::Help(errand, block, Vec::with_capacity(block.len as usize)),
             };
             return Ok(());
         }
@@ -328,9 +326,9 @@ impl<L: PieceWriter> Session<L> {
                 }
                 (block.len, was_missing)
             }
-            Incoming::Help(progress, block, bytes) => {
+            Incoming::Help(errand, block, bytes) => {
                 let donation = Donation { block, data: bytes.into_boxed_slice(), from: self.addr };
-                (block.len, progress.donate(donation))
+                (block.len, errand.progress().donate(donation))
             }
         };
         if was_useful {
@@ -341,6 +339,7 @@ impl<L: PieceWriter> Session<L> {
             self.tally.wasted += u64::from(len);
         }
         self.chatter = 0;
+        self.trust_help();
         self.owing_since = None;
         self.owed_for = Duration::ZERO;
         self.snub = None;
@@ -410,9 +409,7 @@ impl<L: PieceWriter> Session<L> {
     pub fn close(&mut self, work: &mut impl Work<L>) {
         debug_assert!(!self.claims_away, "close only after the receive has ended");
         self.forget_requests();
-        if let Incoming::Help(progress, block, _) = std::mem::replace(&mut self.incoming, Incoming::Nothing) {
-            progress.unask(block.index());
-        }
+        self.incoming = Incoming::Nothing;
         self.drop_claims(work);
         work.left(&self.has);
         self.has = Bitfield::new(self.geometry.piece_count());

@@ -55,6 +55,7 @@ impl<L: PieceWriter> Session<L> {
             return Err(Fault::RequestTimeout { outstanding: self.outstanding() });
         }
         self.pipeline.tick(now, self.outstanding());
+        self.doubt_slow_help();
         self.cancel_useless_help(out);
         self.lose_interest(now, work, out);
         self.fill(now, work, out);

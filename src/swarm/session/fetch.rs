@@ -184,10 +184,9 @@ impl<L: PieceWriter> Session<L> {
     fn take_in(&mut self, claim: Claim<L>) {
         self.claims.insert(claim, &self.geometry);
         self.requests.adopt_helps(|block| self.claims.adopt(block));
-        if let Incoming::Help(progress, block, bytes) = &self.incoming
+        if let Incoming::Help(_, block, bytes) = &self.incoming
             && let Some(slot) = self.claims.adopt(*block)
         {
-            progress.unask(block.index());
             self.claims.write(slot, block.begin, bytes);
             self.incoming = Incoming::Own(slot, *block);
         }
@@ -224,7 +223,6 @@ impl<L: PieceWriter> Session<L> {
         }
         let at = self.requests.position(block);
         let Some(request) = at.and_then(|at| self.requests.remove(at)) else { return Ok(()) };
-        request.abandon();
         if let Target::Own(slot) = request.target {
             self.claims.ask_again(slot, block);
         }
@@ -242,7 +240,6 @@ impl<L: PieceWriter> Session<L> {
     /// Nobody waits for the outstanding requests any more; their blocks may come all the same.
     pub(super) fn forget_requests(&mut self) {
         for request in self.requests.drain() {
-            request.abandon();
             self.lapsed.push(request.block);
         }
     }
@@ -284,7 +281,6 @@ impl<L: PieceWriter> Session<L> {
     /// Takes back the request for a block.
     pub(super) fn cancel(&mut self, at: usize, out: &mut Vec<u8>) {
         if let Some(request) = self.requests.remove(at) {
-            request.abandon();
             message::write_cancel(out, request.block);
             self.lapsed.push(request.block);
         }
