@@ -22,8 +22,8 @@ use crate::meta::geometry::{Block, Geometry, PieceIndex};
 /// claim looks.
 pub const MAIL_MAX: u32 = 256;
 
-/// The same for all mailboxes of a download: 16 MiB.
-pub const MAILROOM_MAX: u32 = 1024;
+/// The same for all mailboxes of a download: 8 MiB.
+pub const MAILROOM_MAX: u32 = 512;
 
 /// In the count of helpers of a block: it lies in the mailbox.
 const DONATED: u8 = u8::MAX;

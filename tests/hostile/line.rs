@@ -43,8 +43,6 @@ const PATIENCE: Duration = Duration::from_secs(90);
 pub struct Line {
     /// What the peer pretends to have.
     pub content: Content,
-    /// Which connection of its peer this is, from 0.
-    pub number: usize,
     /// The handshake of the other side, once it was read.
     pub theirs: [u8; 68],
     stream: TcpStream,
@@ -61,11 +59,11 @@ pub struct Ask {
 }
 
 impl Line {
-    pub fn new(stream: TcpStream, content: Content, number: usize, turn: Arc<Turn>) -> io::Result<Self> {
+    pub fn new(stream: TcpStream, content: Content, turn: Arc<Turn>) -> io::Result<Self> {
         stream.set_nodelay(true)?;
         stream.set_read_timeout(Some(PATIENCE))?;
         let reader = BufReader::new(stream.try_clone()?);
-        Ok(Self { content, number, theirs: [0; 68], stream, reader, turn })
+        Ok(Self { content, theirs: [0; 68], stream, reader, turn })
     }
 
     /// Tells the gate that this peer has done its thing: the honest ones may begin.

@@ -89,10 +89,10 @@ impl Peer {
         let (content, count) = (content.clone(), Arc::clone(&connections));
         spawn(move || {
             for stream in listener.incoming().map_while(Result::ok) {
-                let number = count.fetch_add(1, Ordering::Relaxed);
+                count.fetch_add(1, Ordering::Relaxed);
                 let (content, turn, script) = (content.clone(), Arc::clone(&turn), Arc::clone(&script));
                 spawn(move || {
-                    if let Ok(mut line) = Line::new(stream, content, number, Arc::clone(&turn)) {
+                    if let Ok(mut line) = Line::new(stream, content, Arc::clone(&turn)) {
                         let _ = script(&mut line);
                     }
                     turn.end();
