@@ -3,6 +3,8 @@
 //!
 //! Set `RINGTIDE_HOSTILE_TABLE` to the name of a file to get all cases with their outcomes as a table.
 
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
 #[expect(unused_macros, unused_imports, reason = "one of its parts is a macro for other tests")]
 mod common;
 mod hostile;

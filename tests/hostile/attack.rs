@@ -224,6 +224,9 @@ impl Log<'_> {
 
     /// What became of these peers, each way once.
     fn outcome(&self, addrs: &[SocketAddr]) -> String {
+        if addrs.is_empty() {
+            return "the download completed".to_owned();
+        }
         let one = |addr: &SocketAddr| match (self.is_banned(*addr), self.reasons(*addr).next()) {
             (true, Some(reason)) if ![OVER, WRONG].contains(&reason) => {
                 format!("closed: {reason}; banned: {WRONG}")

@@ -7,6 +7,9 @@ use std::time::Duration;
 /// How often it is looked at.
 const EVERY: Duration = Duration::from_millis(2);
 
+/// How the status of the program under test begins.
+const NAME: &str = "Name:\tringtide\n";
+
 /// The most memory that a process had, in KiB.
 #[derive(Clone, Copy, Default, Debug)]
 pub struct Peak {
@@ -32,6 +35,10 @@ pub fn watch(pid: u32) -> JoinHandle<Peak> {
 
 fn look(pid: u32) -> Option<(u64, u64)> {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    // For a moment after the start it still has the memory of this process, and its name.
+    if !status.starts_with(NAME) {
+        return status.contains("RssAnon:").then_some((0, 0));
+    }
     let kib = |key: &str| {
         let value = status.lines().find_map(|line| line.strip_prefix(key))?;
         value.split_whitespace().next()?.parse().ok()

@@ -58,7 +58,7 @@ impl<L: PieceWriter> Session<L> {
         let idle = self.idle_since.map_or(Duration::ZERO, |since| now.duration_since(since));
         let helpers = (idle.as_secs() / HELPER_SLOW_AFTER.as_secs()).min(u64::from(HELPERS_MAX - 1)) as u8;
         if let Some(progress) = &self.helping.current {
-            if let Some(index) = progress.ask(helpers) {
+            if let Some(index) = self.ask(progress, helpers) {
                 return Some((Arc::clone(progress), self.geometry.block(progress.piece(), index)));
             }
             self.helping.current = None;
@@ -71,13 +71,22 @@ impl<L: PieceWriter> Session<L> {
         let found = work.help(&self.has, self.help_worth(), helpers);
         let block = found
             .as_ref()
-            .and_then(|progress| Some(self.geometry.block(progress.piece(), progress.ask(helpers)?)));
+            .and_then(|progress| Some(self.geometry.block(progress.piece(), self.ask(progress, helpers)?)));
         let (Some(progress), Some(block)) = (found, block) else {
             self.helping.look_again_at = Some(now + HELP_AGAIN_AFTER);
             return None;
         };
         self.helping.current = Some(Arc::clone(&progress));
         Some((progress, block))
+    }
+
+    /// A block of that claim which this peer was not asked for yet.
+    fn ask(&self, progress: &Progress, helpers: u8) -> Option<u32> {
+        progress.ask(helpers, |index| {
+            let block = self.geometry.block(progress.piece(), index);
+            let is_arriving = matches!(self.incoming, Incoming::Help(_, arriving, _) if arriving == block);
+            is_arriving || self.requests.position(block).is_some()
+        })
     }
 
     fn help_blocks(&self) -> usize {

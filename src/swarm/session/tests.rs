@@ -488,6 +488,40 @@ fn the_endgame_fetches_from_the_back_what_a_stalled_peer_holds() {
 }
 
 #[test]
+fn silent_helpers_do_not_keep_away_the_one_that_would_bring_the_block() {
+    let mut desk = Desk::new(1, 1);
+    let now = start();
+    let mut silent: Vec<_> = (1..12).map(|port| Peer::seed(port, &mut desk, now).0).collect();
+    for _ in 0..150 {
+        for peer in &mut silent {
+            peer.wait(100, &mut desk);
+        }
+    }
+    let asked: Vec<_> = silent.iter().map(|peer| peer.session.outstanding()).collect();
+    assert_eq!(asked, [1; 11], "all were asked for the block");
+    let (mut helper, _) = Peer::seed(99, &mut desk, silent[0].now);
+    assert_eq!(requests(&helper.wait(300, &mut desk)), [(0, 0)]);
+    // One of them brings it after all, and counts again.
+    silent[5].sends(desk.block(0, 0), &mut desk);
+    silent[0].wait(100, &mut desk);
+    assert_eq!(desk.complete.len(), 1);
+    assert_eq!(helper.wait(100, &mut desk), [Said::Cancel(0, 0)]);
+}
+
+#[test]
+fn a_slow_helper_that_brings_a_block_counts_again() {
+    let (mut desk, mut holder, mut slow, asked) = endgame(8);
+    assert_eq!(asked, [(0, 7), (0, 6)]);
+    slow.wait(2_000, &mut desk);
+    holder.now = slow.now;
+    holder.wait(100, &mut desk);
+    slow.sends(desk.block(0, 7), &mut desk);
+    let (mut other, _) = Peer::seed(3, &mut desk, slow.now);
+    let asked = requests(&other.wait(300, &mut desk));
+    assert!(!asked.is_empty() && !asked.contains(&(0, 6)), "{asked:?}");
+}
+
+#[test]
 fn a_block_that_is_arriving_gives_way_to_the_same_one_from_a_helper() {
     let (mut desk, mut holder, mut helper, asked) = endgame(2);
     assert_eq!(asked, [(0, 1), (0, 0)]);

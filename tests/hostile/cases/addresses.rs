@@ -31,8 +31,8 @@ pub fn attacks() -> Vec<Attack> {
 
 /// As many peers as there are connections, who keep their places and send nothing.
 pub fn squatters() -> Vec<Attack> {
-    let attack = Attack::new("peers that only keep their places, as many as there are places")
-        .told_by(|peers| Tracker::of(peers));
+    let attack =
+        Attack::new("peers that only keep their places, as many as there are places").told_by(Tracker::of);
     vec![(0..320).fold(attack, |attack, _| {
         attack.by(End::OneOf(&["others wait for its place", "the download is over"]), |line| {
             line.shake_hands(0)?;

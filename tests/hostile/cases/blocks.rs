@@ -17,7 +17,7 @@ const UNREQUESTED: &str = "it keeps sending blocks that were not requested";
 const WRONG_LENGTH: &str = "message of id 7 announces";
 
 pub fn attacks() -> Vec<Attack> {
-    vec![
+    let mut attacks = vec![
         answering("the right bytes a byte too late in the piece", NOT_A_BLOCK, |line, ask| {
             block(ask.piece, ask.begin + 1, line.body(ask))
         }),
@@ -47,6 +47,14 @@ pub fn attacks() -> Vec<Attack> {
         }),
         answering("a block without bytes", WRONG_LENGTH, |_, ask| block(ask.piece, ask.begin, &[])),
         answering("a block without an offset", WRONG_LENGTH, |_, _| announcing(5, id::PIECE, &[0; 4])),
+    ];
+    attacks.extend(whole());
+    attacks
+}
+
+/// Blocks that are wrong as a whole, or too many.
+fn whole() -> Vec<Attack> {
+    vec![
         Attack::new("a last block as long as the others").by(End::Closed(NOT_A_BLOCK), |line| {
             line.open()?;
             loop {
@@ -80,24 +88,8 @@ pub fn attacks() -> Vec<Attack> {
                 send_others(line, &[])
             },
         ),
-        Attack::new("blocks that nobody asked for, among those that were").by(
-            End::Closed(UNREQUESTED),
-            |line| {
-                line.open()?;
-                let asks = asks(line)?;
-                let mut others = others(line, &asks).into_iter().rev();
-                for &ask in &asks {
-                    line.answer(ask)?;
-                    if let Some(other) = others.next() {
-                        line.answer(other)?;
-                    }
-                }
-                for other in others {
-                    line.answer(other)?;
-                }
-                line.listen()
-            },
-        ),
+        Attack::new("blocks that nobody asked for, among those that were")
+            .by(End::Closed(UNREQUESTED), interleave),
         Attack::new("the same block again and again").by(End::Closed(UNREQUESTED), |line| {
             line.open()?;
             let ask = line.ask()?;
@@ -140,6 +132,23 @@ fn answering(
         line.raw(&answer)?;
         line.listen()
     })
+}
+
+/// Answers each request, and sends a block that nobody asked for behind it.
+fn interleave(line: &mut Line) -> io::Result<()> {
+    line.open()?;
+    let asks = asks(line)?;
+    let mut others = others(line, &asks).into_iter().rev();
+    for &ask in &asks {
+        line.answer(ask)?;
+        if let Some(other) = others.next() {
+            line.answer(other)?;
+        }
+    }
+    for other in others {
+        line.answer(other)?;
+    }
+    line.listen()
 }
 
 /// All blocks of the torrent that are not among these.

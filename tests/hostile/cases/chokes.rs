@@ -10,7 +10,7 @@ use crate::hostile::line::{FAST, id, message};
 pub fn attacks() -> Vec<Attack> {
     let flap = [message(id::CHOKE, &[]), message(id::UNCHOKE, &[])].concat();
     let flaps = flap.repeat(1_000);
-    vec![
+    let mut attacks = vec![
         Attack::new("CHOKE and UNCHOKE a thousand times in one go").by(End::Kept, move |line| {
             line.open()?;
             line.ask()?;
@@ -48,6 +48,14 @@ pub fn attacks() -> Vec<Attack> {
             line.send(id::CHOKE, &[])?;
             line.hold()
         }),
+    ];
+    attacks.extend(with_answers());
+    attacks
+}
+
+/// Chokes after which something comes all the same.
+fn with_answers() -> Vec<Attack> {
+    vec![
         Attack::new("CHOKE in the middle of a window, which is answered all the same").by(
             End::Kept,
             |line| {

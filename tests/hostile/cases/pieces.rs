@@ -8,7 +8,7 @@ const LATE: &str = "a bitfield came after the peer's pieces were already told";
 const NO_PIECE: &str = "it says it has piece";
 
 pub fn attacks() -> Vec<Attack> {
-    vec![
+    let mut attacks = vec![
         bitfield("a bitfield without a bit", WRONG_LENGTH, |_| Vec::new()),
         bitfield("a bitfield that is a byte short", WRONG_LENGTH, |bits| bits[1..].to_vec()),
         bitfield("a bitfield that is a byte long", WRONG_LENGTH, |bits| [bits, &[0]].concat()),
@@ -62,6 +62,14 @@ pub fn attacks() -> Vec<Attack> {
         telling("REJECT of a block that does not exist", "does not exist", |line| {
             line.send(id::REJECT, &[0xff; 12])
         }),
+    ];
+    attacks.extend(borne());
+    attacks
+}
+
+/// What is wrong, or may be, and does no harm.
+fn borne() -> Vec<Attack> {
+    vec![
         Attack::new("SUGGEST and ALLOWED_FAST of pieces that do not exist").by(End::Kept, |line| {
             line.shake_hands(FAST)?;
             for id in [id::SUGGEST, id::ALLOWED_FAST] {

@@ -14,7 +14,7 @@ use crate::hostile::peer::honest;
 const BYTE_EVERY: Duration = Duration::from_secs(1);
 
 pub fn attacks() -> Vec<Attack> {
-    vec![
+    let mut attacks = vec![
         Attack::new("not a word").by(End::Whatever, Line::hold),
         Attack::new("the handshake, a byte a second").by(End::Whatever, |line| {
             line.read_handshake()?;
@@ -57,6 +57,14 @@ pub fn attacks() -> Vec<Attack> {
         stopping("stops a byte before the end of a block", 13 + BLOCK_LEN - 1),
         stopping("stops in the head of the second block", 13 + BLOCK_LEN + 9),
         stopping("stops in the body of the third block", 3 * (13 + BLOCK_LEN) - 5),
+    ];
+    attacks.extend(slow());
+    attacks
+}
+
+/// Those that are not quite silent, and many of them.
+fn slow() -> Vec<Attack> {
+    vec![
         Attack::new("blocks, a byte a second").by(End::Kept, |line| {
             line.open()?;
             let ask = line.ask()?;
