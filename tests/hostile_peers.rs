@@ -70,6 +70,12 @@ fn idle_peers_make_room_for_others() {
 }
 
 #[test]
+#[ignore = "it takes a minute, as requests may be unanswered for so long"]
+fn silent_peers_are_closed_in_the_end() {
+    run_all("patience", cases::silence::patience());
+}
+
+#[test]
 fn crowds_cost_little() {
     run_all("crowds", cases::crowds::attacks());
 }

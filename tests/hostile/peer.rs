@@ -14,7 +14,7 @@ use crate::support::content::Content;
 pub type Script = Arc<dyn Fn(&mut Line) -> io::Result<()> + Send + Sync>;
 
 /// The honest ones wait for the hostile at most so long: then the test fails, but not by hanging.
-const GATE_LIMIT: Duration = Duration::from_secs(30);
+const GATE_LIMIT: Duration = Duration::from_secs(90);
 
 /// Opens when every hostile peer has had its turn.
 #[derive(Default)]

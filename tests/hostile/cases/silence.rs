@@ -107,6 +107,43 @@ fn slow() -> Vec<Attack> {
     ]
 }
 
+/// The same peers in a download that lasts until all of them have been closed for it.
+pub fn patience() -> Vec<Attack> {
+    let unanswered = End::Closed("requests unanswered for too long");
+    let handshake = End::Closed("no handshake in time");
+    let attack = Attack::new("silent peers, until they are closed")
+        .by(handshake, Line::listen)
+        .by(handshake, |line| {
+            line.read_handshake()?;
+            let hello = line.handshake(0);
+            drip(line, &hello)
+        })
+        .by(unanswered, |line| {
+            line.open()?;
+            line.listen()
+        })
+        .by(unanswered, |line| {
+            line.open()?;
+            let ask = line.ask()?;
+            let block = line.block(ask);
+            drip(line, &block)
+        })
+        .by(unanswered, |line| {
+            line.open()?;
+            loop {
+                line.raw(&[0; 4])?;
+                thread::sleep(BYTE_EVERY);
+            }
+        });
+    let stops = [3, 9, 13, 13 + BLOCK_LEN / 2, 13 + BLOCK_LEN - 1, 13 + BLOCK_LEN + 9];
+    vec![stops.into_iter().fold(attack, |attack, after| {
+        attack.by(unanswered, move |line| {
+            answer_up_to(line, after)?;
+            line.listen()
+        })
+    })]
+}
+
 /// A peer that does this and then nothing more.
 fn silent(name: &'static str, begin: impl Fn(&mut Line) -> io::Result<()> + Send + Sync + 'static) -> Attack {
     Attack::new(name).by(End::Kept, move |line| {
@@ -117,15 +154,18 @@ fn silent(name: &'static str, begin: impl Fn(&mut Line) -> io::Result<()> + Send
 
 /// A peer that answers requests and stops after so many bytes.
 fn stopping(name: &'static str, after: usize) -> Attack {
-    silent(name, move |line| {
-        line.open()?;
-        let mut bytes = Vec::new();
-        while bytes.len() < after {
-            let ask = line.ask()?;
-            bytes.extend(line.block(ask));
-        }
-        line.raw(&bytes[..after])
-    })
+    silent(name, move |line| answer_up_to(line, after))
+}
+
+/// Sends the first so many bytes of the answers to what is asked.
+fn answer_up_to(line: &mut Line, after: usize) -> io::Result<()> {
+    line.open()?;
+    let mut bytes = Vec::new();
+    while bytes.len() < after {
+        let ask = line.ask()?;
+        bytes.extend(line.block(ask));
+    }
+    line.raw(&bytes[..after])
 }
 
 /// Sends bytes slowly, until the other side leaves.
