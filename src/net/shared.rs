@@ -31,6 +31,10 @@ impl PieceWriter for PieceLease {
     fn landed(&mut self, begin: u32, len: u32) {
         Self::landed(self, begin, len);
     }
+
+    fn spoiled(&mut self, begin: u32, len: u32) {
+        Self::spoiled(self, begin, len);
+    }
 }
 
 /// The digest of a piece that is too long to be hashed in memory as a whole; `None` for all others, whose bytes are in

@@ -40,6 +40,11 @@ pub trait PieceWriter {
     fn landed(&mut self, begin: u32, len: u32) {
         let _ = (begin, len);
     }
+
+    /// Bytes came to the `len` bytes at `begin`, a whole block, that do not belong there and have been taken elsewhere.
+    fn spoiled(&mut self, begin: u32, len: u32) {
+        let _ = (begin, len);
+    }
 }
 
 /// A set of blocks of one piece. Pieces of up to 4 MiB fit without an allocation.

@@ -224,6 +224,7 @@ impl<L: PieceWriter> Forecast<L> {
                 let header = &self.headers[at][..got];
                 if *header != PieceHeader::of(expect.block).encode()[..got] {
                     settled.spilled = self.gather(at, left, session);
+                    self.spoil(at, left, session);
                     self.reach.note(true);
                     decoder.set_boundary();
                     return settled;
@@ -257,6 +258,18 @@ impl<L: PieceWriter> Forecast<L> {
         }
         settled.spilled = header.to_vec();
         settled
+    }
+
+    /// Tells of the places from `expects[first]` on to which bytes came that were gathered, `left` of them.
+    fn spoil(&self, first: usize, mut left: usize, session: &mut Session<L>) {
+        for expect in &self.expects[first..] {
+            left = left.saturating_sub(PieceHeader::LEN - expect.header_from);
+            if left == 0 {
+                return;
+            }
+            session.spoiled(expect.slot, expect.block);
+            left = left.saturating_sub(expect.block.len as usize);
+        }
     }
 
     /// The bytes from the header of `expects[first]` on, `left` of them new, in the order of the stream.

@@ -405,6 +405,13 @@ impl<L: PieceWriter> Session<L> {
         &self.claims
     }
 
+    /// Notes that bytes came to the place of a block that do not belong there; they have been gathered.
+    pub fn spoiled(&mut self, slot: Slot, block: Block) {
+        if let Some(lease) = self.claims.lease_mut(slot) {
+            lease.spoiled(block.begin, block.len);
+        }
+    }
+
     /// Ends the session: all that it held goes back.
     pub fn close(&mut self, work: &mut impl Work<L>) {
         debug_assert!(!self.claims_away, "close only after the receive has ended");

@@ -32,6 +32,8 @@ pub fn attacks() -> Vec<Attack> {
             line.raw(&block[..BLOCK_LEN / 2])
         }),
         crowd("send half of each piece in any order, with much between", half_of_each),
+        crowd("send half of each piece in any order, where it is written and not mapped", half_of_each)
+            .with(&["--io", "pwrite"]),
         crowd("send half of each piece, where the output is written and not mapped", |line| {
             line.open()?;
             let asks = asks(line)?;
