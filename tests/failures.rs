@@ -218,7 +218,7 @@ fn peers_that_do_not_help_are_told() {
         (
             "sending a long message",
             Some(peer(Hello::ProperThen(long_message))),
-            "message of id 7 announces 2147483647 bytes",
+            "a message announces 2147483647 bytes",
         ),
         (
             "sending a wrong bitfield",

@@ -153,6 +153,19 @@ impl Draft {
         }
     }
 
+    /// What was written to the blocks of this range is of no use: its memory counts, and is given up under pressure.
+    pub(super) fn spoiled(&mut self, output: &Output, range: &Range<usize>) {
+        let Some(buffer) = &mut self.buffer else { return };
+        let blocks = blocks_of(range);
+        for block in blocks.clone() {
+            output.pool.hold(buffer, block);
+        }
+        if output.pool.is_over() {
+            let (landed, others) = (&self.landed, blocks.clone());
+            output.pool.release(buffer, blocks, |block| landed.contains(block) || !others.contains(&block));
+        }
+    }
+
     /// Nobody writes the piece for now: gives up what has not landed, and under pressure also saves what has.
     pub(super) fn park(&mut self, output: &Output) {
         let Some(buffer) = &mut self.buffer else { return };
@@ -292,6 +305,8 @@ mod tests {
         Receive { piece: u32, block: u32, by_kernel: bool },
         /// A block is received in part, and so are bytes that are not its own.
         Begin { piece: u32, block: u32 },
+        /// What came to the place of a block was another.
+        Spoil { piece: u32, block: u32 },
         /// The peer goes away.
         Park { piece: u32 },
         /// The piece is looked at in every way.
@@ -306,6 +321,7 @@ mod tests {
             12 => (place(), any::<bool>())
                 .prop_map(|((piece, block), by_kernel)| Step::Receive { piece, block, by_kernel }),
             3 => place().prop_map(|(piece, block)| Step::Begin { piece, block }),
+            3 => place().prop_map(|(piece, block)| Step::Spoil { piece, block }),
             1 => any::<u32>().prop_map(|piece| Step::Park { piece }),
             2 => any::<u32>().prop_map(|piece| Step::Look { piece }),
             1 => any::<u32>().prop_map(|piece| Step::Drop { piece }),
@@ -428,7 +444,7 @@ mod tests {
             };
 
             for step in steps {
-                let (Step::Receive { piece, .. } | Step::Begin { piece, .. } | Step::Park { piece }
+                let (Step::Receive { piece, .. } | Step::Begin { piece, .. } | Step::Spoil { piece, .. } | Step::Park { piece }
                     | Step::Look { piece } | Step::Drop { piece }) = step;
                 let piece = geometry.piece(piece % geometry.piece_count()).unwrap();
                 let content = &content[of(piece)];
@@ -444,6 +460,14 @@ mod tests {
                         let block = block as usize % fetch.have.len();
                         if !fetch.have[block] {
                             fetch.lease.write(block as u32 * BLOCK_LEN, &[0xEE; 1]);
+                        }
+                    }
+                    Step::Spoil { block, .. } => {
+                        let block = block as usize % fetch.have.len();
+                        if !fetch.have[block] {
+                            let (begin, len) = (block as u32 * BLOCK_LEN, range_of(block, content.len()).len());
+                            fetch.lease.write(begin, &vec![0xEE; len]);
+                            fetch.lease.spoiled(begin, len as u32);
                         }
                     }
                     Step::Park { .. } => fetch.lease.park(),

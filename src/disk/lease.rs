@@ -214,6 +214,18 @@ impl PieceLease {
         }
     }
 
+    /// Notes that these bytes, which are a whole block or several, have been written and are of no use: they are written
+    /// again before anybody looks at them.
+    ///
+    /// # Panics
+    /// When they do not lie inside the piece.
+    pub fn spoiled(&mut self, begin: u32, len: u32) {
+        let range = self.range(begin, len as usize);
+        if let Bytes::Draft(draft) = &mut self.bytes {
+            draft.spoiled(&self.output, &range);
+        }
+    }
+
     /// Notes that nobody will write the piece for a while: memory for what has not landed is given up. Mapped pieces
     /// have none.
     pub fn park(&mut self) {

@@ -15,8 +15,11 @@ use super::map::Window;
 use super::sys;
 use crate::meta::geometry::BLOCK_LEN;
 
-/// Bytes of memory behind all buffers. With more in use, what has landed is not kept in memory. Enough for full batches
-/// of pieces of 4 MiB to be received and hashed at the same time, and for hundreds of half-done pieces of the usual size.
+/// Bytes of memory behind all buffers: so many pieces, within these bounds. With more in use, what has landed is not kept
+/// in memory. Enough for full batches to be received and hashed at the same time, and for a hundred half-done pieces of
+/// the usual size; hundreds of peers that begin pieces and do not end them get no more.
+const PIECES_MAX: usize = 32;
+const MEMORY_MIN: usize = 40 << 20;
 const MEMORY_MAX: usize = 128 << 20;
 
 /// The buffers of one output.
@@ -48,7 +51,7 @@ impl Pool {
             free: Mutex::default(),
             waiting: AtomicUsize::new(0),
             in_use: AtomicUsize::new(0),
-            memory_max: MEMORY_MAX,
+            memory_max: (PIECES_MAX * buffer_len as usize).clamp(MEMORY_MIN, MEMORY_MAX),
         }
     }
 

@@ -32,10 +32,18 @@ const TICK: Duration = Duration::from_millis(100);
 const CONNECTIONS_MAX: usize = 320;
 /// Connections being made at a time.
 const DIALING_MAX: usize = 64;
+/// A connection that is not there by then is given up.
+const DIAL_TIMEOUT: Duration = Duration::from_secs(10);
+/// The same while more addresses wait for their first try than there is room for: one packet or two may get lost.
+const DIAL_TIMEOUT_CROWDED: Duration = Duration::from_secs(4);
+/// Peers that are asked at a time to make room for addresses that were not tried.
+const PLACES_WANTED_MAX: usize = 16;
 /// Somebody who has been connected for so long is more than one that is thrown out at once, again and again.
 const SETTLED_AFTER: Duration = Duration::from_secs(5);
 /// With nobody connected, a download that has received nothing yet gives up after so long.
 const PATIENCE_FIRST: Duration = Duration::from_secs(20);
+/// The same while there are addresses that were not tried: thousands of dead ones take about that long.
+const PATIENCE_UNTRIED: Duration = Duration::from_secs(180);
 /// With nobody connected, a download that has received something gives up after so long.
 const PATIENCE_LOST: Duration = Duration::from_secs(60);
 /// With somebody connected, a download to which nothing comes gives up after so long.
@@ -255,6 +263,8 @@ impl<'a> Control<'a> {
         self.homes.remove(&addr);
         let outcome = match &reason {
             CloseReason::OtherTorrent | CloseReason::Ourselves | CloseReason::Poisoned => Outcome::Useless,
+            // What it has delivered before does not make it worth another try at once.
+            CloseReason::Fault(_) => Outcome::Failed,
             _ if tally.useful > 0 => Outcome::Worked,
             _ => Outcome::Failed,
         };
@@ -295,8 +305,13 @@ impl<'a> Control<'a> {
             let Some(addr) = self.book.next_dial(now) else { break };
             let home = self.home(observer)?;
             self.homes.insert(addr, home);
-            self.cores[home].dial(addr);
+            let is_crowded = self.book.untried_count() + self.book.dialing_count() > DIALING_MAX;
+            self.cores[home].dial(addr, if is_crowded { DIAL_TIMEOUT_CROWDED } else { DIAL_TIMEOUT });
         }
+        // Peers that only keep their place must not keep out those that would serve.
+        let is_full = self.homes.len() >= CONNECTIONS_MAX;
+        let wanted = if is_full { self.book.untried_count().min(PLACES_WANTED_MAX) } else { 0 };
+        self.shared.want_places(wanted);
         Ok(())
     }
 
@@ -364,7 +379,11 @@ impl<'a> Control<'a> {
             // As often as the trackers allow.
             announcer.request_more();
         }
-        let default = if blocks > 0 && self.may_return(now) { PATIENCE_LOST } else { PATIENCE_FIRST };
+        let default = match blocks {
+            _ if self.book.untried_count() > 0 => PATIENCE_UNTRIED,
+            1.. if self.may_return(now) => PATIENCE_LOST,
+            _ => PATIENCE_FIRST,
+        };
         let limit = self.request.patience.unwrap_or(default);
         let is_over = self.request.patience.is_none() && self.is_hopeless(now);
         if is_over || now.duration_since(self.last_connected.max(self.last_block)) > limit {

@@ -29,6 +29,8 @@ pub enum CloseReason {
     Fault(Fault),
     /// The peer sent wrong data.
     Poisoned,
+    /// It sent nothing for long, and others wait for its place.
+    Crowded,
     /// The output failed, which is not the peer's fault.
     Disk,
     /// The download is over.
@@ -48,6 +50,7 @@ impl fmt::Display for CloseReason {
             Self::Io(error) => write!(f, "connection lost: {error}"),
             Self::Fault(fault) => fault.fmt(f),
             Self::Poisoned => write!(f, "it sent wrong data"),
+            Self::Crowded => write!(f, "it sent nothing for long and others wait for its place"),
             Self::Disk => write!(f, "the output failed"),
             Self::Finished => write!(f, "the download is over"),
         }

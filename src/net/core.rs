@@ -27,7 +27,7 @@ const STOP_PATIENCE: Duration = Duration::from_millis(300);
 /// What the control thread asks of a core. The control thread bounds how many peers it dials.
 #[derive(Debug)]
 enum Command {
-    Dial(SocketAddr),
+    Dial(SocketAddr, Duration),
     Close(SocketAddr),
     Stop,
 }
@@ -61,9 +61,9 @@ impl Core {
         Ok(Self { commands, stopped })
     }
 
-    /// Connects to a peer; how it went comes as an [`Event`].
-    pub fn dial(&self, addr: SocketAddr) {
-        let _ = self.commands.send(Command::Dial(addr));
+    /// Connects to a peer, which has so long to answer; how it went comes as an [`Event`].
+    pub fn dial(&self, addr: SocketAddr, timeout: Duration) {
+        let _ = self.commands.send(Command::Dial(addr, timeout));
     }
 
     /// Closes the connection to a peer that sent wrong data, if this core has it.
@@ -95,7 +95,9 @@ async fn serve(mut inbox: UnboundedReceiver<Command>, backend: Backend, shared: 
     spawn_local(tick(Rc::clone(&peers), Arc::clone(&shared)));
     loop {
         match inbox.recv().await {
-            Some(Command::Dial(addr)) => dial(addr, backend, &peers, &shared),
+            Some(Command::Dial(addr, timeout)) => {
+                dial(addr, backend, Instant::now() + timeout, &peers, &shared);
+            }
             Some(Command::Close(addr)) => {
                 for peer in peers.borrow().iter().filter(|peer| peer.addr() == addr) {
                     peer.close(CloseReason::Poisoned);
@@ -113,8 +115,8 @@ async fn serve(mut inbox: UnboundedReceiver<Command>, backend: Backend, shared: 
     }
 }
 
-fn dial(addr: SocketAddr, backend: Backend, peers: &Peers, shared: &Arc<Shared>) {
-    match Peer::new(addr, backend, Instant::now()) {
+fn dial(addr: SocketAddr, backend: Backend, deadline: Instant, peers: &Peers, shared: &Arc<Shared>) {
+    match Peer::new(addr, backend, deadline) {
         Ok(peer) => {
             peers.borrow_mut().push(Rc::clone(&peer));
             let (peers, shared) = (Rc::clone(peers), Arc::clone(shared));

@@ -29,8 +29,6 @@ use crate::wire::extension;
 use crate::wire::handshake::{self, Handshake};
 use crate::wire::message::{self, Message};
 
-/// A connection that is not there by then is given up.
-const DIAL_TIMEOUT: Duration = Duration::from_secs(10);
 /// A peer that has not sent its handshake by then is given up.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Bytes received at a time while nothing can be predicted.
@@ -75,12 +73,12 @@ pub(super) struct Peer {
 }
 
 impl Peer {
-    /// A peer about to be dialed.
-    pub(super) fn new(addr: SocketAddr, backend: Backend, now: Instant) -> io::Result<Rc<Self>> {
+    /// A peer about to be dialed, which is given up when it is not there by `deadline`.
+    pub(super) fn new(addr: SocketAddr, backend: Backend, deadline: Instant) -> io::Result<Rc<Self>> {
         Ok(Rc::new(Self {
             addr,
             socket: Socket::new(backend, addr)?,
-            phase: RefCell::new(Phase::Dialing { deadline: now + DIAL_TIMEOUT }),
+            phase: RefCell::new(Phase::Dialing { deadline }),
             out: RefCell::default(),
             out_ready: Notify::new(),
             closing: RefCell::default(),
@@ -121,6 +119,9 @@ impl Peer {
     ) -> Result<(), CloseReason> {
         let mut out = self.out.borrow_mut();
         let wants_claims = session.tick(now, &mut Desk(shared), &mut out).map_err(CloseReason::Fault)?;
+        if session.is_idle(now) && shared.gives_place() {
+            return Err(CloseReason::Crowded);
+        }
         shared.with_verified(|verified| session.announce_haves(verified, HAVES_PER_TICK_MAX, &mut out));
         if wants_claims {
             self.socket.cancel();

@@ -2,7 +2,7 @@
 //! thread. Nothing here is touched per block but by one relaxed addition per receive.
 
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -30,6 +30,10 @@ impl PieceWriter for PieceLease {
 
     fn landed(&mut self, begin: u32, len: u32) {
         Self::landed(self, begin, len);
+    }
+
+    fn spoiled(&mut self, begin: u32, len: u32) {
+        Self::spoiled(self, begin, len);
     }
 }
 
@@ -117,6 +121,8 @@ pub struct Shared {
     output: Arc<Output>,
     metainfo: Arc<Metainfo>,
     peer_id: [u8; 20],
+    /// How many connections are to end so that others can be made.
+    places_wanted: AtomicUsize,
 }
 
 impl Shared {
@@ -137,7 +143,8 @@ impl Shared {
         });
         let verdicts = Arc::clone(&board);
         let verifier = Verifier::start(threads, move |hashed| verdicts.judge(hashed))?;
-        Ok(Arc::new(Self { board, verifier, output, metainfo, peer_id }))
+        let places_wanted = AtomicUsize::new(0);
+        Ok(Arc::new(Self { board, verifier, output, metainfo, peer_id, places_wanted }))
     }
 
     /// The sums so far.
@@ -163,6 +170,17 @@ impl Shared {
     /// Waits until all pieces that are complete are judged. For when no peer is left that completes others.
     pub fn settle(&self) {
         self.verifier.settle();
+    }
+
+    /// Asks so many peers that send nothing to make room for others; what was asked before no longer counts.
+    pub fn want_places(&self, count: usize) {
+        self.places_wanted.store(count, Ordering::Relaxed);
+    }
+
+    /// Whether the place of a peer that sends nothing is wanted, which it is to give then.
+    pub(super) fn gives_place(&self) -> bool {
+        let taken = |wanted: usize| wanted.checked_sub(1);
+        self.places_wanted.fetch_update(Ordering::Relaxed, Ordering::Relaxed, taken).is_ok()
     }
 
     /// Calls `f` with the log of verified pieces, under a lock that every peer needs now and then.

@@ -227,6 +227,12 @@ impl Book {
         self.entries.len()
     }
 
+    /// How many addresses wait for their first dial.
+    pub fn untried_count(&self) -> usize {
+        let is_untried = |entry: &&Entry| !entry.was_tried && matches!(entry.state, State::Idle { .. });
+        self.entries.iter().filter(is_untried).count()
+    }
+
     /// Whether no address is known.
     pub const fn is_empty(&self) -> bool {
         self.entries.is_empty()
@@ -384,8 +390,10 @@ mod tests {
             book.add(numbered(number), Source::Tracker, now);
         }
         assert_eq!(book.next_dial(now), Some(numbered(0)));
+        assert_eq!(book.untried_count(), 2);
         book.on_closed(numbered(0), Outcome::Failed, now);
         assert_eq!(book.next_dial(now), Some(numbered(1)));
+        assert_eq!(book.untried_count(), 1);
         book.on_connected(numbered(1));
         book.on_closed(numbered(1), Outcome::Worked, now);
         book.add(numbered(9), Source::Manual, now);

@@ -22,6 +22,9 @@ use crate::meta::geometry::{Block, Geometry, PieceIndex};
 /// claim looks.
 pub const MAIL_MAX: u32 = 256;
 
+/// The same for all mailboxes of a download: 8 MiB.
+pub const MAILROOM_MAX: u32 = 512;
+
 /// In the count of helpers of a block: it lies in the mailbox.
 const DONATED: u8 = u8::MAX;
 
@@ -35,6 +38,11 @@ pub trait PieceWriter {
 
     /// The `len` bytes at `begin` are there, a whole block, and will not be written again.
     fn landed(&mut self, begin: u32, len: u32) {
+        let _ = (begin, len);
+    }
+
+    /// Bytes came to the `len` bytes at `begin`, a whole block, that do not belong there and have been taken elsewhere.
+    fn spoiled(&mut self, begin: u32, len: u32) {
         let _ = (begin, len);
     }
 }
@@ -94,10 +102,30 @@ pub struct Progress {
     closed: AtomicBool,
     /// Helpers are let in from this [`Progress::lag`] on.
     help_from: Duration,
+    mailroom: Arc<Mailroom>,
+}
+
+/// What lies in all mailboxes of a download together. Where many holders have fallen silent, one helper fills a mailbox
+/// after the other, quicker than they are looked into.
+#[derive(Debug, Default)]
+pub struct Mailroom {
+    blocks: AtomicU32,
+}
+
+impl Mailroom {
+    fn has_room(&self) -> bool {
+        self.blocks.load(Ordering::Relaxed) < MAILROOM_MAX
+    }
+}
+
+impl Drop for Progress {
+    fn drop(&mut self) {
+        self.take_mail();
+    }
 }
 
 impl Progress {
-    fn new(geometry: &Geometry, piece: PieceIndex, help_from: Duration) -> Self {
+    fn new(geometry: &Geometry, piece: PieceIndex, help_from: Duration, mailroom: Arc<Mailroom>) -> Self {
         let block_count = geometry.block_count(piece);
         let received = (0..block_count.div_ceil(64)).map(|_| AtomicU64::new(0)).collect();
         let asked = (0..block_count).map(|_| AtomicU8::new(0)).collect();
@@ -111,6 +139,7 @@ impl Progress {
             mail_len: AtomicU32::new(0),
             closed: AtomicBool::new(false),
             help_from,
+            mailroom,
         }
     }
 
@@ -152,33 +181,44 @@ impl Progress {
 
     /// Whether [`Progress::ask`] would find a block.
     pub fn can_ask(&self, helpers: u8) -> bool {
-        self.takes_help() && self.last_askable(helpers).is_some()
+        self.takes_help() && self.last_askable(helpers, |_| false).is_some()
     }
 
     /// The last missing block that at most so many helpers were asked for: one more is now. Helpers go backward, so
-    /// that they meet the holder, who goes forward, as late as possible.
-    pub fn ask(&self, helpers: u8) -> Option<u32> {
+    /// that they meet the holder, who goes forward, as late as possible. Those that `is_mine` names the caller was asked
+    /// for before.
+    pub fn ask(&self, helpers: u8, is_mine: impl Fn(u32) -> bool) -> Option<u32> {
         if !self.takes_help() {
             return None;
         }
-        let block = self.last_askable(helpers)?;
+        let block = self.last_askable(helpers, is_mine)?;
         // When another helper is quicker this one asks all the same: harmless, and rare.
-        self.change_asked(block, |asked| asked.saturating_add(1).min(DONATED - 1));
+        self.ask_too(block);
         Some(block)
     }
 
-    /// A helper that was asked for a block will not bring it.
+    /// One helper more may bring this block.
+    pub fn ask_too(&self, block: u32) {
+        self.change_asked(block, |asked| asked.saturating_add(1).min(DONATED - 1));
+    }
+
+    /// A helper that was asked for a block will not bring it, or nobody should wait for that.
     pub fn unask(&self, block: u32) {
         self.change_asked(block, |asked| asked.saturating_sub(1));
     }
 
     fn takes_help(&self) -> bool {
-        self.lag() >= self.help_from && !self.is_closed() && self.mail_len() < MAIL_MAX
+        self.lag() >= self.help_from
+            && !self.is_closed()
+            && self.mail_len() < MAIL_MAX
+            && self.mailroom.has_room()
     }
 
-    fn last_askable(&self, helpers: u8) -> Option<u32> {
+    fn last_askable(&self, helpers: u8, is_mine: impl Fn(u32) -> bool) -> Option<u32> {
         let askable = |&block: &u32| {
-            self.asked[block as usize].load(Ordering::Relaxed) <= helpers.min(DONATED - 1) && !self.has(block)
+            self.asked[block as usize].load(Ordering::Relaxed) <= helpers.min(DONATED - 1)
+                && !self.has(block)
+                && !is_mine(block)
         };
         (0..self.block_count).rev().find(askable)
     }
@@ -201,6 +241,7 @@ impl Progress {
         }
         let mut mail = self.mail.lock().unwrap_or_else(PoisonError::into_inner);
         mail.push(donation);
+        self.mailroom.blocks.fetch_add(1, Ordering::Relaxed);
         self.mail_len.store(mail.len() as u32, Ordering::Release);
         true
     }
@@ -217,6 +258,7 @@ impl Progress {
     fn take_mail(&self) -> Vec<Donation> {
         let mut mail = self.mail.lock().unwrap_or_else(PoisonError::into_inner);
         self.mail_len.store(0, Ordering::Release);
+        self.mailroom.blocks.fetch_sub(mail.len() as u32, Ordering::Relaxed);
         std::mem::take(&mut *mail)
     }
 
@@ -249,8 +291,9 @@ impl<L> Claim<L> {
         lease: L,
         owner: SocketAddr,
         help_from: Duration,
+        mailroom: &Arc<Mailroom>,
     ) -> Self {
-        let progress = Progress::new(geometry, piece, help_from);
+        let progress = Progress::new(geometry, piece, help_from, Arc::clone(mailroom));
         Self {
             lease,
             missing: progress.block_count,
@@ -375,7 +418,7 @@ mod tests {
         let geometry = Geometry::new(u64::from(blocks * BLOCK_LEN), blocks * BLOCK_LEN).unwrap();
         let piece = geometry.piece(0).unwrap();
         let memory = Memory(vec![0; (blocks * BLOCK_LEN) as usize]);
-        (geometry, Claim::new(&geometry, piece, memory, peer(1), Duration::ZERO))
+        (geometry, Claim::new(&geometry, piece, memory, peer(1), Duration::ZERO, &Arc::default()))
     }
 
     #[test]
@@ -421,21 +464,24 @@ mod tests {
         let (geometry, mut claim) = claim(4);
         claim.mark(0);
         let progress = Arc::clone(claim.progress());
-        assert_eq!([progress.ask(0), progress.ask(0), progress.ask(0)], [Some(3), Some(2), Some(1)]);
-        assert_eq!((progress.ask(0), progress.can_ask(0)), (None, false));
-        assert_eq!(progress.ask(1), Some(3), "a second helper where one is allowed");
+        assert_eq!(
+            [progress.ask(0, |_| false), progress.ask(0, |_| false), progress.ask(0, |_| false)],
+            [Some(3), Some(2), Some(1)]
+        );
+        assert_eq!((progress.ask(0, |_| false), progress.can_ask(0)), (None, false));
+        assert_eq!(progress.ask(1, |_| false), Some(3), "a second helper where one is allowed");
         progress.unask(2);
-        assert_eq!(progress.ask(0), Some(2));
+        assert_eq!(progress.ask(0, |_| false), Some(2));
         let block = geometry.block(claim.piece(), 1);
         progress.donate(Donation { block, data: vec![0; block.len as usize].into(), from: peer(2) });
         claim.mark(2);
         claim.mark(3);
         progress.unask(1);
-        assert_eq!(progress.ask(u8::MAX), None, "what lies in the mailbox is not asked for");
+        assert_eq!(progress.ask(u8::MAX, |_| false), None, "what lies in the mailbox is not asked for");
         let (_, other) = self::claim(4);
         let progress = Arc::clone(other.progress());
         progress.close();
-        assert_eq!(progress.ask(u8::MAX), None);
+        assert_eq!(progress.ask(u8::MAX, |_| false), None);
     }
 
     #[test]
@@ -443,12 +489,38 @@ mod tests {
         let (geometry, claim) = claim(MAIL_MAX + 1);
         let progress = claim.progress();
         for _ in 0..MAIL_MAX {
-            let block = geometry.block(claim.piece(), progress.ask(0).unwrap());
+            let block = geometry.block(claim.piece(), progress.ask(0, |_| false).unwrap());
             assert!(progress.donate(Donation { block, data: vec![0; 16_384].into(), from: peer(2) }));
         }
-        assert_eq!((progress.ask(0), progress.can_ask(0)), (None, false));
+        assert_eq!((progress.ask(0, |_| false), progress.can_ask(0)), (None, false));
         assert_eq!(claim.discard_mail(), u64::from(MAIL_MAX * BLOCK_LEN));
-        assert_eq!(progress.ask(0), Some(0));
+        assert_eq!(progress.ask(0, |_| false), Some(0));
+    }
+
+    #[test]
+    fn all_mailboxes_together_are_bounded() {
+        let geometry = Geometry::new(u64::from(10 * MAIL_MAX * BLOCK_LEN), MAIL_MAX * BLOCK_LEN).unwrap();
+        let mailroom = Arc::default();
+        let claims: Vec<_> = geometry
+            .pieces()
+            .map(|piece| {
+                let memory = Memory(vec![0; (MAIL_MAX * BLOCK_LEN) as usize]);
+                Claim::new(&geometry, piece, memory, peer(1), Duration::ZERO, &mailroom)
+            })
+            .collect();
+        let fill = |claim: &Claim<Memory>| {
+            let progress = claim.progress();
+            std::iter::from_fn(|| {
+                let block = geometry.block(claim.piece(), progress.ask(0, |_| false)?);
+                progress.donate(Donation { block, data: [0].into(), from: peer(2) }).then_some(())
+            })
+            .count() as u32
+        };
+        assert_eq!(claims.iter().map(fill).sum::<u32>(), MAILROOM_MAX);
+        claims[0].discard_mail();
+        assert_eq!(fill(&claims[5]), MAIL_MAX);
+        drop(claims);
+        assert_eq!(mailroom.blocks.load(Ordering::Relaxed), 0);
     }
 
     #[test]

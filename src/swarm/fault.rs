@@ -36,6 +36,11 @@ pub enum Fault {
         /// How often.
         times: u32,
     },
+    /// More than [`CHATTER_MAX`](super::session::CHATTER_MAX) of messages without a block.
+    Chatter {
+        /// How many bytes of them.
+        bytes: u64,
+    },
     /// Nothing at all for [`SILENCE_MAX`](super::session::SILENCE_MAX).
     Silent,
 }
@@ -61,6 +66,7 @@ impl fmt::Display for Fault {
             Self::Refusing { times } => {
                 write!(f, "it refused all that it was asked for, {times} times in a row")
             }
+            Self::Chatter { bytes } => write!(f, "it sent {bytes} bytes of messages and no block"),
             Self::Silent => write!(f, "it sent nothing for too long"),
         }
     }

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::bitfield::Bitfield;
-use super::claim::{Claim, Progress};
+use super::claim::{Claim, Mailroom, Progress};
 use super::picker::Picker;
 use crate::meta::geometry::{Geometry, PieceIndex};
 
@@ -53,6 +53,7 @@ pub struct Ledger<L> {
     verified: Vec<PieceIndex>,
     failed: HashMap<PieceIndex, Failed>,
     supply: u64,
+    mailroom: Arc<Mailroom>,
 }
 
 impl<L> Ledger<L> {
@@ -66,6 +67,7 @@ impl<L> Ledger<L> {
             verified: Vec::new(),
             failed: HashMap::new(),
             supply: 0,
+            mailroom: Arc::default(),
         }
     }
 
@@ -141,7 +143,7 @@ impl<L> Ledger<L> {
             failed.tries += 1;
             failed.help_from()
         });
-        let claim = Claim::new(&self.geometry, piece, lease, peer, help_from);
+        let claim = Claim::new(&self.geometry, piece, lease, peer, help_from, &self.mailroom);
         self.in_flight.insert(piece, Arc::clone(claim.progress()));
         Some(claim)
     }

@@ -224,6 +224,7 @@ impl<L: PieceWriter> Forecast<L> {
                 let header = &self.headers[at][..got];
                 if *header != PieceHeader::of(expect.block).encode()[..got] {
                     settled.spilled = self.gather(at, left, session);
+                    self.spoil(at, left, session);
                     self.reach.note(true);
                     decoder.set_boundary();
                     return settled;
@@ -257,6 +258,18 @@ impl<L: PieceWriter> Forecast<L> {
         }
         settled.spilled = header.to_vec();
         settled
+    }
+
+    /// Tells of the places from `expects[first]` on to which bytes came that were gathered, `left` of them.
+    fn spoil(&self, first: usize, mut left: usize, session: &mut Session<L>) {
+        for expect in &self.expects[first..] {
+            left = left.saturating_sub(PieceHeader::LEN - expect.header_from);
+            if left == 0 {
+                return;
+            }
+            session.spoiled(expect.slot, expect.block);
+            left = left.saturating_sub(expect.block.len as usize);
+        }
     }
 
     /// The bytes from the header of `expects[first]` on, `left` of them new, in the order of the stream.
@@ -304,9 +317,18 @@ pub fn feed<L: PieceWriter>(
     work: &mut impl Work<L>,
 ) -> Result<u64, Fault> {
     let mut copied = 0;
-    while let Some(event) = decoder.next(&mut bytes).map_err(Fault::Wire)? {
+    loop {
+        let before = bytes.len();
+        let Some(event) = decoder.next(&mut bytes).map_err(Fault::Wire)? else {
+            // The start of a message. Of blocks there is but the head.
+            session.chatted(before)?;
+            return Ok(copied);
+        };
         match event {
-            Event::Message(message) => session.message(message, now, work)?,
+            Event::Message(message) => {
+                session.chatted(before - bytes.len())?;
+                session.message(message, now, work)?;
+            }
             Event::BlockStart(header) => session.block_start(header)?,
             Event::BlockData { at, data, last, .. } => {
                 copied += u64::from(at == 0);
@@ -317,7 +339,6 @@ pub fn feed<L: PieceWriter>(
             }
         }
     }
-    Ok(copied)
 }
 
 /// How far to aim: the price of a surprise is what was received behind it, which is copied, half the reach or so. Over

@@ -36,7 +36,7 @@ mod fetch;
 mod help;
 mod requests;
 
-use requests::{Request, Requests, Target};
+use requests::{Errand, Request, Requests, Target};
 
 pub use clock::{REQUEST_TIMEOUT, SILENCE_MAX};
 
@@ -44,6 +44,12 @@ pub use clock::{REQUEST_TIMEOUT, SILENCE_MAX};
 const LAPSED_MAX: usize = 4096;
 /// Blocks that were never asked for, before the peer is closed.
 const UNREQUESTED_MAX: u32 = 16;
+/// Bytes of messages without a block in between, before the peer is closed: more than the longest bitfield of a torrent
+/// that is taken, and more than a peer that is never asked for anything says in a month. HAVE of a piece that it had not
+/// told of does not count.
+pub const CHATTER_MAX: u64 = 2 << 20;
+/// Bytes of a HAVE.
+const HAVE_LEN: u64 = 9;
 
 /// Where a session gets pieces to fetch and leaves what it fetched. One lock per call is fine: all are per piece.
 pub trait Work<L> {
@@ -82,7 +88,7 @@ pub struct Tally {
 enum Incoming {
     Nothing,
     Own(Slot, Block),
-    Help(Arc<Progress>, Block, Vec<u8>),
+    Help(Errand, Block, Vec<u8>),
     Discard {
         len: u32,
         /// Whether it was asked for once, so that the peer does as it was told.
@@ -133,6 +139,10 @@ pub struct Session<L> {
     incoming: Incoming,
     lapsed: Lapsed,
     unrequested: u32,
+    /// Bytes of messages since the last block.
+    chatter: u64,
+    /// When it last sent a block that was wanted, or the session began.
+    useful_at: Instant,
 
     helping: help::Helping,
     /// Since when it could be asked and owes nothing.
@@ -176,6 +186,8 @@ impl<L: PieceWriter> Session<L> {
             incoming: Incoming::Nothing,
             lapsed: Lapsed::default(),
             unrequested: 0,
+            chatter: 0,
+            useful_at: now,
             helping: help::Helping::default(),
             idle_since: None,
             owing_since: None,
@@ -220,7 +232,7 @@ impl<L: PieceWriter> Session<L> {
         work: &mut impl Work<L>,
     ) -> Result<(), Fault> {
         match message {
-            Message::Choke => self.on_choke(now, work),
+            Message::Choke => self.on_choke(now, work)?,
             Message::Unchoke => self.choked = false,
             Message::Have(index) => self.on_have(index, work)?,
             Message::Bitfield(bytes) => {
@@ -251,6 +263,12 @@ impl<L: PieceWriter> Session<L> {
         Ok(())
     }
 
+    /// Notes that many bytes of messages that are no blocks.
+    pub fn chatted(&mut self, bytes: usize) -> Result<(), Fault> {
+        self.chatter += bytes as u64;
+        if self.chatter > CHATTER_MAX { Err(Fault::Chatter { bytes: self.chatter }) } else { Ok(()) }
+    }
+
     /// Takes the header of a block; its bytes follow.
     pub fn block_start(&mut self, header: PieceHeader) -> Result<(), Fault> {
         let block =
@@ -258,9 +276,7 @@ impl<L: PieceWriter> Session<L> {
         if let Some(Request { target, .. }) = self.requests.take(block) {
             self.incoming = match target {
                 Target::Own(slot) => Incoming::Own(slot, block),
-                Target::Help(progress) => {
-                    Incoming::Help(progress, block, Vec::with_capacity(block.len as usize))
-                }
+                Target::Help(errand) => Incoming::Help(errand, block, Vec::with_capacity(block.len as usize)),
             };
             return Ok(());
         }
@@ -310,17 +326,23 @@ impl<L: PieceWriter> Session<L> {
                 }
                 (block.len, was_missing)
             }
-            Incoming::Help(progress, block, bytes) => {
+            Incoming::Help(errand, block, bytes) => {
                 let donation = Donation { block, data: bytes.into_boxed_slice(), from: self.addr };
-                (block.len, progress.donate(donation))
+                (block.len, errand.progress().donate(donation))
             }
         };
-        let tally = if was_useful { &mut self.tally.useful } else { &mut self.tally.wasted };
-        *tally += u64::from(len);
+        if was_useful {
+            self.tally.useful += u64::from(len);
+            self.useful_at = now;
+            self.refusals.forgive();
+        } else {
+            self.tally.wasted += u64::from(len);
+        }
+        self.chatter = 0;
+        self.trust_help();
         self.owing_since = None;
         self.owed_for = Duration::ZERO;
         self.snub = None;
-        self.refusals.forgive();
         self.pipeline.on_block(now, len);
     }
 
@@ -383,13 +405,18 @@ impl<L: PieceWriter> Session<L> {
         &self.claims
     }
 
+    /// Notes that bytes came to the place of a block that do not belong there; they have been gathered.
+    pub fn spoiled(&mut self, slot: Slot, block: Block) {
+        if let Some(lease) = self.claims.lease_mut(slot) {
+            lease.spoiled(block.begin, block.len);
+        }
+    }
+
     /// Ends the session: all that it held goes back.
     pub fn close(&mut self, work: &mut impl Work<L>) {
         debug_assert!(!self.claims_away, "close only after the receive has ended");
         self.forget_requests();
-        if let Incoming::Help(progress, block, _) = std::mem::replace(&mut self.incoming, Incoming::Nothing) {
-            progress.unask(block.index());
-        }
+        self.incoming = Incoming::Nothing;
         self.drop_claims(work);
         work.left(&self.has);
         self.has = Bitfield::new(self.geometry.piece_count());
@@ -402,6 +429,7 @@ impl<L: PieceWriter> Session<L> {
         if !self.has.get(piece) {
             work.gained(&self.has, piece);
             self.has.set(piece);
+            self.chatter = self.chatter.saturating_sub(HAVE_LEN);
             self.on_news();
         }
         Ok(())

@@ -20,6 +20,10 @@ use crate::meta::geometry::BLOCK_LEN;
 /// The longest message that is taken in, counted as on the wire without its four bytes of length.
 pub const MESSAGE_MAX: u32 = 1 << 20;
 
+/// The longest EXTENDED that is taken in, counted likewise: handshakes are far shorter, and a block of metadata with its
+/// dictionary fits (BEP 9). Each connection may have one such message half-received, and there are hundreds of them.
+pub const EXTENDED_MAX: u32 = 32 * 1024;
+
 /// How long messages may be whose length the protocol leaves open.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Limits {
@@ -32,7 +36,14 @@ pub struct Limits {
 impl Limits {
     /// The limits of a torrent of that many pieces.
     pub const fn of_pieces(piece_count: u32) -> Self {
-        Self { bitfield_len: piece_count.div_ceil(8), extended_max: MESSAGE_MAX }
+        Self { bitfield_len: piece_count.div_ceil(8), extended_max: EXTENDED_MAX }
+    }
+
+    /// Checks the announced length of a message whose id is not here yet: bytes of which nothing can come need not be
+    /// waited for.
+    fn check_any(&self, len: u32) -> Result<(), WireError> {
+        let max = MESSAGE_MAX.max(self.bitfield_len + 1).max(self.extended_max);
+        if len <= max { Ok(()) } else { Err(WireError::TooLong { len, max }) }
     }
 
     /// Checks the announced length of a message, which counts its id.
@@ -94,6 +105,13 @@ pub enum Position<'a> {
 /// What breaks a stream for good. The peer is at fault.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum WireError {
+    /// A message has a length that no id allows.
+    TooLong {
+        /// The announced length.
+        len: u32,
+        /// The longest there is.
+        max: u32,
+    },
     /// A message has a length that its id does not allow.
     Length {
         /// The id.
@@ -109,9 +127,17 @@ pub enum WireError {
 
 impl fmt::Display for WireError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self::Length { id, len, min, max } = *self;
-        write!(f, "message of id {id} announces {len} bytes, expected {min}")?;
-        if max == min { Ok(()) } else { write!(f, " to {max}") }
+        match *self {
+            Self::TooLong { len, max } => {
+                write!(f, "a message announces {len} bytes, expected {max} at most")
+            }
+            Self::Length { id, len, min, max } if min == max => {
+                write!(f, "message of id {id} announces {len} bytes, expected {min}")
+            }
+            Self::Length { id, len, min, max } => {
+                write!(f, "message of id {id} announces {len} bytes, expected {min} to {max}")
+            }
+        }
     }
 }
 
@@ -236,6 +262,7 @@ impl Decoder {
             self.head_len = 0;
             return Ok(Some(Begun::KeepAlive));
         }
+        self.limits.check_any(len)?;
         if !self.fill_head(5, input) {
             return Ok(None);
         }

@@ -221,7 +221,7 @@ pub fn write_cancel(out: &mut Vec<u8>, block: Block) {
 }
 
 /// Appends a message of the extension protocol (BEP 10): `id` 0 is its handshake, others are those that the receiver
-/// chose. The payload stays below [`super::decoder::MESSAGE_MAX`], or the receiver closes the connection.
+/// chose. The payload stays below [`super::decoder::EXTENDED_MAX`], or the receiver closes the connection.
 pub fn write_extended(out: &mut Vec<u8>, id: u8, payload: &[u8]) {
     out.extend_from_slice(&wire_len(payload.len() + 2));
     out.extend_from_slice(&[id::EXTENDED, id]);

@@ -17,7 +17,7 @@ fn geometry() -> Geometry {
 fn claim(piece: u32) -> Claim<Memory> {
     let geometry = geometry();
     let owner = SocketAddr::from(([127, 0, 0, 1], 1));
-    Claim::new(&geometry, geometry.piece(piece).unwrap(), Memory, owner, Duration::ZERO)
+    Claim::new(&geometry, geometry.piece(piece).unwrap(), Memory, owner, Duration::ZERO, &Default::default())
 }
 
 fn claims(pieces: &[u32]) -> Claims<Memory> {

@@ -20,6 +20,9 @@ const CLAIMS_AWAY_MAX: Duration = Duration::from_millis(250);
 const INTEREST_CHECK_EVERY: Duration = Duration::from_secs(1);
 /// After a snub others have so long to claim what the peer had.
 const SNUBBED_PAUSE: Duration = Duration::from_secs(1);
+/// A peer that has sent nothing of use for so long may be closed where others wait for its place: long enough for one
+/// that serves many in turn to come to us.
+const IDLE_MAX: Duration = Duration::from_secs(30);
 /// A snubbed peer that still sends nothing loses what it has again after so long.
 const SNUB_AGAIN_AFTER: Duration = Duration::from_secs(10);
 /// The longest time between two ticks that counts: a process that was stopped blames nobody.
@@ -52,6 +55,7 @@ impl<L: PieceWriter> Session<L> {
             return Err(Fault::RequestTimeout { outstanding: self.outstanding() });
         }
         self.pipeline.tick(now, self.outstanding());
+        self.doubt_slow_help();
         self.cancel_useless_help(out);
         self.lose_interest(now, work, out);
         self.fill(now, work, out);
@@ -60,6 +64,11 @@ impl<L: PieceWriter> Session<L> {
             self.last_said = now;
         }
         Ok(self.claims_away && now.duration_since(self.housekept) > CLAIMS_AWAY_MAX)
+    }
+
+    /// Whether the peer has sent nothing of use for long.
+    pub fn is_idle(&self, now: Instant) -> bool {
+        now.duration_since(self.useful_at) > IDLE_MAX
     }
 
     /// Writes HAVE for each newly verified piece that the peer lacks; `verified` is the whole log, in order. At most

@@ -11,7 +11,7 @@ use crate::wire::message;
 const CLAIM_AGAIN_AFTER: Duration = Duration::from_millis(50);
 /// The wait after a peer refused all it was asked for; it doubles each time.
 const REFUSED_PAUSE: Duration = Duration::from_millis(250);
-/// After so many such times in a row, over 15 s, the peer is closed.
+/// After so many such times in a row, over some 15 s, the peer is closed.
 const REFUSALS_MAX: u32 = 6;
 
 /// A peer that gave its pieces back leaves others so long to claim them.
@@ -62,7 +62,7 @@ impl Dry {
     }
 }
 
-/// What a peer's REJECTs come to (BEP 6). Some among blocks only say that it was asked for too much. One that refuses
+/// What a peer's REJECTs (BEP 6) come to, and its chokes. Some among blocks only say that it was asked for too much. One that refuses
 /// everything is left alone for a while, or the two would go round in a circle as fast as the network carries them.
 #[derive(Debug, Default)]
 pub(super) struct Refusals {
@@ -74,9 +74,20 @@ pub(super) struct Refusals {
 }
 
 impl Refusals {
-    /// A block came.
+    /// A block came that was still wanted.
     pub(super) fn forgive(&mut self) {
         *self = Self::default();
+    }
+
+    /// The peer refused all it was asked for: it is asked again after that pause, which doubles each time.
+    fn count(&mut self, now: Instant, pause: Duration) -> Result<(), Fault> {
+        if self.in_a_row == REFUSALS_MAX {
+            return Err(Fault::Refusing { times: REFUSALS_MAX });
+        }
+        self.pause_until = Some(now + pause * (1 << self.in_a_row));
+        self.in_a_row += 1;
+        self.pending = false;
+        Ok(())
     }
 }
 
@@ -173,10 +184,9 @@ impl<L: PieceWriter> Session<L> {
     fn take_in(&mut self, claim: Claim<L>) {
         self.claims.insert(claim, &self.geometry);
         self.requests.adopt_helps(|block| self.claims.adopt(block));
-        if let Incoming::Help(progress, block, bytes) = &self.incoming
+        if let Incoming::Help(_, block, bytes) = &self.incoming
             && let Some(slot) = self.claims.adopt(*block)
         {
-            progress.unask(block.index());
             self.claims.write(slot, block.begin, bytes);
             self.incoming = Incoming::Own(slot, *block);
         }
@@ -189,12 +199,14 @@ impl<L: PieceWriter> Session<L> {
     }
 
     /// Takes a choke. A peer drops what was asked of it then (BEP 3), or rejects each (BEP 6): either way nobody should
-    /// wait for it.
-    pub(super) fn on_choke(&mut self, now: Instant, work: &mut impl Work<L>) {
+    /// wait for it. One that does so again and again and never sends a block refuses everything.
+    pub(super) fn on_choke(&mut self, now: Instant, work: &mut impl Work<L>) -> Result<(), Fault> {
+        let refuses = self.outstanding() > 0;
         self.choked = true;
         self.forget_requests();
         self.drop_claims(work);
         self.dry = Some(Dry::until(now + CHOKED_PAUSE));
+        if refuses { self.refusals.count(now, CHOKED_PAUSE) } else { Ok(()) }
     }
 
     /// Takes the refusal of a request.
@@ -211,7 +223,6 @@ impl<L: PieceWriter> Session<L> {
         }
         let at = self.requests.position(block);
         let Some(request) = at.and_then(|at| self.requests.remove(at)) else { return Ok(()) };
-        request.abandon();
         if let Target::Own(slot) = request.target {
             self.claims.ask_again(slot, block);
         }
@@ -223,20 +234,12 @@ impl<L: PieceWriter> Session<L> {
     /// The peer refused all that it was asked for: it keeps nothing that others could fetch.
     fn on_refusal(&mut self, now: Instant, work: &mut impl Work<L>) -> Result<(), Fault> {
         self.drop_claims(work);
-        let refusals = &mut self.refusals;
-        if refusals.in_a_row == REFUSALS_MAX {
-            return Err(Fault::Refusing { times: REFUSALS_MAX });
-        }
-        refusals.pause_until = Some(now + REFUSED_PAUSE * (1 << refusals.in_a_row));
-        refusals.in_a_row += 1;
-        refusals.pending = false;
-        Ok(())
+        self.refusals.count(now, REFUSED_PAUSE)
     }
 
     /// Nobody waits for the outstanding requests any more; their blocks may come all the same.
     pub(super) fn forget_requests(&mut self) {
         for request in self.requests.drain() {
-            request.abandon();
             self.lapsed.push(request.block);
         }
     }
@@ -278,7 +281,6 @@ impl<L: PieceWriter> Session<L> {
     /// Takes back the request for a block.
     pub(super) fn cancel(&mut self, at: usize, out: &mut Vec<u8>) {
         if let Some(request) = self.requests.remove(at) {
-            request.abandon();
             message::write_cancel(out, request.block);
             self.lapsed.push(request.block);
         }

@@ -2,12 +2,13 @@
 //!
 //! It helps where the holder will take the longest, and only where it will be sooner; it asks for no more than it sends
 //! in a moment, and for blocks that nobody else was asked for. Only when it has stood idle for long does it take that a
-//! helper failed too, and asks for what was asked of another.
+//! helper failed too, and asks for what was asked of another. A helper that sends nothing for long no longer counts as
+//! asked, or a crowd of them would keep the one away that would bring the block.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::{PieceWriter, Progress, Request, Session, Target, Work};
+use super::{Errand, Incoming, PieceWriter, Progress, Request, Session, Target, Work};
 use crate::meta::geometry::{BLOCK_LEN, Block};
 use crate::wire::message;
 
@@ -32,18 +33,23 @@ pub(super) struct Helping {
     /// The claim it was last asked for blocks of.
     current: Option<Arc<Progress>>,
     look_again_at: Option<Instant>,
+    /// It has owed us something for so long that others may be asked for the same.
+    is_doubted: bool,
 }
 
 impl<L: PieceWriter> Session<L> {
     /// Asks for blocks of others' claims, if there is nothing else to ask for.
     pub(super) fn request_help(&mut self, now: Instant, work: &mut impl Work<L>, out: &mut Vec<u8>) {
         if !self.claims.is_empty() || !(self.snub.is_some() || self.dry.is_some()) {
-            self.helping = Helping::default();
+            (self.helping.current, self.helping.look_again_at) = (None, None);
+            return;
+        }
+        if self.helping.is_doubted && self.outstanding() > 0 {
             return;
         }
         while self.requests.len() < self.help_blocks() {
             let Some((progress, block)) = self.next_help(now, work) else { return };
-            self.requests.push(block, Target::Help(progress));
+            self.requests.push(block, Target::Help(Errand::new(progress, block.index())));
             message::write_request(out, block);
         }
     }
@@ -52,7 +58,7 @@ impl<L: PieceWriter> Session<L> {
         let idle = self.idle_since.map_or(Duration::ZERO, |since| now.duration_since(since));
         let helpers = (idle.as_secs() / HELPER_SLOW_AFTER.as_secs()).min(u64::from(HELPERS_MAX - 1)) as u8;
         if let Some(progress) = &self.helping.current {
-            if let Some(index) = progress.ask(helpers) {
+            if let Some(index) = self.ask(progress, helpers) {
                 return Some((Arc::clone(progress), self.geometry.block(progress.piece(), index)));
             }
             self.helping.current = None;
@@ -65,13 +71,22 @@ impl<L: PieceWriter> Session<L> {
         let found = work.help(&self.has, self.help_worth(), helpers);
         let block = found
             .as_ref()
-            .and_then(|progress| Some(self.geometry.block(progress.piece(), progress.ask(helpers)?)));
+            .and_then(|progress| Some(self.geometry.block(progress.piece(), self.ask(progress, helpers)?)));
         let (Some(progress), Some(block)) = (found, block) else {
             self.helping.look_again_at = Some(now + HELP_AGAIN_AFTER);
             return None;
         };
         self.helping.current = Some(Arc::clone(&progress));
         Some((progress, block))
+    }
+
+    /// A block of that claim which this peer was not asked for yet.
+    fn ask(&self, progress: &Progress, helpers: u8) -> Option<u32> {
+        progress.ask(helpers, |index| {
+            let block = self.geometry.block(progress.piece(), index);
+            let is_arriving = matches!(self.incoming, Incoming::Help(_, arriving, _) if arriving == block);
+            is_arriving || self.requests.position(block).is_some()
+        })
     }
 
     fn help_blocks(&self) -> usize {
@@ -94,6 +109,26 @@ impl<L: PieceWriter> Session<L> {
         }
         let block_millis = (u64::from(BLOCK_LEN) * 1_000).checked_div(self.pipeline.rate()).unwrap_or(0);
         HELP_GAIN_MIN + HELP_SPAN.max(Duration::from_millis(block_millis))
+    }
+
+    /// Takes a helper that has sent nothing for long for slow: until it sends a block it is asked for nothing more, and
+    /// others may be asked for what it was.
+    pub(super) fn doubt_slow_help(&mut self) {
+        if self.owed_for < HELPER_SLOW_AFTER {
+            return;
+        }
+        self.helping.is_doubted = true;
+        self.requests.doubt_helps(true);
+        if let Incoming::Help(errand, ..) = &mut self.incoming {
+            errand.doubt();
+        }
+    }
+
+    /// A block came: what else it was asked for may well come too.
+    pub(super) fn trust_help(&mut self) {
+        if std::mem::take(&mut self.helping.is_doubted) {
+            self.requests.doubt_helps(false);
+        }
     }
 
     /// Cancels what came from elsewhere meanwhile.

@@ -14,22 +14,55 @@ pub(super) struct Request {
 }
 
 /// What a block is asked for.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub(super) enum Target {
     /// A claim of this peer.
     Own(Slot),
     /// The claim of another, in the endgame.
-    Help(Arc<Progress>),
+    Help(Errand),
 }
 
-impl Request {
-    /// The peer will not bring it: others may be asked.
-    pub(super) fn abandon(&self) {
-        if let Target::Help(progress) = &self.target {
-            progress.unask(self.block.index());
+/// A block of another's claim that this peer was asked for. As long as it counts others are not; it no longer does when
+/// it is dropped.
+#[derive(Debug)]
+pub(super) struct Errand {
+    progress: Arc<Progress>,
+    block: u32,
+    counts: bool,
+}
+
+impl Errand {
+    /// For a block that [`Progress::ask`] gave.
+    pub(super) const fn new(progress: Arc<Progress>, block: u32) -> Self {
+        Self { progress, block, counts: true }
+    }
+
+    pub(super) fn progress(&self) -> &Progress {
+        &self.progress
+    }
+
+    /// The peer may bring it, but nobody should wait for that.
+    pub(super) fn doubt(&mut self) {
+        if std::mem::take(&mut self.counts) {
+            self.progress.unask(self.block);
         }
     }
 
+    /// The peer brings something, so it may well bring this.
+    fn trust(&mut self) {
+        if !std::mem::replace(&mut self.counts, true) {
+            self.progress.ask_too(self.block);
+        }
+    }
+}
+
+impl Drop for Errand {
+    fn drop(&mut self) {
+        self.doubt();
+    }
+}
+
+impl Request {
     const fn is_help(&self) -> bool {
         matches!(self.target, Target::Help(_))
     }
@@ -83,7 +116,7 @@ impl Requests {
         }
         self.queue.iter().rposition(|request| match &request.target {
             Target::Own(_) => false,
-            Target::Help(progress) => condition(request, progress),
+            Target::Help(errand) => condition(request, errand.progress()),
         })
     }
 
@@ -94,9 +127,22 @@ impl Requests {
         }
         for request in self.queue.iter_mut().filter(|request| request.is_help()) {
             if let Some(slot) = adopt(request.block) {
-                request.abandon();
                 request.target = Target::Own(slot);
                 self.helps -= 1;
+            }
+        }
+    }
+
+    /// Doubts, or trusts again, that the peer brings what it was asked for in the endgame.
+    pub(super) fn doubt_helps(&mut self, is_doubted: bool) {
+        if self.helps == 0 {
+            return;
+        }
+        for request in &mut self.queue {
+            match &mut request.target {
+                Target::Own(_) => {}
+                Target::Help(errand) if is_doubted => errand.doubt(),
+                Target::Help(errand) => errand.trust(),
             }
         }
     }

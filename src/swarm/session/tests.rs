@@ -326,6 +326,21 @@ fn nobody_is_closed_for_being_idle_or_choking() {
 }
 
 #[test]
+fn a_peer_is_idle_when_it_has_sent_nothing_of_use_for_long() {
+    let mut desk = Desk::new(1, 4);
+    let (mut peer, _) = Peer::seed(1, &mut desk, start());
+    let idle_at = |peer: &Peer, secs| peer.session.is_idle(peer.now + Duration::from_secs(secs));
+    assert!(!idle_at(&peer, 30) && idle_at(&peer, 31));
+    peer.now += Duration::from_secs(20);
+    peer.sends(desk.block(0, 0), &mut desk);
+    assert!(!idle_at(&peer, 30));
+    peer.now += Duration::from_secs(20);
+    assert_eq!(peer.session.block_start(PieceHeader::of(desk.block(0, 0))), Ok(()));
+    peer.ends(desk.block(0, 0), 7, &mut desk);
+    assert!(idle_at(&peer, 11), "what nobody asked for is of no use");
+}
+
+#[test]
 fn a_silent_peer_is_closed_and_we_are_never_silent() {
     let mut desk = Desk::new(1, 1);
     let mut peer = Peer::new(1, &mut desk, start());
@@ -359,6 +374,70 @@ fn a_peer_that_refuses_everything_is_left_alone_and_then_closed() {
     };
     assert_eq!((fault, asked), (Fault::Refusing { times: 6 }, 7));
     assert!(peer.now.duration_since(began) > Duration::from_secs(15));
+}
+
+/// Chokes and unchokes a peer that was asked for something until it is closed, at most so often; `before` comes first
+/// each time. Returns how often it was asked, and why it was closed.
+fn flap(
+    peer: &mut Peer,
+    desk: &mut Desk,
+    before: impl Fn(&mut Peer, &mut Desk, &[(u32, u32)]),
+) -> (u32, Option<Fault>) {
+    let mut asked = requests(&peer.fill(desk));
+    for times in 1..20 {
+        before(peer, desk, &asked);
+        if let Err(fault) = peer.try_tell(Message::Choke, desk) {
+            return (times, Some(fault));
+        }
+        peer.tells(Message::Unchoke, desk);
+        asked.clear();
+        while asked.is_empty() {
+            asked = requests(&peer.wait(100, desk));
+        }
+    }
+    (20, None)
+}
+
+#[test]
+fn a_peer_that_chokes_whenever_it_is_asked_is_left_alone_and_then_closed() {
+    let mut desk = Desk::new(1, 2);
+    let mut peer = Peer::new(1, &mut desk, start());
+    peer.tells(Message::HaveAll, &mut desk);
+    peer.tells(Message::Unchoke, &mut desk);
+    let began = peer.now;
+    assert_eq!(flap(&mut peer, &mut desk, |_, _, _| ()), (7, Some(Fault::Refusing { times: 6 })));
+    assert!(peer.now.duration_since(began) > Duration::from_secs(12));
+}
+
+#[test]
+fn a_peer_that_chokes_often_and_sends_a_block_each_time_is_kept() {
+    let mut desk = Desk::new(1, 64);
+    let mut peer = Peer::new(1, &mut desk, start());
+    peer.tells(Message::HaveAll, &mut desk);
+    peer.tells(Message::Unchoke, &mut desk);
+    let one_block = |peer: &mut Peer, desk: &mut Desk, asked: &[(u32, u32)]| {
+        peer.sends(desk.block(asked[0].0, asked[0].1), desk);
+    };
+    assert_eq!(flap(&mut peer, &mut desk, one_block), (20, None));
+    assert_eq!(peer.session.tally().wasted, 0);
+}
+
+#[test]
+fn a_peer_that_only_talks_is_closed() {
+    let mut desk = Desk::new(2, 4);
+    let (mut peer, _) = Peer::seed(1, &mut desk, start());
+    let most = CHATTER_MAX as usize;
+    assert_eq!(peer.session.chatted(most), Ok(()));
+    assert_eq!(peer.session.chatted(1), Err(Fault::Chatter { bytes: CHATTER_MAX + 1 }));
+    peer.sends(desk.block(0, 0), &mut desk);
+    assert_eq!(peer.session.chatted(most), Ok(()), "a block makes up for it");
+
+    let mut peer = Peer::new(2, &mut desk, start());
+    peer.session.chatted(most).unwrap();
+    peer.tells(Message::Have(0), &mut desk);
+    assert_eq!(peer.session.chatted(9), Ok(()), "news do not count");
+    peer.tells(Message::Have(0), &mut desk);
+    assert!(peer.session.chatted(9).is_err(), "they are news once");
 }
 
 #[test]
@@ -406,6 +485,40 @@ fn the_endgame_fetches_from_the_back_what_a_stalled_peer_holds() {
     assert!(claim.blocks().all(|block| claim.source(block).port() == 2));
     let ended = helper.wait(200, &mut desk);
     assert_eq!((ended, helper.session.outstanding()), (vec![], 0));
+}
+
+#[test]
+fn silent_helpers_do_not_keep_away_the_one_that_would_bring_the_block() {
+    let mut desk = Desk::new(1, 1);
+    let now = start();
+    let mut silent: Vec<_> = (1..12).map(|port| Peer::seed(port, &mut desk, now).0).collect();
+    for _ in 0..150 {
+        for peer in &mut silent {
+            peer.wait(100, &mut desk);
+        }
+    }
+    let asked: Vec<_> = silent.iter().map(|peer| peer.session.outstanding()).collect();
+    assert_eq!(asked, [1; 11], "all were asked for the block");
+    let (mut helper, _) = Peer::seed(99, &mut desk, silent[0].now);
+    assert_eq!(requests(&helper.wait(300, &mut desk)), [(0, 0)]);
+    // One of them brings it after all, and counts again.
+    silent[5].sends(desk.block(0, 0), &mut desk);
+    silent[0].wait(100, &mut desk);
+    assert_eq!(desk.complete.len(), 1);
+    assert_eq!(helper.wait(100, &mut desk), [Said::Cancel(0, 0)]);
+}
+
+#[test]
+fn a_slow_helper_that_brings_a_block_counts_again() {
+    let (mut desk, mut holder, mut slow, asked) = endgame(8);
+    assert_eq!(asked, [(0, 7), (0, 6)]);
+    slow.wait(2_000, &mut desk);
+    holder.now = slow.now;
+    holder.wait(100, &mut desk);
+    slow.sends(desk.block(0, 7), &mut desk);
+    let (mut other, _) = Peer::seed(3, &mut desk, slow.now);
+    let asked = requests(&other.wait(300, &mut desk));
+    assert!(!asked.is_empty() && !asked.contains(&(0, 6)), "{asked:?}");
 }
 
 #[test]
@@ -554,7 +667,8 @@ fn a_peer_that_does_not_read_is_asked_for_nothing_and_holds_nothing() {
         peer.tells(Message::Have(piece), &mut desk);
         peer.tells(Message::Unchoke, &mut desk);
         peer.session.fill(peer.now, &mut desk, &mut unread);
-        peer.tells(Message::Choke, &mut desk);
+        // Before long it would be closed for that.
+        drop(peer.try_tell(Message::Choke, &mut desk));
     }
     let most = clock::UNSENT_MAX + WINDOW_START as usize * 17;
     assert!((clock::UNSENT_MAX..=most).contains(&unread.len()), "{}", unread.len());

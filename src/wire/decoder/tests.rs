@@ -43,6 +43,9 @@ fn oracle(mut bytes: &[u8]) -> Outcome {
             bytes = &bytes[4..];
             continue;
         }
+        if len > MESSAGE_MAX {
+            return (heard, Some(WireError::TooLong { len, max: MESSAGE_MAX }));
+        }
         let Some(&id) = bytes.get(4) else { break };
         let expected = match id {
             0..=3 | 14 | 15 => 1..=1,
@@ -269,12 +272,32 @@ fn every_length_limit_is_exact() {
         };
         let error = |len| Err(WireError::Length { id, len, min, max });
         assert_eq!((next(min), next(max)), (Ok(()), Ok(())), "id {id}");
-        assert_eq!(next(max + 1), error(max + 1), "id {id}");
-        assert_eq!(next(u32::MAX), error(u32::MAX), "id {id}");
+        if max < MESSAGE_MAX {
+            assert_eq!(next(max + 1), error(max + 1), "id {id}");
+            assert_eq!(next(MESSAGE_MAX), error(MESSAGE_MAX), "id {id}");
+        }
+        for len in [MESSAGE_MAX + 1, 1 << 31, u32::MAX] {
+            assert_eq!(next(len), Err(WireError::TooLong { len, max: MESSAGE_MAX }), "id {id}");
+        }
         if min > 1 {
             assert_eq!(next(min - 1), error(min - 1), "id {id}");
         }
     }
+}
+
+#[test]
+fn a_length_that_no_message_has_is_refused_before_its_id_comes() {
+    let limits = Limits::of_pieces(17);
+    let next = |limits, len: u32| Decoder::new(limits).next(&mut &len.to_be_bytes()[..]).map(|_| ());
+    assert_eq!(next(limits, MESSAGE_MAX), Ok(()));
+    assert_eq!(
+        next(limits, MESSAGE_MAX + 1),
+        Err(WireError::TooLong { len: MESSAGE_MAX + 1, max: MESSAGE_MAX })
+    );
+    // A torrent of so many pieces that its bitfield is longer than anything else.
+    let large = Limits::of_pieces(9 * MESSAGE_MAX);
+    assert_eq!(next(large, large.bitfield_len + 1), Ok(()));
+    assert!(next(large, large.bitfield_len + 2).is_err());
 }
 
 #[test]
@@ -286,13 +309,13 @@ fn a_bitfield_has_the_length_of_its_torrent() {
 #[test]
 fn memory_follows_the_bytes_and_not_the_announcement() {
     let mut decoder = Decoder::new(Limits::of_pieces(17));
-    let mut announced = MESSAGE_MAX.to_be_bytes().to_vec();
+    let mut announced = EXTENDED_MAX.to_be_bytes().to_vec();
     announced.extend([20, 1]);
     announced.extend([0; 100]);
     assert_eq!(decoder.next(&mut &announced[..]), Ok(None));
     assert!(decoder.buffer.capacity() <= 1024);
 
-    let rest = vec![0; MESSAGE_MAX as usize - 102];
+    let rest = vec![0; EXTENDED_MAX as usize - 102];
     assert!(matches!(
         decoder.next(&mut &rest[..]),
         Ok(Some(Event::Message(Message::Extended { id: 1, .. })))
@@ -324,6 +347,8 @@ fn messages_are_read_in_place_where_the_input_has_them() {
 fn errors_say_what_was_expected() {
     let exact = WireError::Length { id: 4, len: 6, min: 5, max: 5 };
     assert_eq!(exact.to_string(), "message of id 4 announces 6 bytes, expected 5");
+    let any = WireError::TooLong { len: 1 << 31, max: 1 << 20 };
+    assert_eq!(any.to_string(), "a message announces 2147483648 bytes, expected 1048576 at most");
     let range = WireError::Length { id: 7, len: 9, min: 10, max: 16_393 };
     assert_eq!(range.to_string(), "message of id 7 announces 9 bytes, expected 10 to 16393");
 }
