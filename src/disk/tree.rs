@@ -12,10 +12,11 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
+use super::error::Change;
 use super::plan::Layout;
 use super::prealloc::{self, Reserved};
 use super::walker::{Missing, Walker};
-use super::{DiskError, method, sys};
+use super::{DiskError, cause, method, sys};
 
 /// What to do with files that are there already.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -45,6 +46,8 @@ struct Entry {
     /// The bytes of the torrent's file.
     len: u64,
     id: FileId,
+    /// Whether its file system counts names, so that a file without any was removed.
+    counts_names: bool,
     created: bool,
     /// The bytes it had when it was found and has again after [`Tree::undo`].
     len_before: u64,
@@ -134,12 +137,18 @@ impl Tree {
         Ok(file)
     }
 
-    /// Whether a file that was opened is still as long as it must be.
+    /// Whether a file that was opened is still there, and as long as it must be.
     pub(super) fn check_len(&self, file: &File, index: usize) -> Result<(), DiskError> {
         let entry = &self.entries[index];
         match file.metadata() {
+            Ok(metadata) if metadata.nlink() == 0 && entry.counts_names => {
+                Err(DiskError::Changed { path: self.path(index), change: Change::Removed })
+            }
             Ok(metadata) if metadata.len() == entry.len => Ok(()),
-            Ok(_) => Err(DiskError::Changed { path: self.path(index) }),
+            Ok(metadata) => {
+                let change = Change::Resized { found: metadata.len(), expected: entry.len };
+                Err(DiskError::Changed { path: self.path(index), change })
+            }
             Err(err) => Err(DiskError::new("look at", &self.path(index), &err)),
         }
     }
@@ -170,6 +179,16 @@ impl Tree {
             }
         }
         if sync { self.sync_folders() } else { Ok(()) }
+    }
+
+    /// Has the system forget what it keeps of the files in memory and believes to be on the disk.
+    pub(super) fn forget_cached(&self) {
+        let mut opener = Opener::new(&self.root, self.layout, &self.handle);
+        for entry in &self.entries {
+            if let Ok(file) = opener.open(entry) {
+                sys::forget_cached(&file);
+            }
+        }
     }
 
     /// Undoes what was done, as far as it can be told, and completes the error that was the reason.
@@ -305,6 +324,7 @@ impl Entry {
             path,
             len,
             id: FileId::of(&metadata),
+            counts_names: metadata.nlink() > 0,
             created,
             len_before: metadata.len(),
             allocated_before: metadata.blocks().saturating_mul(sys::STAT_BLOCK_LEN),
@@ -338,14 +358,18 @@ impl<'a> Opener<'a> {
         let (folder, name) = self.place(entry)?;
         let file = match sys::open_at(folder, name, links.flags()) {
             Ok(file) => file,
-            Err(err) if matches!(err.raw_os_error(), Some(libc::ENOENT | libc::ELOOP)) => {
-                return Err(DiskError::Changed { path });
+            Err(err) => {
+                return Err(match err.raw_os_error() {
+                    Some(libc::ENOENT) => DiskError::Changed { path, change: Change::Removed },
+                    Some(libc::ELOOP) => DiskError::Changed { path, change: Change::Replaced },
+                    Some(libc::EROFS) => DiskError::TurnedReadOnly { path },
+                    _ => DiskError::new("open", &path, &err),
+                });
             }
-            Err(err) => return Err(DiskError::new("open", &path, &err)),
         };
         match file.metadata() {
             Ok(metadata) if FileId::of(&metadata) == entry.id => Ok(file),
-            Ok(_) => Err(DiskError::Changed { path }),
+            Ok(_) => Err(DiskError::Changed { path, change: Change::Replaced }),
             Err(err) => Err(DiskError::new("look at", &path, &err)),
         }
     }
@@ -482,7 +506,8 @@ fn sync_to_disk(file: &File, path: &Path) -> Result<(), DiskError> {
     match file.sync_all() {
         // What cannot be synced (folders, on some file systems) answers EINVAL.
         Err(err) if err.raw_os_error() != Some(libc::EINVAL) => {
-            Err(DiskError::new("write to the disk", path, &err))
+            let len = file.metadata().map_or(0, |metadata| metadata.len());
+            Err(cause::of_write("write to the disk", path, file, len, &err))
         }
         _ => Ok(()),
     }

@@ -5,7 +5,7 @@
 use std::os::fd::AsRawFd;
 
 use super::uring::Socket;
-use crate::disk::PieceLease;
+use crate::disk::{DiskError, PieceLease};
 use crate::swarm::receive::{Forecast, Part, REACH_MAX};
 use crate::swarm::session::Session;
 use crate::wire::decoder::Decoder;
@@ -39,7 +39,7 @@ impl Scatter {
             return false;
         }
         if self.lay_out() == 0 {
-            // Not even one block fits: it lies in too many small files.
+            // Not even one block fits: it lies in too many small files, or there is no memory for it.
             self.forecast.cancel(session);
             return false;
         }
@@ -56,9 +56,9 @@ impl Scatter {
             if !header.is_empty() {
                 segments.push(segment(header));
             }
-            lease.iovecs(begin, len, &mut |segment| segments.push(segment));
+            let has_places = lease.iovecs(begin, len, &mut |segment| segments.push(segment));
             // One is for the header behind.
-            if segments.len() >= SEGMENTS_MAX {
+            if !has_places || segments.len() >= SEGMENTS_MAX {
                 segments.truncate(before);
                 break;
             }
@@ -82,6 +82,18 @@ impl Scatter {
         message.msg_iov = self.segments.as_mut_ptr();
         message.msg_iovlen = self.segments.len() as _;
         &raw mut **message
+    }
+
+    /// Why the kernel could not write to the places, as far as it can be told. To be asked before the receive is settled.
+    pub(super) fn trouble(&mut self) -> Option<DiskError> {
+        let mut at = 0;
+        while let Some(Part { lease, begin, len, .. }) = self.forecast.part(at) {
+            if let Some(error) = lease.trouble(begin, len) {
+                return Some(error);
+            }
+            at += 1;
+        }
+        None
     }
 
     /// The forecast, to settle it when the receive is complete.

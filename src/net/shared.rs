@@ -170,6 +170,11 @@ impl Shared {
         self.verifier.is_behind()
     }
 
+    /// What is wrong with an output from which something was read that it does not hold.
+    pub(super) fn damage(&self) -> Option<DiskError> {
+        self.output.damage()
+    }
+
     /// The error of an output whose map the kernel could not write to.
     pub(super) fn write_error(&self) -> DiskError {
         self.output.write_error()
