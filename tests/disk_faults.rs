@@ -83,8 +83,7 @@ impl Swarm {
     /// Completes the download; how many bytes were kept of what was there.
     #[track_caller]
     fn complete(&self, output: &Path, more: &[&str]) -> u64 {
-        let run =
-            self.download(self.seeder.addr, output, &[&["--json"], more].concat()).run_within(LIMIT);
+        let run = self.download(self.seeder.addr, output, &[&["--json"], more].concat()).run_within(LIMIT);
         let kept = summary(&run)["bytes_kept"].as_u64().unwrap();
         self.payload.assert_same(output);
         kept
@@ -120,10 +119,8 @@ fn on_each(kinds: &[Kind], test: impl Fn(&str, Kind, &str) + Sync) {
     let test = &test;
     let pairs = kinds.iter().flat_map(|kind| METHODS.map(|io| (*kind, io)));
     let named: Vec<_> = pairs.map(|(kind, io)| (format!("{} with {io}", kind.name()), kind, io)).collect();
-    let cases = named
-        .iter()
-        .map(|(name, kind, io)| case(name, move || isolated(|| test(name, *kind, io))))
-        .collect();
+    let cases =
+        named.iter().map(|(name, kind, io)| case(name, move || isolated(|| test(name, *kind, io)))).collect();
     in_parallel(cases);
 }
 

@@ -44,7 +44,15 @@ impl Draft {
     /// The draft of the piece of `size` bytes from `start` of the content.
     pub(super) fn new(start: u64, size: u32) -> Self {
         let none = Blocks::none(size.div_ceil(BLOCK_LEN));
-        Self { start, size, buffer: None, here: none.clone(), unsaved: none.clone(), landed: none, lost: None }
+        Self {
+            start,
+            size,
+            buffer: None,
+            here: none.clone(),
+            unsaved: none.clone(),
+            landed: none,
+            lost: None,
+        }
     }
 
     /// Copies `data` to the start of `range`, which is as long. Where there is no memory, whoever wants to have the piece

@@ -167,9 +167,8 @@ fn replace_page(address: usize) -> bool {
     let flags = libc::MAP_FIXED | libc::MAP_PRIVATE | libc::MAP_ANONYMOUS;
     // SAFETY: the page belongs to a map that a thread is just using, so the map lives; what it held cannot be had by
     // anyone; and nobody trusts the bytes of a damaged map, so that they become others breaks no promise.
-    let mapped = unsafe {
-        libc::mmap(ptr::with_exposed_provenance_mut(page), page_len, protection, flags, -1, 0)
-    };
+    let mapped =
+        unsafe { libc::mmap(ptr::with_exposed_provenance_mut(page), page_len, protection, flags, -1, 0) };
     if mapped == libc::MAP_FAILED {
         return false;
     }
@@ -229,7 +228,11 @@ mod tests {
         let other_guard = Guard::new(other.as_ptr(), other.len()).unwrap();
         store(&map, 3 * page, 9);
         file.set_len(page as u64 + 5).unwrap();
-        assert_eq!((load(&map, page + 5), guard.damage()), (0, None), "a page that is there in part is there");
+        assert_eq!(
+            (load(&map, page + 5), guard.damage()),
+            (0, None),
+            "a page that is there in part is there"
+        );
         assert_eq!((load(&map, 3 * page), guard.damage()), (0, Some(3 * page)));
         store(&map, 2 * page + 7, 8);
         assert_eq!((load(&map, 2 * page + 7), guard.damage()), (8, Some(3 * page)));

@@ -172,7 +172,13 @@ impl Map {
         let memory = MmapRaw::from(memory);
         // Pages of their usual size, so that what is written is what there is memory for. Kernels without others refuse.
         let _ = memory.advise(Advice::NoHugePage);
-        Ok(Self { guard: None, memory, kind: Kind::Private, ordered: Box::default(), verified: Box::default() })
+        Ok(Self {
+            guard: None,
+            memory,
+            kind: Kind::Private,
+            ordered: Box::default(),
+            verified: Box::default(),
+        })
     }
 
     /// The window on `len` bytes from `start`.

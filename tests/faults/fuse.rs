@@ -29,7 +29,8 @@ impl Faulty {
         let (place, lower, home) = (temp_dir("fuse"), temp_dir("lower"), temp_dir("fuse-home"));
         let mut command = Command::new(python());
         command.arg(SCRIPT).arg(lower.path()).arg(place.path());
-        let process = Process::spawn("the faulty file system", &mut command, &home.path().join("log")).unwrap();
+        let process =
+            Process::spawn("the faulty file system", &mut command, &home.path().join("log")).unwrap();
         let mut faulty = Self { process, place, lower, _home: home };
         fs::write(faulty.lower.path().join("probe"), "").unwrap();
         let probe = faulty.path().join("probe");

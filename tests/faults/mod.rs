@@ -7,6 +7,8 @@
 //! All of it takes root, loop devices and FUSE. Where these are missing the tests fail: what they show cannot be shown in
 //! another way.
 
+#![allow(unreachable_pub, reason = "as in the other folders of helpers")]
+
 pub mod fuse;
 pub mod program;
 pub mod volume;
