@@ -77,7 +77,7 @@ install_libtorrent() {
 
 # The binding for file systems in user space, with the library that it binds.
 install_fuse() {
-    if find_python fuse >/dev/null; then return; fi
+    if find_python fusepy >/dev/null; then return; fi
     apt_install python3 python3-fusepy
 }
 
@@ -95,12 +95,12 @@ version_of() {
 main() {
     local wanted=("$@") packages=() program
     if [ $# = 0 ]; then
-        wanted=(opentracker transmission-daemon aria2c rtorrent libtorrent mkfs.ext4 mkfs.xfs mkfs.btrfs fuse)
+        wanted=(opentracker transmission-daemon aria2c rtorrent libtorrent mkfs.ext4 mkfs.xfs mkfs.btrfs fusepy)
     fi
     # Debian keeps what makes file systems away from the PATH of ordinary users.
     PATH=$PATH:/usr/sbin:/sbin
     for program in "${wanted[@]}"; do
-        if [ "$program" != libtorrent ] && [ "$program" != fuse ] && ! command -v "$program" >/dev/null; then
+        if [ "$program" != libtorrent ] && [ "$program" != fusepy ] && ! command -v "$program" >/dev/null; then
             packages+=("$(package_of "$program")")
         fi
     done
@@ -111,9 +111,9 @@ main() {
             local python
             python=$(find_python libtorrent)
             echo "$python: libtorrent $("$python" -c 'import libtorrent; print(libtorrent.__version__)')"
-        elif [ "$program" = fuse ]; then
+        elif [ "$program" = fusepy ]; then
             install_fuse
-            find_python fuse
+            find_python fusepy
         else
             local path
             path=$(command -v "$program") || {

@@ -220,7 +220,7 @@ fn a_disk_that_takes_less_than_it_has_promised() {
         lower.resize(lower.used() + (8 << 20));
         let running = swarm.download(swarm.seeder.addr, &output, &["--sync", "--io", io]).start();
         // Which of them depends on who was told first: the file, or the file system's own books.
-        let texts = ["the disk fails", "the disk is full", "has become read-only"];
+        let texts = ["the disk fails", "the disk has no room for ", "has become read-only"];
         assert_fails(name, running, &texts);
         // The disk is given what it had promised. What is still in memory must not pass for what is on it.
         lower.resize(512 << 20);
@@ -279,7 +279,7 @@ fn a_fuse_file_system_is_written_and_its_errors_are_told() {
 
         let cases = [
             ("write 9000000 EIO", "cannot write OUT: the disk fails (input/output error)"),
-            ("write 9000000 ENOSPC", "the disk is full: "),
+            ("write 9000000 ENOSPC", "the disk has no room for OUT, although "),
             ("write 9000000 EDQUOT", "your disk quota is used up: it has no room for "),
             ("write 9000000 EFBIG", "the file system of OUT cannot hold a file of "),
             ("write 9000000 EROFS", "the file system of OUT has become read-only"),

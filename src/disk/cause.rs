@@ -11,10 +11,6 @@ use std::path::{Path, PathBuf};
 
 use super::{DiskError, Output, sys};
 
-/// Bytes that are free on a disk which still counts as full: file systems keep some for themselves, and large pages take
-/// room as a whole.
-const FULL_BELOW: u64 = 4 << 20;
-
 impl Output {
     /// Why a mapped file, by its index, cannot be written or read at `at`.
     pub(super) fn cause(&self, index: usize, at: u64) -> DiskError {
@@ -40,7 +36,7 @@ fn of_page(file: &File, path: &Path, at: u64) -> DiskError {
     }
     match sys::space(file) {
         Ok(space) if space.is_read_only => DiskError::TurnedReadOnly { path: path.to_path_buf() },
-        Ok(space) if space.available < FULL_BELOW => {
+        Ok(space) if space.available < DiskError::FULL_BELOW => {
             DiskError::Full { path: path.to_path_buf(), free: space.available }
         }
         _ => DiskError::Unwritable { path: path.to_path_buf() },

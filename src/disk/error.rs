@@ -65,7 +65,8 @@ pub enum DiskError {
         /// What could not be made.
         path: PathBuf,
     },
-    /// The disk had room when the download began and has none left.
+    /// The disk had room when the download began and has none left. Where many bytes are free all the same, what the file
+    /// system lies on (a thin volume, an image on another file system) is full.
     Full {
         /// The file that cannot be written.
         path: PathBuf,
@@ -178,6 +179,10 @@ pub enum Change {
 }
 
 impl DiskError {
+    /// Bytes that are free on a disk which still counts as full: file systems keep some for themselves, and large pages
+    /// take room as a whole.
+    pub(super) const FULL_BELOW: u64 = 4 << 20;
+
     /// The variant for what the system answered to `action` on `path`. Callers who know more about a number (what
     /// ENOENT or ENOSPC means there) look at it first.
     pub(super) fn new(action: &'static str, path: &Path, err: &io::Error) -> Self {
@@ -232,9 +237,15 @@ impl fmt::Display for DiskError {
             Self::FolderFull { path } => {
                 write!(f, "the file system has no room for one more name: {}", path.display())
             }
-            Self::Full { path, free } => write!(
+            Self::Full { path, free } if *free < Self::FULL_BELOW => write!(
                 f,
                 "the disk is full: {free} bytes are free, and {} needs more; make room and run the same command again",
+                path.display()
+            ),
+            Self::Full { path, free } => write!(
+                f,
+                "the disk has no room for {}, although its file system counts {free} bytes as free; make room in what \
+                 it lies on",
                 path.display()
             ),
             Self::Quota { path, len } => {

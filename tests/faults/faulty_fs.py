@@ -8,7 +8,8 @@ import errno
 import os
 import sys
 
-from fuse import FUSE, FuseOSError, Operations
+# Debian's name for fusepy, whose own is that of another binding.
+from fusepy import FUSE, FuseOSError, Operations
 
 FAULTS = "faults"
 

@@ -66,12 +66,11 @@ impl Drop for Faulty {
 
 /// The first Python that has the binding, in the order in which `scripts/install_clients.sh` looks for it.
 fn python() -> &'static str {
-    let venv = concat!(env!("CARGO_MANIFEST_DIR"), "/target/clients/venv/bin/python3");
     let has_binding = |python: &&str| {
         let mut import = Command::new(python);
-        import.args(["-c", "import fuse"]).stdout(Stdio::null()).stderr(Stdio::null());
+        import.args(["-c", "import fusepy"]).stdout(Stdio::null()).stderr(Stdio::null());
         import.status().is_ok_and(|status| status.success())
     };
-    let found = ["python3", "/usr/bin/python3", venv].into_iter().find(has_binding);
-    found.expect("a python3 that can import fuse (fusepy); scripts/install_clients.sh installs it")
+    let found = ["python3", "/usr/bin/python3"].into_iter().find(has_binding);
+    found.expect("a python3 that can import fusepy; scripts/install_clients.sh installs it")
 }

@@ -1,18 +1,25 @@
 //! Small file systems: made, mounted where nobody else sees it, filled up, and gone with the test.
 
+use std::ffi::OsStr;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::panic;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::thread;
+use std::time::Duration;
 
 use tempfile::TempDir;
 
 use super::run;
+use crate::common::process::wait_for;
 use crate::common::workspace::temp_dir;
 
 /// Bytes of an image: what xfs takes at least, and some. It is sparse.
 const IMAGE_LEN: u64 = 320 << 20;
+
+/// How long a file system may be in use after the last process that used it.
+const UNMOUNT_LIMIT: Duration = Duration::from_secs(30);
 
 /// Bytes of a tmpfs.
 const TMPFS_LEN: u64 = 96 << 20;
@@ -82,8 +89,10 @@ impl Volume {
     pub fn on(kind: Kind, image: PathBuf) -> Self {
         if kind != Kind::Tmpfs {
             File::create(&image).unwrap().set_len(IMAGE_LEN).unwrap();
-            let quiet = if kind == Kind::Ext4 { "-F" } else { "-f" };
-            run(&format!("mkfs.{}", kind.name()), ["-q".as_ref(), quiet.as_ref(), image.as_os_str()]);
+            // ext4 would keep some room for root, who we are.
+            let options: &[&str] = if kind == Kind::Ext4 { &["-q", "-F", "-m", "0"] } else { &["-q", "-f"] };
+            let options = options.iter().map(OsStr::new);
+            run(&format!("mkfs.{}", kind.name()), options.chain([image.as_os_str()]));
         }
         let volume = Self { kind, image, place: temp_dir("volume"), _home: None };
         volume.mount();
@@ -110,14 +119,17 @@ impl Volume {
 
     /// Unmounts it, which writes what can be written and forgets what was in memory.
     pub fn unmount(&self) {
-        run("umount", [self.path()]);
+        let unmount = || Command::new("umount").arg(self.path()).output().unwrap();
+        // What has just ended may still be letting go of its files.
+        let unmounted = wait_for(UNMOUNT_LIMIT, || unmount().status.success().then_some(()));
+        assert!(unmounted.is_some(), "{:?}", unmount());
     }
 
     /// Has ext4 put itself in order, as after a crash. The others do that when they are mounted.
     pub fn repair(&self) {
         if self.kind == Kind::Ext4 {
             // Its exit code tells what it has repaired.
-            let _ = std::process::Command::new("e2fsck").args(["-fy"]).arg(&self.image).output().unwrap();
+            let _ = Command::new("e2fsck").args(["-fy"]).arg(&self.image).output().unwrap();
         }
     }
 
@@ -162,6 +174,6 @@ impl Volume {
 impl Drop for Volume {
     fn drop(&mut self) {
         // Lazily, as somebody may still be there. What fails here ends with the namespace.
-        let _ = std::process::Command::new("umount").arg("-l").arg(self.path()).output();
+        let _ = Command::new("umount").arg("-l").arg(self.path()).output();
     }
 }
