@@ -859,7 +859,7 @@ fn a_mapped_file_that_is_cut_gives_no_piece() {
     let file = fs::OpenOptions::new().write(true).open(&path).unwrap();
     file.set_len(1 << 19).unwrap();
     let change = Change::Resized { found: 1 << 19, expected: 1 << 20 };
-    let cut = DiskError::Changed { path: path.clone(), change };
+    let cut = DiskError::Changed { path, change };
     assert_eq!(leases[1].is_zeroes(), Ok(true), "it is all there");
     // Zeroes are what a load gives, and not what the file has.
     assert_eq!(leases[3].is_zeroes(), Err(cut.clone()));

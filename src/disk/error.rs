@@ -201,32 +201,10 @@ impl DiskError {
             errno => Self::Io { action, path, errno },
         }
     }
-}
 
-impl fmt::Display for DiskError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    /// What is told where there is no room.
+    fn fmt_room(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::FolderMissing { folder } => {
-                write!(
-                    f,
-                    "the folder {} does not exist, make it first or choose another output",
-                    folder.display()
-                )
-            }
-            Self::NotAFolder { path } => write!(f, "{} is not a folder", path.display()),
-            Self::IsAFolder { path } => write!(f, "{} is a folder, expected a file", path.display()),
-            Self::NotAFile { path } => {
-                write!(f, "{} is a pipe, device or socket, expected a file", path.display())
-            }
-            Self::Symlink { path } => {
-                write!(f, "{} is a symbolic link, which is not followed", path.display())
-            }
-            Self::BadName { path } => write!(f, "{:?} cannot be the name of an output file", path.display()),
-            Self::NameTooLong { path } => {
-                write!(f, "the name {} is too long for the file system", path.display())
-            }
-            Self::Denied { path } => write!(f, "no permission to write {}", path.display()),
-            Self::ReadOnly { path } => write!(f, "{} is on a read-only file system", path.display()),
             Self::NoSpace { path, needed, free } => {
                 write!(
                     f,
@@ -259,6 +237,41 @@ impl fmt::Display for DiskError {
                 "{} needs {len} bytes, and this process may not make files longer than {limit} (see ulimit -f)",
                 path.display()
             ),
+            _ => Ok(()),
+        }
+    }
+}
+
+impl fmt::Display for DiskError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::FolderMissing { folder } => {
+                write!(
+                    f,
+                    "the folder {} does not exist, make it first or choose another output",
+                    folder.display()
+                )
+            }
+            Self::NotAFolder { path } => write!(f, "{} is not a folder", path.display()),
+            Self::IsAFolder { path } => write!(f, "{} is a folder, expected a file", path.display()),
+            Self::NotAFile { path } => {
+                write!(f, "{} is a pipe, device or socket, expected a file", path.display())
+            }
+            Self::Symlink { path } => {
+                write!(f, "{} is a symbolic link, which is not followed", path.display())
+            }
+            Self::BadName { path } => write!(f, "{:?} cannot be the name of an output file", path.display()),
+            Self::NameTooLong { path } => {
+                write!(f, "the name {} is too long for the file system", path.display())
+            }
+            Self::Denied { path } => write!(f, "no permission to write {}", path.display()),
+            Self::ReadOnly { path } => write!(f, "{} is on a read-only file system", path.display()),
+            Self::NoSpace { .. }
+            | Self::FolderFull { .. }
+            | Self::Full { .. }
+            | Self::Quota { .. }
+            | Self::FileTooBig { .. }
+            | Self::FileLimit { .. } => self.fmt_room(f),
             Self::TooLong { path, found, expected } => write!(
                 f,
                 "{} exists and has {found} bytes where the torrent's file has {expected}, use --overwrite to replace it",

@@ -211,13 +211,13 @@ mod tests {
     fn load(map: &MmapRaw, at: usize) -> u8 {
         assert!(at < map.len());
         // SAFETY: inside the map; volatile, as what is behind it changes.
-        unsafe { map.as_ptr().add(at).read_volatile() }
+        unsafe { map.as_ptr().wrapping_add(at).read_volatile() }
     }
 
     fn store(map: &MmapRaw, at: usize, byte: u8) {
         assert!(at < map.len());
         // SAFETY: as in `load`, and the map may be written.
-        unsafe { map.as_mut_ptr().add(at).write_volatile(byte) }
+        unsafe { map.as_mut_ptr().wrapping_add(at).write_volatile(byte) }
     }
 
     #[test]
