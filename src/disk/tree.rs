@@ -10,13 +10,18 @@ use std::fs::{File, Metadata, TryLockError};
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::time::SystemTime;
+use std::thread;
+use std::time::{Duration, SystemTime};
 
 use super::error::Change;
 use super::plan::Layout;
 use super::prealloc::{self, Reserved};
 use super::walker::{Missing, Walker};
 use super::{DiskError, cause, method, sys};
+
+/// How often the room on a disk that seems full is looked at, and the wait before another look.
+const ROOM_LOOKS_MAX: u32 = 20;
+const ROOM_PAUSE: Duration = Duration::from_millis(50);
 
 /// What to do with files that are there already.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -277,16 +282,25 @@ impl Tree {
 
     /// Refuses at once what cannot fit, instead of filling the disk first. A file system that does not tell its size
     /// is asked by reserving only.
+    ///
+    /// It looks more than once: xfs counts the room of a removed file some moments later, and whoever has just made room
+    /// on a full disk is the one who is here.
     fn check_room(&self) -> Result<(), DiskError> {
-        let (Ok(space), Ok(metadata)) = (sys::space(&self.handle), self.handle.metadata()) else {
-            return Ok(());
-        };
+        let Ok(metadata) = self.handle.metadata() else { return Ok(()) };
         // A folder below the root may be another file system, with room of its own.
         let needed = self.needed(|entry| entry.id.device == metadata.dev());
-        if space.total > 0 && needed > space.free {
-            return Err(DiskError::NoSpace { path: self.root.clone(), needed, free: space.available });
+        let mut looks = 1;
+        loop {
+            let Ok(space) = sys::space(&self.handle) else { return Ok(()) };
+            if space.total == 0 || needed <= space.free {
+                return Ok(());
+            }
+            if needed > space.total || looks == ROOM_LOOKS_MAX {
+                return Err(DiskError::NoSpace { path: self.root.clone(), needed, free: space.available });
+            }
+            looks += 1;
+            thread::sleep(ROOM_PAUSE);
         }
-        Ok(())
     }
 
     /// Bytes that the files had no blocks for.
