@@ -881,7 +881,7 @@ fn hundreds_of_half_done_pieces_take_bounded_memory() {
     const PIECE: u32 = 4 << 20;
     const PIECES: u32 = 300;
     // What the pool allows, and room for the tests beside this one.
-    const GROWTH_MAX: u64 = 192 << 20;
+    const GROWTH_MAX: u64 = 96 << 20;
     let temp = tempfile::tempdir().unwrap();
     let path = temp.path().join("f");
     let geometry = geometry(u64::from(PIECES * (PIECE / 1024)) * 1024, PIECE);

@@ -26,6 +26,8 @@ use faults::fuse::Faulty;
 use faults::program::{with_limits, without_fallocate};
 use faults::volume::{Kind, Volume, isolated};
 use serde_json::Value;
+use support::content::Content;
+use support::peer::Peer;
 use support::program::{Program, Run, Running, case, in_parallel, ringtide};
 use tempfile::TempDir;
 
@@ -325,4 +327,20 @@ fn limits_of_the_process_are_told() {
     let args = swarm.args(swarm.seeder.addr, &output, &["--io", "pwrite"]);
     assert_fails("pwrite to a long file", limited(&["--fsize=9000000"], &args), &[text]);
     swarm.complete(&output, &["--io", "pwrite"]);
+}
+
+/// A piece that does not fit what memory the process may have is an error like any other, and no abort.
+#[test]
+fn a_piece_without_memory_is_told() {
+    let _test = real_client_test!();
+    let content = Content::single("huge", 256 << 20, 256 << 20);
+    let peer = Peer::honest(&content);
+    let dir = workspace::temp_dir("memory");
+    let (torrent, output) = (content.torrent(&dir.path().join("t"), &[]), dir.path().join("out"));
+    let peer = peer.addr.to_string();
+    let args = ["download", "-q", "--threads", "1", "--io", "pwrite", "--peer", &peer, "-o"].map(OsStr::new);
+    let args: Vec<&OsStr> = args.into_iter().chain([output.as_os_str(), torrent.as_os_str()]).collect();
+    let text = format!("cannot get memory for a piece of {}: ", output.display());
+    assert_fails("no memory", with_limits(&["--as=250000000"], &args).start(), &[&text]);
+    assert!(!output.exists());
 }

@@ -159,6 +159,17 @@ impl Output {
         self.writes_back.store(true, Ordering::Relaxed);
     }
 
+    /// Whether pieces in memory, on their way to files that are written, take so much of it that no complete one should
+    /// wait. Never so where the files are mapped.
+    pub fn is_crowded(&self) -> bool {
+        self.pool.is_crowded()
+    }
+
+    /// Bytes of memory that pieces take on their way to files that are written; 0 where the files are mapped.
+    pub fn memory_in_use(&self) -> usize {
+        self.pool.in_use()
+    }
+
     /// To be called when every piece is sealed: whether all files are still in place. With `sync` it waits until they
     /// are on the disk, their names too, and learns of every error of writing them back.
     ///

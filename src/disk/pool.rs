@@ -16,8 +16,8 @@ use super::sys;
 use crate::meta::geometry::BLOCK_LEN;
 
 /// Bytes of memory behind all buffers. With more in use, what has landed is not kept in memory. Enough for full batches
-/// of pieces of 4 MiB to be received and hashed at the same time, and for hundreds of half-done pieces of the usual size.
-const MEMORY_MAX: usize = 128 << 20;
+/// of pieces of the usual size to be received and hashed at the same time, and for a hundred half-done ones.
+const MEMORY_MAX: usize = 32 << 20;
 
 /// The buffers of one output.
 pub(super) struct Pool {
@@ -55,6 +55,16 @@ impl Pool {
     /// Whether more is in use than should be.
     pub(super) fn is_over(&self) -> bool {
         self.in_use.load(Ordering::Relaxed) > self.memory_max
+    }
+
+    /// Whether so much is in use that what is complete should not wait.
+    pub(super) fn is_crowded(&self) -> bool {
+        self.in_use.load(Ordering::Relaxed) > self.memory_max / 4 * 3
+    }
+
+    /// Bytes of memory behind the buffers that are used.
+    pub(super) fn in_use(&self) -> usize {
+        self.in_use.load(Ordering::Relaxed)
     }
 
     /// A buffer with any bytes in it.

@@ -122,6 +122,12 @@ impl<J: Job> Verifier<J> {
         self.shared.lock().is_full()
     }
 
+    /// Whether any job is queued, or being hashed.
+    pub fn has_jobs(&self) -> bool {
+        let queue = self.shared.lock();
+        !queue.jobs.is_empty() || queue.busy > 0
+    }
+
     /// Has all that is queued hashed without waiting for more, for when no more pieces are under way. Returns at once.
     ///
     /// # Panics
@@ -179,6 +185,8 @@ struct Queue<J> {
     gathering: bool,
     /// The threads that wait for a job.
     sleepers: usize,
+    /// The threads that have a batch.
+    busy: usize,
     /// All that is queued is ready as it is.
     flushing: bool,
     /// No job comes any more.
@@ -234,6 +242,7 @@ impl<J> Queue<J> {
             submitted: 0,
             gathering: false,
             sleepers: 0,
+            busy: 0,
             flushing: false,
             closed: false,
             panicked: false,
@@ -342,6 +351,7 @@ fn run<J: Job>(shared: &Arc<Shared<J>>) {
             return;
         }
         shared.hash(&mut batch);
+        shared.lock().busy -= 1;
     }
 }
 
@@ -363,6 +373,7 @@ fn next_batch<J: Job>(shared: &Arc<Shared<J>>, batch: &mut Batch<J>) {
         }
     }
     queue.take_batch(batch);
+    queue.busy += usize::from(!batch.is_empty());
     if queue.jobs.is_empty() {
         return;
     }

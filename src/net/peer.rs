@@ -264,9 +264,14 @@ impl<'a> Reader<'a> {
         let mut scatter = self.scatter.take().unwrap_or_else(Scatter::new);
         let socket = &self.peer.socket;
         let aimed = self.decode_next == 0
-            && self.with_talk(|talk| scatter.aim(&mut talk.session, &talk.decoder, socket));
+            && self.with_talk(|talk| {
+                scatter.aim(&mut talk.session, &talk.decoder, socket, self.shared.aim_room())
+            });
         if aimed {
+            let blocks = scatter.blocks();
+            self.shared.aimed(blocks);
             let (result, back) = self.peer.socket.recv_scatter(scatter).await;
+            self.shared.unaimed(blocks);
             self.scatter = Some(back);
             self.settle(result)
         } else {

@@ -20,25 +20,30 @@ pub(super) struct Scatter {
     forecast: Forecast<PieceLease>,
     segments: Vec<libc::iovec>,
     message: Option<Box<libc::msghdr>>,
+    /// Blocks aimed at.
+    blocks: usize,
 }
 
 impl Scatter {
     pub(super) fn new() -> Box<Self> {
         let segments = Vec::with_capacity(4 * REACH_MAX);
-        Box::new(Self { forecast: Forecast::default(), segments, message: None })
+        Box::new(Self { forecast: Forecast::default(), segments, message: None, blocks: 0 })
     }
 
-    /// Aims at the blocks the session expects and takes its claims: see [`Forecast::aim`].
+    /// Aims at the blocks the session expects, up to so many, and takes its claims: see [`Forecast::aim`].
     pub(super) fn aim(
         &mut self,
         session: &mut Session<PieceLease>,
         decoder: &Decoder,
         socket: &Socket,
+        blocks_max: usize,
     ) -> bool {
         if !self.forecast.aim(session, decoder, |offset| look(socket, offset)) {
             return false;
         }
-        if self.lay_out() == 0 {
+        self.forecast.truncate(blocks_max);
+        self.blocks = self.lay_out();
+        if self.blocks == 0 {
             // Not even one block fits: it lies in too many small files, or there is no memory for it.
             self.forecast.cancel(session);
             return false;
@@ -82,6 +87,11 @@ impl Scatter {
         message.msg_iov = self.segments.as_mut_ptr();
         message.msg_iovlen = self.segments.len() as _;
         &raw mut **message
+    }
+
+    /// How many blocks it is aimed at.
+    pub(super) const fn blocks(&self) -> usize {
+        self.blocks
     }
 
     /// Why the kernel could not write to the places, as far as it can be told. To be asked before the receive is settled.
