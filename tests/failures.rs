@@ -390,6 +390,23 @@ fn outputs_that_cannot_be_made_are_told_before_anybody_is_asked() {
     assert_eq!(peer.seen().connections, 0);
 }
 
+/// Runs a program while its disk is filled up.
+const FILLED: &[&str] = &[
+    "sh",
+    "-c",
+    "(sleep 0.1; cat /dev/zero >disk/filler 2>&-) & \"$@\"; code=$?; wait; rm disk/filler; exit $code",
+    "sh",
+];
+
+/// The same, and what was reserved for its output is taken away.
+const ROBBED: &[&str] = &[
+    "sh",
+    "-c",
+    "(until [ -s disk/out ]; do sleep 0.01; done; fallocate -p -o 0 -l 600000 disk/out
+          cat /dev/zero >disk/filler 2>&-) & \"$@\"; code=$?; wait; rm disk/filler; exit $code",
+    "sh",
+];
+
 /// A small file system of the program's own, which ends with it, so there is nothing to clear up.
 #[test]
 fn a_full_or_read_only_disk_is_told() {
@@ -441,29 +458,21 @@ fn a_full_or_read_only_disk_is_told() {
     assert_eq!(left(), "");
     assert_eq!(peer.seen().connections, 0, "it is told before anybody is asked");
     // What fills the disk later cannot take what was reserved.
-    let filled = &[
-        "sh",
-        "-c",
-        "(sleep 0.1; cat /dev/zero >disk/filler 2>&-) & \"$@\"; code=$?; wait; rm disk/filler; exit $code",
-        "sh",
-    ];
     for io in ["mmap", "pwrite"] {
-        let enough = on_disk("size=700k", filled, "download", &["--io", io]);
+        let enough = on_disk("size=700k", FILLED, "download", &["--io", io]);
         enough.assert_prints("Downloaded t to disk/out.\n");
         assert_eq!(left(), "out\n");
     }
-    // Even where someone takes away what was reserved, a file that is written and not mapped is no SIGBUS.
-    let robbed = &[
-        "sh",
-        "-c",
-        "(until [ -s disk/out ]; do sleep 0.01; done; fallocate -p -o 0 -l 600000 disk/out
-          cat /dev/zero >disk/filler 2>&-) & \"$@\"; code=$?; wait; rm disk/filler; exit $code",
-        "sh",
-    ];
+    // Even where someone takes away what was reserved, mapped or not, that is no SIGBUS.
     let late = Peer::start(&content, Script { unchoke_after: Duration::from_secs(1), ..Script::default() });
-    let gone = from(&late, "size=700k", robbed, "download", &["--io", "pwrite"]);
-    gone.assert_fails(BAD_OUTPUT, "not enough room for disk/out: it needs 32768 more bytes, 0 are free");
-    assert_eq!(left(), "");
+    for io in ["mmap", "pwrite"] {
+        let gone = from(&late, "size=700k", ROBBED, "download", &["--io", io]);
+        gone.assert_fails(
+            BAD_OUTPUT,
+            "the disk is full: 0 bytes are free, and disk/out needs more; make room",
+        );
+        assert_eq!(left(), "");
+    }
 }
 
 #[test]

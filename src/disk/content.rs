@@ -4,11 +4,11 @@ use std::fs::File;
 use std::io;
 use std::ops::Range;
 use std::os::unix::fs::FileExt;
-use std::path::PathBuf;
 use std::sync::Arc;
 
+use super::error::Change;
 use super::output::Backing;
-use super::{DiskError, Output, sys};
+use super::{DiskError, Output, cause};
 
 /// What of a range lies in one file or pad.
 struct Stretch<'a> {
@@ -25,7 +25,9 @@ impl Output {
             let Some((backing, start)) = place else { continue };
             let file = self.file(backing)?;
             let data = &data[bytes];
-            file.write_all_at(data, start).map_err(|err| self.unwritten(backing, &file, data.len(), &err))?;
+            file.write_all_at(data, start).map_err(|err| {
+                cause::of_write("write", &self.tree.path(backing.index), &file, data.len() as u64, &err)
+            })?;
             self.start_writeback(&file, start, data.len() as u64);
         }
         Ok(())
@@ -40,9 +42,13 @@ impl Output {
                 continue;
             };
             self.file(backing)?.read_exact_at(out, start).map_err(|err| {
-                let path = self.path(backing);
+                let path = self.tree.path(backing.index);
                 match err.kind() {
-                    io::ErrorKind::UnexpectedEof => DiskError::Changed { path },
+                    // The length was right a moment ago; where it is now, nobody knows.
+                    io::ErrorKind::UnexpectedEof => {
+                        let (found, expected) = (start, start + out.len() as u64);
+                        DiskError::Changed { path, change: Change::Resized { found, expected } }
+                    }
                     _ => DiskError::new("read", &path, &err),
                 }
             })?;
@@ -74,23 +80,5 @@ impl Output {
                 bytes: (from - at) as usize..(to - at) as usize,
             }
         })
-    }
-
-    fn unwritten(&self, backing: &Backing, file: &File, len: usize, err: &io::Error) -> DiskError {
-        let path = self.path(backing);
-        let len = len as u64;
-        match err.raw_os_error() {
-            Some(libc::ENOSPC) => {
-                let free = sys::space(file).map_or(0, |space| space.available);
-                DiskError::NoSpace { path, needed: len, free }
-            }
-            Some(libc::EDQUOT) => DiskError::Quota { path, len },
-            Some(libc::EFBIG) => DiskError::FileTooBig { path, len },
-            _ => DiskError::new("write", &path, err),
-        }
-    }
-
-    fn path(&self, backing: &Backing) -> PathBuf {
-        self.tree.path(backing.index)
     }
 }

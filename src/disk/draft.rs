@@ -36,25 +36,38 @@ pub(super) struct Draft {
     unsaved: Blocks,
     /// The blocks that were received as a whole.
     landed: Blocks,
+    /// Why there was no memory when it was needed: bytes were lost.
+    lost: Option<DiskError>,
 }
 
 impl Draft {
     /// The draft of the piece of `size` bytes from `start` of the content.
     pub(super) fn new(start: u64, size: u32) -> Self {
         let none = Blocks::none(size.div_ceil(BLOCK_LEN));
-        Self { start, size, buffer: None, here: none.clone(), unsaved: none.clone(), landed: none }
-    }
-
-    /// Copies `data` to the start of `range`, which is as long.
-    pub(super) fn write(&mut self, output: &Output, range: &Range<usize>, data: &[u8]) {
-        if !data.is_empty() {
-            self.touch(output, range).window.write(range.start, data);
+        Self {
+            start,
+            size,
+            buffer: None,
+            here: none.clone(),
+            unsaved: none.clone(),
+            landed: none,
+            lost: None,
         }
     }
 
-    /// The place of a range, for a system call to fill.
-    pub(super) fn iovec(&mut self, output: &Output, range: &Range<usize>) -> libc::iovec {
-        self.touch(output, range).window.target(range.start, range.len())
+    /// Copies `data` to the start of `range`, which is as long. Where there is no memory, whoever wants to have the piece
+    /// will hear of it.
+    pub(super) fn write(&mut self, output: &Output, range: &Range<usize>, data: &[u8]) {
+        if !data.is_empty()
+            && let Some(buffer) = self.touch(output, range)
+        {
+            buffer.window.write(range.start, data);
+        }
+    }
+
+    /// The place of a range, for a system call to fill; `None` where there is no memory.
+    pub(super) fn iovec(&mut self, output: &Output, range: &Range<usize>) -> Option<libc::iovec> {
+        Some(self.touch(output, range)?.window.target(range.start, range.len()))
     }
 
     /// The bytes, if they are all here.
@@ -81,6 +94,7 @@ impl Draft {
         range: &Range<usize>,
         out: &mut [u8],
     ) -> Result<(), DiskError> {
+        self.check_lost()?;
         for (part, is_here) in self.stretches(range) {
             let out = &mut out[part.start - range.start..part.end - range.start];
             if is_here {
@@ -94,6 +108,7 @@ impl Draft {
 
     /// Shows the whole piece to `see`, in order, as long as it wants more.
     pub(super) fn show(&self, output: &Output, mut see: impl FnMut(&[u8]) -> bool) -> Result<(), DiskError> {
+        self.check_lost()?;
         let mut copy = Vec::new();
         for (part, is_here) in self.stretches(&(0..self.size as usize)) {
             if is_here && let Some(buffer) = &self.buffer {
@@ -115,6 +130,7 @@ impl Draft {
 
     /// Reads back what is away; false, and nothing is done, where that would take too much memory.
     pub(super) fn load(&mut self, output: &Output) -> Result<bool, DiskError> {
+        self.check_lost()?;
         let missing = self.away();
         if missing.is_empty() {
             return Ok(true);
@@ -123,7 +139,10 @@ impl Draft {
         if missing_len > LOAD_MAX as usize || output.pool.is_over() {
             return Ok(false);
         }
-        let mut buffer = self.buffer.take().unwrap_or_else(|| output.pool.take());
+        let mut buffer = match self.buffer.take() {
+            Some(buffer) => buffer,
+            None => output.take_buffer()?,
+        };
         let loaded = missing.iter().try_for_each(|run| {
             let bytes = self.bytes_of(run);
             run.clone().for_each(|block| output.pool.hold(&mut buffer, block));
@@ -183,6 +202,7 @@ impl Draft {
 
     /// Saves all blocks.
     pub(super) fn save(&mut self, output: &Output) -> Result<(), DiskError> {
+        self.check_lost()?;
         for run in self.unsaved.runs() {
             self.save_run(output, &run)?;
         }
@@ -229,13 +249,26 @@ impl Draft {
     }
 
     /// The buffer, about to be changed in this range.
-    fn touch(&mut self, output: &Output, range: &Range<usize>) -> &mut Buffer {
+    fn touch(&mut self, output: &Output, range: &Range<usize>) -> Option<&mut Buffer> {
+        if self.buffer.is_none() {
+            match output.take_buffer() {
+                Ok(buffer) => self.buffer = Some(buffer),
+                Err(err) => self.lost = Some(err),
+            }
+        }
+        if self.lost.is_some() {
+            return None;
+        }
         for block in blocks_of(range) {
             let is_new = self.here.insert(block);
             debug_assert!(!is_new || !self.landed.contains(block), "block {block} had landed and was saved");
             self.unsaved.insert(block);
         }
-        self.buffer.get_or_insert_with(|| output.pool.take())
+        self.buffer.as_mut()
+    }
+
+    fn check_lost(&self) -> Result<(), DiskError> {
+        self.lost.clone().map_or(Ok(()), Err)
     }
 
     fn is_here(&self, range: &Range<usize>) -> bool {
@@ -342,7 +375,8 @@ mod tests {
             let data = &content[range.clone()];
             if by_kernel {
                 let mut places = Vec::new();
-                self.lease.iovecs(range.start as u32, data.len() as u32, &mut |place| places.push(place));
+                let push = &mut |place| places.push(place);
+                assert!(self.lease.iovecs(range.start as u32, data.len() as u32, push));
                 assert_eq!(places.len(), 1);
                 fill(&places[0], data);
             } else {

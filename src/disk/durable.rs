@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::record::Stamp;
+use super::tree::sync_to_disk;
 use super::{DiskError, Output, Refused};
 use crate::meta::geometry::PieceIndex;
 
@@ -36,8 +37,7 @@ impl Output {
         let files: BTreeSet<usize> = pieces.flat_map(|piece| self.files_of(piece)).collect();
         for index in files {
             let file = self.handles.get(index, || self.tree.open(index))?;
-            file.sync_data()
-                .map_err(|err| DiskError::new("write to the disk", &self.tree.path(index), &err))?;
+            sync_to_disk(&file, &self.tree.path(index)).inspect_err(|_| self.forget_cached())?;
         }
         Ok(())
     }

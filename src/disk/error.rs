@@ -65,11 +65,19 @@ pub enum DiskError {
         /// What could not be made.
         path: PathBuf,
     },
+    /// The disk had room when the download began and has none left. Where many bytes are free all the same, what the file
+    /// system lies on (a thin volume, an image on another file system) is full.
+    Full {
+        /// The file that cannot be written.
+        path: PathBuf,
+        /// Bytes that are free.
+        free: u64,
+    },
     /// The user's quota is used up.
     Quota {
         /// The file that did not fit.
         path: PathBuf,
-        /// The bytes it needs.
+        /// The bytes that it was to get.
         len: u64,
     },
     /// The file system cannot hold a file of this length.
@@ -78,6 +86,15 @@ pub enum DiskError {
         path: PathBuf,
         /// The bytes it needs.
         len: u64,
+    },
+    /// This process may not make files so long (`RLIMIT_FSIZE`).
+    FileLimit {
+        /// The file.
+        path: PathBuf,
+        /// The bytes it needs.
+        len: u64,
+        /// The bytes that are allowed.
+        limit: u64,
     },
     /// A file is there already and is longer than the torrent's.
     TooLong {
@@ -98,14 +115,28 @@ pub enum DiskError {
         /// The `-o` path.
         path: PathBuf,
     },
-    /// A file was removed, replaced or cut short after it was opened.
+    /// Somebody else has changed a file, or a folder, after it was opened.
     Changed {
-        /// The file.
+        /// Which.
+        path: PathBuf,
+        /// How.
+        change: Change,
+    },
+    /// The file system was writable when the download began. Many turn themselves read-only when the disk fails.
+    TurnedReadOnly {
+        /// What cannot be written any more.
         path: PathBuf,
     },
-    /// What came could not be written to the map: no room is left behind it, the disk fails, or a file was cut short.
+    /// The disk, or the way to it, fails (EIO).
+    Failing {
+        /// What was being done, to complete "cannot ...".
+        action: &'static str,
+        /// To what.
+        path: PathBuf,
+    },
+    /// What came could not be written to the map, and nothing tells why.
     Unwritable {
-        /// The `-o` path.
+        /// The file, or the `-o` path.
         path: PathBuf,
     },
     /// The file system does not let its files be mapped for writing.
@@ -131,7 +162,27 @@ pub enum DiskError {
     },
 }
 
+/// What has become of a file or folder that was opened.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Change {
+    /// Its name is gone.
+    Removed,
+    /// Something else has its name.
+    Replaced,
+    /// It has another length.
+    Resized {
+        /// Its bytes.
+        found: u64,
+        /// The bytes it had.
+        expected: u64,
+    },
+}
+
 impl DiskError {
+    /// Bytes that are free on a disk which still counts as full: file systems keep some for themselves, and large pages
+    /// take room as a whole.
+    pub(super) const FULL_BELOW: u64 = 4 << 20;
+
     /// The variant for what the system answered to `action` on `path`. Callers who know more about a number (what
     /// ENOENT or ENOSPC means there) look at it first.
     pub(super) fn new(action: &'static str, path: &Path, err: &io::Error) -> Self {
@@ -139,6 +190,7 @@ impl DiskError {
         match err.raw_os_error().unwrap_or(0) {
             libc::EACCES | libc::EPERM => Self::Denied { path },
             libc::EROFS => Self::ReadOnly { path },
+            libc::EIO => Self::Failing { action, path },
             libc::ENOTDIR => Self::NotAFolder { path },
             libc::EISDIR => Self::IsAFolder { path },
             libc::ENXIO => Self::NotAFile { path },
@@ -147,6 +199,45 @@ impl DiskError {
             libc::ENOSPC => Self::FolderFull { path },
             libc::EINVAL if path.as_os_str().as_encoded_bytes().contains(&0) => Self::BadName { path },
             errno => Self::Io { action, path, errno },
+        }
+    }
+
+    /// What is told where there is no room.
+    fn fmt_room(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NoSpace { path, needed, free } => {
+                write!(
+                    f,
+                    "not enough room for {}: it needs {needed} more bytes, {free} are free",
+                    path.display()
+                )
+            }
+            Self::FolderFull { path } => {
+                write!(f, "the file system has no room for one more name: {}", path.display())
+            }
+            Self::Full { path, free } if *free < Self::FULL_BELOW => write!(
+                f,
+                "the disk is full: {free} bytes are free, and {} needs more; make room and run the same command again",
+                path.display()
+            ),
+            Self::Full { path, free } => write!(
+                f,
+                "the disk has no room for {}, although its file system counts {free} bytes as free; make room in what \
+                 it lies on",
+                path.display()
+            ),
+            Self::Quota { path, len } => {
+                write!(f, "your disk quota is used up: it has no room for {len} bytes of {}", path.display())
+            }
+            Self::FileTooBig { path, len } => {
+                write!(f, "the file system of {} cannot hold a file of {len} bytes", path.display())
+            }
+            Self::FileLimit { path, len, limit } => write!(
+                f,
+                "{} needs {len} bytes, and this process may not make files longer than {limit} (see ulimit -f)",
+                path.display()
+            ),
+            _ => Ok(()),
         }
     }
 }
@@ -175,22 +266,12 @@ impl fmt::Display for DiskError {
             }
             Self::Denied { path } => write!(f, "no permission to write {}", path.display()),
             Self::ReadOnly { path } => write!(f, "{} is on a read-only file system", path.display()),
-            Self::NoSpace { path, needed, free } => {
-                write!(
-                    f,
-                    "not enough room for {}: it needs {needed} more bytes, {free} are free",
-                    path.display()
-                )
-            }
-            Self::FolderFull { path } => {
-                write!(f, "the file system has no room for one more name: {}", path.display())
-            }
-            Self::Quota { path, len } => {
-                write!(f, "your disk quota has no room for {} of {len} bytes", path.display())
-            }
-            Self::FileTooBig { path, len } => {
-                write!(f, "the file system of {} cannot hold a file of {len} bytes", path.display())
-            }
+            Self::NoSpace { .. }
+            | Self::FolderFull { .. }
+            | Self::Full { .. }
+            | Self::Quota { .. }
+            | Self::FileTooBig { .. }
+            | Self::FileLimit { .. } => self.fmt_room(f),
             Self::TooLong { path, found, expected } => write!(
                 f,
                 "{} exists and has {found} bytes where the torrent's file has {expected}, use --overwrite to replace it",
@@ -200,14 +281,18 @@ impl fmt::Display for DiskError {
                 write!(f, "{} is the same file on the disk as another one of the torrent", path.display())
             }
             Self::Busy { path } => write!(f, "another process is writing {}", path.display()),
-            Self::Changed { path } => {
-                write!(f, "{} was removed, replaced or cut short during the download", path.display())
-            }
-            Self::Unwritable { path } => write!(
+            Self::Changed { path, change } => write!(f, "{} {change} during the download", path.display()),
+            Self::TurnedReadOnly { path } => write!(
                 f,
-                "{} can no longer be written: the disk is full or failing, or a file was cut short",
+                "the file system of {} has become read-only, as many do when the disk fails",
                 path.display()
             ),
+            Self::Failing { action, path } => {
+                write!(f, "cannot {action} {}: the disk fails (input/output error)", path.display())
+            }
+            Self::Unwritable { path } => {
+                write!(f, "{} can no longer be written, and the system does not say why", path.display())
+            }
             Self::NotMappable { path } => {
                 write!(
                     f,
@@ -227,3 +312,16 @@ impl fmt::Display for DiskError {
 }
 
 impl std::error::Error for DiskError {}
+
+impl fmt::Display for Change {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Removed => f.write_str("was removed"),
+            Self::Replaced => f.write_str("was replaced by something else"),
+            Self::Resized { found, expected } => {
+                let how = if found < expected { "cut short" } else { "made longer" };
+                write!(f, "was {how} (it has {found} bytes, expected {expected})")
+            }
+        }
+    }
+}

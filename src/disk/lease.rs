@@ -187,18 +187,22 @@ impl PieceLease {
     }
 
     /// Gives the places of `len` bytes from `begin` of the piece to `push`, in order: one, or more where the range
-    /// crosses mapped files.
+    /// crosses mapped files. False, and nothing is given, where there is no memory for them.
     ///
     /// Making them is safe; having anything write through them is not. Who passes them to the kernel must keep this
     /// lease alive and call nothing else on it until the kernel has completed the operation.
     ///
     /// # Panics
     /// When the range does not lie inside the piece.
-    pub fn iovecs(&mut self, begin: u32, len: u32, push: &mut impl FnMut(libc::iovec)) {
+    #[must_use]
+    pub fn iovecs(&mut self, begin: u32, len: u32, push: &mut impl FnMut(libc::iovec)) -> bool {
         let range = self.range(begin, len as usize);
         match &mut self.bytes {
-            Bytes::Mapped(parts) => parts.iovecs(&range, push),
-            Bytes::Draft(draft) => push(draft.iovec(&self.output, &range)),
+            Bytes::Mapped(parts) => {
+                parts.iovecs(&range, push);
+                true
+            }
+            Bytes::Draft(draft) => draft.iovec(&self.output, &range).map(push).is_some(),
         }
     }
 
@@ -242,12 +246,13 @@ impl PieceLease {
     /// What the disk answers.
     pub fn load(&mut self) -> Result<bool, DiskError> {
         match &mut self.bytes {
-            Bytes::Mapped(_) => Ok(true),
+            Bytes::Mapped(_) => self.check_intact().map(|()| true),
             Bytes::Draft(draft) => draft.load(&self.output),
         }
     }
 
-    /// The bytes of the piece in order, cut where mapped files meet.
+    /// The bytes of the piece in order, cut where mapped files meet. Where the disk failed they are zeroes that nobody wrote:
+    /// [`PieceLease::seal`] and [`PieceLease::read`] know.
     ///
     /// # Panics
     /// When they are not all in memory: [`PieceLease::load`] must have said so.
@@ -271,7 +276,7 @@ impl PieceLease {
         match &self.bytes {
             Bytes::Mapped(parts) => {
                 let _ = parts.segments().all(see);
-                Ok(())
+                self.check_intact()
             }
             Bytes::Draft(draft) => draft.show(&self.output, &mut see),
         }
@@ -302,7 +307,7 @@ impl PieceLease {
         match &self.bytes {
             Bytes::Mapped(parts) => {
                 parts.copy_out(&range, out);
-                Ok(())
+                self.check_intact()
             }
             Bytes::Draft(draft) => draft.read(&self.output, &range, out),
         }
@@ -331,18 +336,37 @@ impl PieceLease {
         }
     }
 
+    /// Why these bytes cannot be written by the kernel, where they cannot: for when it says so (EFAULT).
+    ///
+    /// # Panics
+    /// When they do not lie inside the piece.
+    pub fn trouble(&self, begin: u32, len: u32) -> Option<DiskError> {
+        let range = self.range(begin, len as usize);
+        let Bytes::Mapped(parts) = &self.bytes else { return None };
+        let (index, at) = parts.first_unwritable(&range)?;
+        Some(self.output.cause(index, at))
+    }
+
     /// The piece is verified: nobody can ever write it again. Sooner or later its pages leave this process; the file
     /// keeps them. What was kept in memory is written first.
     ///
     /// # Errors
-    /// What the disk answers to that. Then the piece is not sealed but free.
+    /// What the disk answers to that, or why the bytes that were verified are not those of the files. Then the piece is
+    /// not sealed but free.
     pub fn seal(mut self) -> Result<(), DiskError> {
+        self.check_intact()?;
         match &mut self.bytes {
-            Bytes::Mapped(parts) => self.output.verified(parts.places()),
+            Bytes::Mapped(parts) => self.output.verified(parts.places())?,
             Bytes::Draft(draft) => draft.save(&self.output)?,
         }
         self.next = SEALED;
         Ok(())
+    }
+
+    /// Whether what was read and written is what the mapped files hold.
+    fn check_intact(&self) -> Result<(), DiskError> {
+        let Bytes::Mapped(parts) = &self.bytes else { return Ok(()) };
+        parts.damage().map_or(Ok(()), |(index, at)| Err(self.output.cause(index, at)))
     }
 
     fn range(&self, begin: u32, len: usize) -> Range<usize> {

@@ -7,10 +7,10 @@
 //! What other processes may do to the file behind a shared map cannot be ruled out by any program:
 //! - They may write into it. Then the bytes that are hashed are not the bytes that arrived, and the digest says so.
 //!   Nothing but the digest is ever derived from mapped bytes: no length, no index, no branch.
-//! - They may cut it short, or the disk may fail to read a page. Then a load or a store of this process raises
-//!   SIGBUS, while a copy made by the kernel for a system call fails with EFAULT. Files are preallocated and their
-//!   length is checked when they are mapped, so a full disk is not among the causes, except on a file system that
-//!   cannot reserve space or that copies on write.
+//! - They may cut it short, the disk may fail to read a page, or, on a file system that cannot reserve space or that
+//!   copies on write, no room may be left. Then a copy made by the kernel for a system call fails with EFAULT, and a
+//!   load or a store of this process meets zeroes that [`super::guard`] puts there: the map is damaged, which
+//!   [`Map::damage`] tells.
 
 #![expect(unsafe_code, reason = "copies to and from mapped memory, and drops its pages")]
 
@@ -22,6 +22,7 @@ use std::{io, ptr, slice};
 
 use memmap2::{Advice, MmapOptions, MmapRaw, UncheckedAdvice};
 
+use super::guard::Guard;
 use super::sys;
 
 /// Bytes of a large page of the page cache. Where it is another number nothing goes wrong.
@@ -29,6 +30,8 @@ pub(super) const LARGE_PAGE_LEN: usize = 2 << 20;
 
 /// Memory that is a file, or private zeroes.
 pub(super) struct Map {
+    /// Of a file. It stands before the memory, and so it goes before the memory does.
+    guard: Option<Guard>,
     memory: MmapRaw,
     kind: Kind,
     /// The large pages that were ordered to be made ready and not dropped since: one bit each.
@@ -51,6 +54,7 @@ impl Map {
     /// is above 0. The index is for whoever asks the map for it.
     pub(super) fn file(file: &File, len: u64, index: usize, in_large_pages: bool) -> io::Result<Self> {
         let memory = MmapOptions::new().len(address_len(len)?).map_raw(file)?;
+        let guard = Some(Guard::new(memory.as_ptr(), memory.len())?);
         if in_large_pages && memory.len() >= LARGE_PAGE_LEN {
             // One fault for 2 MiB instead of one for 4 to 64 KiB, which is most of what a mapped write costs beside the
             // copy. Kernels and file systems without large pages in the page cache refuse or ignore it. With it the second
@@ -61,7 +65,7 @@ impl Map {
         let pages = memory.len().div_ceil(LARGE_PAGE_LEN);
         let ordered = (0..pages.div_ceil(u64::BITS as usize)).map(|_| AtomicU64::new(0)).collect();
         let verified = (0..pages).map(|_| AtomicU32::new(0)).collect();
-        Ok(Self { memory, kind: Kind::File(index), ordered, verified })
+        Ok(Self { guard, memory, kind: Kind::File(index), ordered, verified })
     }
 
     /// Takes all pages that `range` touches out of this process; the file keeps them. Whoever has a window on them meets
@@ -71,6 +75,10 @@ impl Map {
     /// When the range does not lie inside the map, or the map is of private bytes, which are nowhere else.
     pub(super) fn drop_pages(&self, range: &Range<usize>) {
         assert!(matches!(self.kind, Kind::File(_)) && range.end <= self.memory.len(), "no file at {range:?}");
+        if self.damage().is_some() {
+            // Some of its pages are the guard's, and would lose what was written to them.
+            return;
+        }
         // Whole large pages: a part of one would have to be split first.
         let pages = large_pages(range);
         let first = pages.start * LARGE_PAGE_LEN;
@@ -128,6 +136,23 @@ impl Map {
         }
     }
 
+    /// The first page of `range` that cannot be written, by its offset; `None` where all can be, or where that cannot be
+    /// told (before Linux 5.14). Pages that can be written count as changed afterwards.
+    pub(super) fn first_unwritable(&self, range: &Range<usize>) -> Option<usize> {
+        let page_len = sys::page_len();
+        (range.start / page_len * page_len..range.end).step_by(page_len).find(|&page| {
+            let len = page_len.min(self.memory.len() - page);
+            let populated = self.memory.advise_range(Advice::PopulateWrite, page, len);
+            populated.is_err_and(|err| err.raw_os_error() != Some(libc::EINVAL))
+        })
+    }
+
+    /// Where the first page was that could not be had when this process touched it. From then on nothing that was read
+    /// from the map counts, nor what was written to it.
+    pub(super) fn damage(&self) -> Option<usize> {
+        self.guard.as_ref()?.damage()
+    }
+
     /// Its bytes, counted.
     pub(super) fn len(&self) -> usize {
         self.memory.len()
@@ -147,7 +172,13 @@ impl Map {
         let memory = MmapRaw::from(memory);
         // Pages of their usual size, so that what is written is what there is memory for. Kernels without others refuse.
         let _ = memory.advise(Advice::NoHugePage);
-        Ok(Self { memory, kind: Kind::Private, ordered: Box::default(), verified: Box::default() })
+        Ok(Self {
+            guard: None,
+            memory,
+            kind: Kind::Private,
+            ordered: Box::default(),
+            verified: Box::default(),
+        })
     }
 
     /// The window on `len` bytes from `start`.
@@ -294,6 +325,23 @@ mod tests {
         let mut read = vec![0; 90_000];
         file.read_exact_at(&mut read, 5_000).unwrap();
         assert_eq!(read, data);
+    }
+
+    #[test]
+    fn a_file_that_was_cut_can_be_touched_but_not_trusted() {
+        let page = sys::page_len();
+        let (file, map) = mapped(4 * page as u64);
+        // SAFETY: the only window of the test.
+        let mut window = unsafe { map.window(0, 4 * page as u32) };
+        window.write(0, &vec![1; 4 * page]);
+        assert_eq!((map.damage(), map.first_unwritable(&(5..4 * page))), (None, None));
+        file.set_len(2 * page as u64).unwrap();
+        assert_eq!((map.damage(), map.first_unwritable(&(5..4 * page))), (None, Some(2 * page)));
+        window.write(2 * page, &[2; 5]);
+        assert_eq!(window.bytes()[2 * page..2 * page + 6], [2, 2, 2, 2, 2, 0]);
+        assert_eq!(map.damage(), Some(2 * page));
+        map.drop_pages(&(0..4 * page));
+        assert_eq!(window.bytes()[page..][..page], vec![1; page], "the rest is as it was");
     }
 
     #[test]

@@ -11,12 +11,14 @@
 //! - `prealloc`: their blocks, taken before anything is written, so that a full disk is an error and not a signal;
 //! - `found`: what they held before, told from their holes;
 //! - `method`: whether files are mapped or written;
-//! - `map`: mapped memory, and windows into it; `parts`: the windows of one piece;
+//! - `map`: mapped memory, and windows into it; `parts`: the windows of one piece; `guard`: what happens where mapped
+//!   memory cannot be had;
 //! - `upkeep`: the pages of mapped files, made ready ahead of the receives and dropped from this process afterwards;
 //! - `draft`: a piece that will be written, in memory from `pool`; `content`: the writing and reading, through a few
 //!   open files (`handles`); `blocks`: sets of a piece's blocks;
 //! - `record`: what was verified, written down beside the output, so that it need not be hashed again; `durable`: what
 //!   that needs of the files;
+//! - `cause`: what is wrong with a file that can no longer be written or read;
 //! - `sys`: the system calls that `std` does not have.
 //!
 //! Knows nothing of peers, sockets or digests. Everything but [`PieceLease`] may wait for the disk, so it belongs at
@@ -25,11 +27,13 @@
 //! [`PieceLease::park`] write a block or two where memory is short.
 
 mod blocks;
+mod cause;
 mod content;
 mod draft;
 mod durable;
 mod error;
 mod found;
+mod guard;
 mod handles;
 mod lease;
 mod map;
@@ -45,7 +49,7 @@ mod tree;
 mod upkeep;
 mod walker;
 
-pub use error::DiskError;
+pub use error::{Change, DiskError};
 pub use found::Found;
 pub use lease::{PieceLease, Refused};
 pub use method::Io;

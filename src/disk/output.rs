@@ -13,10 +13,10 @@ use super::lease::Leases;
 use super::map::{Map, Window};
 use super::parts::Parts;
 use super::plan::{Span, Target};
-use super::pool::Pool;
+use super::pool::{Buffer, Pool};
 use super::tree::{Existing, Tree};
 use super::upkeep::Upkeep;
-use super::{DiskError, Found, Io, PieceLease, Plan, Refused, sys};
+use super::{DiskError, Found, Io, PieceLease, Plan, Refused, guard, sys};
 use crate::meta::geometry::{Geometry, PieceIndex};
 
 /// Maps of files that are kept once made. The kernel's own limit (`vm.max_map_count`) is 65530 for a process as a rule;
@@ -90,6 +90,7 @@ impl Output {
     /// # Errors
     /// Every [`DiskError`] but [`DiskError::NotMappable`].
     pub fn open(plan: Plan, existing: Existing) -> Result<(Arc<Self>, Found), DiskError> {
+        sys::ignore_size_signal();
         let Plan { root, layout, spans, geometry, io } = plan;
         let (spans, files) = place(spans);
         let mut tree = Tree::claim(root, layout, files, existing)?;
@@ -158,18 +159,49 @@ impl Output {
         self.writes_back.store(true, Ordering::Relaxed);
     }
 
+    /// Whether pieces in memory, on their way to files that are written, take so much of it that no complete one should
+    /// wait. Never so where the files are mapped.
+    pub fn is_crowded(&self) -> bool {
+        self.pool.is_crowded()
+    }
+
+    /// Bytes of memory that pieces take on their way to files that are written; 0 where the files are mapped.
+    pub fn memory_in_use(&self) -> usize {
+        self.pool.in_use()
+    }
+
     /// To be called when every piece is sealed: whether all files are still in place. With `sync` it waits until they
     /// are on the disk, their names too, and learns of every error of writing them back.
     ///
     /// # Errors
     /// [`DiskError::Changed`] for a file that was removed, replaced or cut; with `sync` also what the disk answers.
     pub fn finish(&self, sync: bool) -> Result<(), DiskError> {
-        self.tree.finish(sync)
+        let finished = self.tree.finish(sync);
+        if sync && finished.is_err() {
+            self.forget_cached();
+        }
+        finished
     }
 
-    /// The error for a map that the kernel could not write to (EFAULT).
+    /// Has the system forget the bytes that are in memory and not changed, as a sync has failed: what could not be written
+    /// stays there and counts as written, and the next run would believe it.
+    pub(super) fn forget_cached(&self) {
+        self.maps().for_each(|(_, map)| map.drop_pages(&(0..map.len())));
+        self.tree.forget_cached();
+    }
+
+    /// The error for a map that the kernel could not write to (EFAULT), where [`PieceLease::trouble`] finds no reason.
     pub fn write_error(&self) -> DiskError {
         DiskError::Unwritable { path: self.tree.root().to_owned() }
+    }
+
+    /// What is wrong with a mapped file that this process has touched where it could not be had: what was read from it
+    /// is not what it holds.
+    pub fn damage(&self) -> Option<DiskError> {
+        if !guard::is_any_damaged() {
+            return None;
+        }
+        self.maps().find_map(|(index, map)| Some(self.cause(index, map.damage()? as u64)))
     }
 
     /// Leaves everything as it was found: removes exactly the files and folders that [`Output::open`] made, and gives
@@ -200,11 +232,18 @@ impl Output {
         &self.upkeep
     }
 
-    /// Notes that a piece in these mapped files is verified.
-    pub(super) fn verified<'a>(&self, places: impl Iterator<Item = (&'a Arc<Map>, Range<usize>)>) {
+    /// Notes that a piece in these mapped files is verified. Every now and then it looks whether they are still in their
+    /// place: a map of a file that was removed takes everything, for nothing.
+    pub(super) fn verified<'a>(
+        &self,
+        places: impl Iterator<Item = (&'a Arc<Map>, Range<usize>)>,
+    ) -> Result<(), DiskError> {
         let swept = self.upkeep.verified(places);
+        if let Some(index) = swept.first().and_then(|(map, _)| map.file_index()) {
+            self.tree.open(index)?;
+        }
         if !self.writes_back.load(Ordering::Relaxed) {
-            return;
+            return Ok(());
         }
         for (map, range) in swept {
             let Some(index) = map.file_index() else { continue };
@@ -212,6 +251,7 @@ impl Output {
                 self.start_writeback(&file, range.start as u64, range.len() as u64);
             }
         }
+        Ok(())
     }
 
     /// Has the disk write a range, if it is to write early. What goes wrong then is told at the end: everything is written
@@ -260,6 +300,11 @@ impl Output {
         Ok(())
     }
 
+    /// A buffer for a piece that will be written.
+    pub(super) fn take_buffer(&self) -> Result<Buffer, DiskError> {
+        self.pool.take().map_err(|err| DiskError::new("get memory for a piece of", self.tree.root(), &err))
+    }
+
     fn pad(&self, len: u32) -> Result<Window, DiskError> {
         Window::private(len)
             .map_err(|err| DiskError::new("get memory for the pad bytes of", self.tree.root(), &err))
@@ -274,6 +319,15 @@ impl Output {
         let Some(first) = files.find_map(|span| span.file.as_ref()) else { return true };
         // A look only: whatever else is wrong is told when the file is needed.
         !matches!(self.make_map(first, 1), Err(DiskError::NotMappable { .. }))
+    }
+
+    /// The maps there are, with the indices of their files.
+    fn maps(&self) -> impl Iterator<Item = (usize, Arc<Map>)> {
+        self.spans.iter().filter_map(|span| {
+            let file = span.file.as_ref()?;
+            let slot = file.map.lock().unwrap_or_else(PoisonError::into_inner);
+            Some((file.index, slot.current.upgrade()?))
+        })
     }
 
     /// The map of a file of `len` bytes.

@@ -85,6 +85,22 @@ impl Parts {
         self.0.iter().filter_map(|part| part.window.place())
     }
 
+    /// The first damaged file among them, by its index, and where it is damaged: see [`Map::damage`].
+    pub(super) fn damage(&self) -> Option<(usize, u64)> {
+        self.places().find_map(|(map, _)| Some((map.file_index()?, map.damage()? as u64)))
+    }
+
+    /// The first place of a range that cannot be written: the index of its file and where in it.
+    pub(super) fn first_unwritable(&self, range: &Range<usize>) -> Option<(usize, u64)> {
+        let parts = self.0[self.first_meeting(range)..].iter();
+        parts.take_while(|part| part.meets(range)).find_map(|part| {
+            let (map, place) = part.window.place()?;
+            let inside = part.clip(range);
+            let at = map.first_unwritable(&(place.start + inside.start..place.start + inside.end))?;
+            Some((map.file_index()?, at as u64))
+        })
+    }
+
     /// Lets go of all windows.
     pub(super) fn clear(&mut self) {
         self.0.clear();

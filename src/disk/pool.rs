@@ -4,8 +4,8 @@
 //! counted, block by block ([`Pool::hold`], [`Pool::release`]). A buffer that comes back is the first to be given out
 //! again: its pages are there, and likely still in the processor's caches.
 
-use std::alloc::{Layout, handle_alloc_error};
 use std::collections::VecDeque;
+use std::io;
 use std::ops::Range;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -15,12 +15,9 @@ use super::map::Window;
 use super::sys;
 use crate::meta::geometry::BLOCK_LEN;
 
-/// Bytes of memory behind all buffers: so many pieces, within these bounds. With more in use, what has landed is not kept
-/// in memory. Enough for full batches to be received and hashed at the same time, and for a hundred half-done pieces of
-/// the usual size; hundreds of peers that begin pieces and do not end them get no more.
-const PIECES_MAX: usize = 32;
-const MEMORY_MIN: usize = 40 << 20;
-const MEMORY_MAX: usize = 128 << 20;
+/// Bytes of memory behind all buffers. With more in use, what has landed is not kept in memory. Enough for full batches
+/// of pieces of the usual size to be received and hashed at the same time, and for a hundred half-done ones.
+const MEMORY_MAX: usize = 32 << 20;
 
 /// The buffers of one output.
 pub(super) struct Pool {
@@ -51,7 +48,7 @@ impl Pool {
             free: Mutex::default(),
             waiting: AtomicUsize::new(0),
             in_use: AtomicUsize::new(0),
-            memory_max: (PIECES_MAX * buffer_len as usize).clamp(MEMORY_MIN, MEMORY_MAX),
+            memory_max: MEMORY_MAX,
         }
     }
 
@@ -60,12 +57,27 @@ impl Pool {
         self.in_use.load(Ordering::Relaxed) > self.memory_max
     }
 
-    /// A buffer with any bytes in it. Like any allocation, it ends the process where there is none.
-    pub(super) fn take(&self) -> Buffer {
-        let warm = self.pop(VecDeque::pop_back);
-        let buffer = warm.unwrap_or_else(|| self.make());
+    /// Whether so much is in use that what is complete should not wait.
+    pub(super) fn is_crowded(&self) -> bool {
+        self.in_use.load(Ordering::Relaxed) > self.memory_max / 4 * 3
+    }
+
+    /// Bytes of memory behind the buffers that are used.
+    pub(super) fn in_use(&self) -> usize {
+        self.in_use.load(Ordering::Relaxed)
+    }
+
+    /// A buffer with any bytes in it.
+    ///
+    /// # Errors
+    /// Where the process may have no more address space.
+    pub(super) fn take(&self) -> io::Result<Buffer> {
+        let buffer = match self.pop(VecDeque::pop_back) {
+            Some(warm) => warm,
+            None => self.make()?,
+        };
         self.in_use.fetch_add(self.cost(&buffer), Ordering::Relaxed);
-        buffer
+        Ok(buffer)
     }
 
     /// Takes a buffer back.
@@ -142,11 +154,9 @@ impl Pool {
         Some(buffer)
     }
 
-    fn make(&self) -> Buffer {
-        let Ok(window) = Window::private(self.buffer_len) else {
-            handle_alloc_error(Layout::array::<u8>(self.buffer_len as usize).unwrap_or(Layout::new::<u8>()))
-        };
-        Buffer { window, held: Blocks::none(self.buffer_len.div_ceil(BLOCK_LEN)) }
+    fn make(&self) -> io::Result<Buffer> {
+        let window = Window::private(self.buffer_len)?;
+        Ok(Buffer { window, held: Blocks::none(self.buffer_len.div_ceil(BLOCK_LEN)) })
     }
 
     /// Bytes of memory behind a buffer.
@@ -171,7 +181,7 @@ mod tests {
     }
 
     fn full(pool: &Pool) -> Buffer {
-        let mut buffer = pool.take();
+        let mut buffer = pool.take().unwrap();
         for block in 0..pool.buffer_len.div_ceil(BLOCK_LEN) {
             pool.hold(&mut buffer, block);
         }
@@ -191,14 +201,14 @@ mod tests {
             pool.give(buffer);
         }
         assert_eq!((in_use(&pool), pool.is_over()), (0, false));
-        let marks = (0..6).map(|_| pool.take()).map(|buffer| buffer.window.bytes()[0]);
+        let marks = (0..6).map(|_| pool.take().unwrap()).map(|buffer| buffer.window.bytes()[0]);
         assert_eq!(marks.collect::<Vec<_>>(), [6, 5, 4, 3, 0, 0]);
     }
 
     #[test]
     fn only_the_memory_behind_blocks_counts() {
         let pool = Pool::new(1 << 20);
-        let mut buffer = pool.take();
+        let mut buffer = pool.take().unwrap();
         assert_eq!(in_use(&pool), 0);
         for block in [3, 3, 4, 9, 63] {
             pool.hold(&mut buffer, block);
@@ -223,7 +233,7 @@ mod tests {
         pool.memory_max = 2 << 20;
         let (one, two) = (full(&pool), full(&pool));
         pool.give(one);
-        let mut three = pool.make();
+        let mut three = pool.make().unwrap();
         assert_eq!(pool.free().len(), 1);
         pool.hold(&mut three, 5);
         assert_eq!(pool.free().len(), 0);

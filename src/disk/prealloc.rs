@@ -8,7 +8,7 @@ use std::fs::File;
 use std::io;
 use std::path::Path;
 
-use super::{DiskError, sys};
+use super::{DiskError, cause, sys};
 
 /// What the file system has promised.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -40,7 +40,7 @@ fn failed(err: &io::Error, len: u64, path: &Path) -> DiskError {
     match err.raw_os_error() {
         Some(libc::ENOSPC) => DiskError::NoSpace { path, needed: 0, free: 0 },
         Some(libc::EDQUOT) => DiskError::Quota { path, len },
-        Some(libc::EFBIG) => DiskError::FileTooBig { path, len },
+        Some(libc::EFBIG) => cause::too_big(path, len),
         _ => DiskError::new("reserve the space of", &path, err),
     }
 }

@@ -11,6 +11,7 @@ use std::io;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
+use std::ptr;
 use std::sync::OnceLock;
 
 /// Permission bits of new files, before the umask.
@@ -73,6 +74,47 @@ pub(super) fn allocate(file: &File, len: u64) -> io::Result<()> {
     Ok(())
 }
 
+/// Reserves blocks for a range of the file, whose length and data stay as they are.
+pub(super) fn allocate_inside(file: &File, from: u64, len: u64) -> io::Result<()> {
+    let too_large = || io::Error::from_raw_os_error(libc::EFBIG);
+    let (from, len) = (offset(from).ok_or_else(too_large)?, offset(len).ok_or_else(too_large)?);
+    retry(|| {
+        // SAFETY: plain numbers and an open descriptor.
+        unsafe { libc::fallocate(file.as_raw_fd(), libc::FALLOC_FL_KEEP_SIZE, from, len) }
+    })?;
+    Ok(())
+}
+
+/// Has the system forget what it keeps of a file in memory, but for what is mapped or still to be written.
+pub(super) fn forget_cached(file: &File) {
+    // SAFETY: plain numbers and an open descriptor. It is advice: nothing depends on it being taken.
+    let _ = unsafe { libc::posix_fadvise(file.as_raw_fd(), 0, 0, libc::POSIX_FADV_DONTNEED) };
+}
+
+/// Has a write past the limit on file sizes fail with EFBIG instead of ending the process, unless someone handles the
+/// signal.
+pub(super) fn ignore_size_signal() {
+    let mut action = MaybeUninit::<libc::sigaction>::uninit();
+    // SAFETY: no new action is given, and the present one goes to a structure of its type.
+    if unsafe { libc::sigaction(libc::SIGXFSZ, ptr::null(), action.as_mut_ptr()) } != 0 {
+        return;
+    }
+    // SAFETY: the call above succeeded, so it has filled the structure.
+    let action = unsafe { action.assume_init() };
+    if action.sa_sigaction == libc::SIG_DFL {
+        // SAFETY: a plain number and an action without code.
+        unsafe { libc::signal(libc::SIGXFSZ, libc::SIG_IGN) };
+    }
+}
+
+/// The bytes that a file of this process may have at most; `None` for no limit.
+pub(super) fn file_size_limit() -> Option<u64> {
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: the target is the structure that the call fills.
+    let got = unsafe { libc::getrlimit(libc::RLIMIT_FSIZE, &raw mut limit) };
+    (got == 0 && limit.rlim_cur != libc::RLIM_INFINITY).then_some(limit.rlim_cur)
+}
+
 /// Has the disk begin to write what was changed in a range of the file. Waits for no write, but for room among those
 /// that are under way. Of its errors none is told here: `fsync` tells them.
 pub(super) fn start_writeback(file: &File, from: u64, len: u64) -> io::Result<()> {
@@ -116,6 +158,8 @@ pub(super) struct Space {
     pub(super) free: u64,
     /// All it can hold; 0 where the file system does not tell.
     pub(super) total: u64,
+    /// Whether nothing can be written at all.
+    pub(super) is_read_only: bool,
 }
 
 /// The room on the file system that holds `file`.
@@ -128,7 +172,12 @@ pub(super) fn space(file: &File) -> io::Result<Space> {
     // SAFETY: the call above succeeded, so it has filled the structure.
     let stat = unsafe { stat.assume_init() };
     let bytes = |blocks: libc::fsblkcnt_t| blocks.saturating_mul(stat.f_frsize);
-    Ok(Space { available: bytes(stat.f_bavail), free: bytes(stat.f_bfree), total: bytes(stat.f_blocks) })
+    Ok(Space {
+        available: bytes(stat.f_bavail),
+        free: bytes(stat.f_bfree),
+        total: bytes(stat.f_blocks),
+        is_read_only: stat.f_flag & libc::ST_RDONLY != 0,
+    })
 }
 
 /// The magic number of the file system that holds `file`.

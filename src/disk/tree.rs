@@ -10,13 +10,19 @@ use std::fs::{File, Metadata, TryLockError};
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::time::SystemTime;
+use std::thread;
+use std::time::{Duration, SystemTime};
 
+use super::error::Change;
 use super::plan::Layout;
 use super::prealloc::{self, Reserved};
 use super::record::{Stamp, Stamper};
 use super::walker::{Missing, Walker};
-use super::{DiskError, method, sys};
+use super::{DiskError, cause, method, sys};
+
+/// How often the room on a disk that seems full is looked at, and the wait before another look.
+const ROOM_LOOKS_MAX: u32 = 20;
+const ROOM_PAUSE: Duration = Duration::from_millis(50);
 
 /// What to do with files that are there already.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -47,6 +53,8 @@ struct Entry {
     /// The bytes of the torrent's file.
     len: u64,
     id: FileId,
+    /// Whether its file system counts names, so that a file without any was removed.
+    counts_names: bool,
     created: bool,
     /// The bytes it had when it was found and has again after [`Tree::undo`].
     len_before: u64,
@@ -142,12 +150,18 @@ impl Tree {
         Ok(file)
     }
 
-    /// Whether a file that was opened is still as long as it must be.
+    /// Whether a file that was opened is still there, and as long as it must be.
     pub(super) fn check_len(&self, file: &File, index: usize) -> Result<(), DiskError> {
         let entry = &self.entries[index];
         match file.metadata() {
+            Ok(metadata) if metadata.nlink() == 0 && entry.counts_names => {
+                Err(DiskError::Changed { path: self.path(index), change: Change::Removed })
+            }
             Ok(metadata) if metadata.len() == entry.len => Ok(()),
-            Ok(_) => Err(DiskError::Changed { path: self.path(index) }),
+            Ok(metadata) => {
+                let change = Change::Resized { found: metadata.len(), expected: entry.len };
+                Err(DiskError::Changed { path: self.path(index), change })
+            }
             Err(err) => Err(DiskError::new("look at", &self.path(index), &err)),
         }
     }
@@ -195,6 +209,16 @@ impl Tree {
             stamper.add(&metadata.map_err(|err| DiskError::new("look at", &path(), &err))?);
         }
         Ok(stamper.finish())
+    }
+
+    /// Has the system forget what it keeps of the files in memory and believes to be on the disk.
+    pub(super) fn forget_cached(&self) {
+        let mut opener = Opener::new(&self.root, self.layout, &self.handle);
+        for entry in &self.entries {
+            if let Ok(file) = opener.open(entry) {
+                sys::forget_cached(&file);
+            }
+        }
     }
 
     /// Undoes what was done, as far as it can be told, and completes the error that was the reason.
@@ -296,16 +320,25 @@ impl Tree {
 
     /// Refuses at once what cannot fit, instead of filling the disk first. A file system that does not tell its size
     /// is asked by reserving only.
+    ///
+    /// It looks more than once: xfs counts the room of a removed file some moments later, and whoever has just made room
+    /// on a full disk is the one who is here.
     fn check_room(&self) -> Result<(), DiskError> {
-        let (Ok(space), Ok(metadata)) = (sys::space(&self.handle), self.handle.metadata()) else {
-            return Ok(());
-        };
+        let Ok(metadata) = self.handle.metadata() else { return Ok(()) };
         // A folder below the root may be another file system, with room of its own.
         let needed = self.needed(|entry| entry.id.device == metadata.dev());
-        if space.total > 0 && needed > space.free {
-            return Err(DiskError::NoSpace { path: self.root.clone(), needed, free: space.available });
+        let mut looks = 1;
+        loop {
+            let Ok(space) = sys::space(&self.handle) else { return Ok(()) };
+            if space.total == 0 || needed <= space.free {
+                return Ok(());
+            }
+            if needed > space.total || looks == ROOM_LOOKS_MAX {
+                return Err(DiskError::NoSpace { path: self.root.clone(), needed, free: space.available });
+            }
+            looks += 1;
+            thread::sleep(ROOM_PAUSE);
         }
-        Ok(())
     }
 
     /// Bytes that the files had no blocks for.
@@ -339,6 +372,7 @@ impl Entry {
             path,
             len,
             id: FileId::of(metadata),
+            counts_names: metadata.nlink() > 0,
             created,
             len_before: metadata.len(),
             allocated_before: metadata.blocks().saturating_mul(sys::STAT_BLOCK_LEN),
@@ -372,14 +406,18 @@ impl<'a> Opener<'a> {
         let (folder, name) = self.place(entry)?;
         let file = match sys::open_at(folder, name, links.flags()) {
             Ok(file) => file,
-            Err(err) if matches!(err.raw_os_error(), Some(libc::ENOENT | libc::ELOOP)) => {
-                return Err(DiskError::Changed { path });
+            Err(err) => {
+                return Err(match err.raw_os_error() {
+                    Some(libc::ENOENT) => DiskError::Changed { path, change: Change::Removed },
+                    Some(libc::ELOOP) => DiskError::Changed { path, change: Change::Replaced },
+                    Some(libc::EROFS) => DiskError::TurnedReadOnly { path },
+                    _ => DiskError::new("open", &path, &err),
+                });
             }
-            Err(err) => return Err(DiskError::new("open", &path, &err)),
         };
         match file.metadata() {
             Ok(metadata) if FileId::of(&metadata) == entry.id => Ok(file),
-            Ok(_) => Err(DiskError::Changed { path }),
+            Ok(_) => Err(DiskError::Changed { path, change: Change::Replaced }),
             Err(err) => Err(DiskError::new("look at", &path, &err)),
         }
     }
@@ -518,11 +556,12 @@ fn unless_in_use(removed: io::Result<()>, path: &Path) -> Result<(), DiskError> 
     }
 }
 
-fn sync_to_disk(file: &File, path: &Path) -> Result<(), DiskError> {
+pub(super) fn sync_to_disk(file: &File, path: &Path) -> Result<(), DiskError> {
     match file.sync_all() {
         // What cannot be synced (folders, on some file systems) answers EINVAL.
         Err(err) if err.raw_os_error() != Some(libc::EINVAL) => {
-            Err(DiskError::new("write to the disk", path, &err))
+            let len = file.metadata().map_or(0, |metadata| metadata.len());
+            Err(cause::of_write("write to the disk", path, file, len, &err))
         }
         _ => Ok(()),
     }

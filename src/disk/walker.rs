@@ -9,6 +9,7 @@ use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use super::error::Change;
 use super::{DiskError, sys};
 
 /// Where a step down stands: the output folder, or some folder below it.
@@ -67,7 +68,7 @@ impl<'a> Walker<'a> {
         };
         opened.map_err(|err| match err.raw_os_error() {
             // It was there, or has just been made.
-            Some(libc::ENOENT) => DiskError::Changed { path },
+            Some(libc::ENOENT) => DiskError::Changed { path, change: Change::Removed },
             _ if is_symlink(self.here(), name) => DiskError::Symlink { path },
             _ => DiskError::new("open the folder", &path, &err),
         })

@@ -198,6 +198,8 @@ struct Sets {
     verified: Bitfield,
     /// The last record was written, or there shall be none.
     is_final: bool,
+    /// What was verified may be gone.
+    is_lost: bool,
 }
 
 impl Recorder {
@@ -217,7 +219,8 @@ impl Recorder {
             durable.set(piece);
         }
         let is_provisional = known.provisional.count_ones() > 0;
-        let sets = Arc::new(Mutex::new(Sets { durable, verified: have.clone(), is_final: false }));
+        let sets =
+            Arc::new(Mutex::new(Sets { durable, verified: have.clone(), is_final: false, is_lost: false }));
         let recorder = Self {
             notes,
             output,
@@ -275,6 +278,9 @@ impl Recorder {
         self.output.rest();
         let writer = self.writer();
         let mut sets = lock(&self.sets);
+        if sets.is_lost {
+            return self.notes.remove();
+        }
         writer.take_verified(&mut sets);
         let record = if self.is_provisional {
             writer.open_record(&sets, Duration::ZERO)
@@ -312,7 +318,11 @@ impl Writer {
         while stopped.recv_timeout(pause) == Err(RecvTimeoutError::Timeout) {
             let started = Instant::now();
             let fresh = self.take_verified(&mut lock(&self.sets));
-            self.output.sync_pieces(fresh.iter().copied())?;
+            if let Err(error) = self.output.sync_pieces(fresh.iter().copied()) {
+                // Nobody knows what is on the disk of all that was verified.
+                lock(&self.sets).is_lost = true;
+                return Err(error);
+            }
             let mut sets = lock(&self.sets);
             for piece in fresh {
                 sets.durable.set(piece);

@@ -123,6 +123,12 @@ impl<J: Job> Verifier<J> {
         self.shared.lock().is_full()
     }
 
+    /// Whether any job is queued, or being hashed.
+    pub fn has_jobs(&self) -> bool {
+        let queue = self.shared.lock();
+        !queue.jobs.is_empty() || queue.busy > 0
+    }
+
     /// Has all that is queued hashed without waiting for more, for when no more pieces are under way. Returns at once.
     ///
     /// # Panics

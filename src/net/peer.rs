@@ -21,7 +21,7 @@ use super::close::CloseReason;
 use super::scatter::Scatter;
 use super::shared::{Counters, Desk, Event, Shared};
 use super::socket::Socket;
-use crate::disk::PieceLease;
+use crate::disk::{DiskError, PieceLease};
 use crate::swarm::receive::feed;
 use crate::swarm::session::{Session, Tally};
 use crate::wire::decoder::{Decoder, Limits};
@@ -266,9 +266,14 @@ impl<'a> Reader<'a> {
         let mut scatter = self.scatter.take().unwrap_or_else(Scatter::new);
         let socket = &self.peer.socket;
         let aimed = self.decode_next == 0
-            && self.with_talk(|talk| scatter.aim(&mut talk.session, &talk.decoder, socket));
+            && self.with_talk(|talk| {
+                scatter.aim(&mut talk.session, &talk.decoder, socket, self.shared.aim_room())
+            });
         if aimed {
+            let blocks = scatter.blocks();
+            self.shared.aimed(blocks);
             let (result, back) = self.peer.socket.recv_scatter(scatter).await;
+            self.shared.unaimed(blocks);
             self.scatter = Some(back);
             self.settle(result)
         } else {
@@ -281,12 +286,18 @@ impl<'a> Reader<'a> {
     fn settle(&mut self, result: io::Result<usize>) -> Result<(), CloseReason> {
         let Some(mut scatter) = self.scatter.take() else { return Ok(()) };
         let now = Instant::now();
+        // The kernel could not write to a place: no room behind it, or a file was cut short.
+        let is_fault = result.as_ref().is_err_and(|error| error.raw_os_error() == Some(libc::EFAULT));
+        let trouble = is_fault.then(|| scatter.trouble().unwrap_or_else(|| self.shared.write_error()));
         let received = *result.as_ref().unwrap_or(&0);
         let settled = self.with_talk(|talk| {
             let Talk { session, decoder } = talk;
             scatter.forecast().settle(received, session, decoder, now, &mut Desk(self.shared))
         });
         self.scatter = Some(scatter);
+        if let Some(error) = trouble {
+            return Err(self.fail(error));
+        }
         self.check(result, now)?;
         let counters = self.shared.counters();
         Counters::add(&counters.hits, settled.direct);
@@ -333,18 +344,23 @@ impl<'a> Reader<'a> {
                 Ok(n)
             }
             Err(error) if is_retry(&error) => Ok(0),
-            Err(error) if error.raw_os_error() == Some(libc::EFAULT) => {
-                // The kernel could not write to the map: no space behind it, or the file was cut short.
-                self.shared.tell(Event::Disk(self.shared.write_error()));
-                Err(CloseReason::Disk)
-            }
             Err(error) => Err(CloseReason::Io(error)),
         }
+    }
+
+    /// Ends the download, as the output failed.
+    fn fail(&self, error: DiskError) -> CloseReason {
+        self.shared.tell(Event::Disk(error));
+        CloseReason::Disk
     }
 
     /// Feeds bytes to the session, then asks for more blocks. Returns how many were copied.
     fn take(&self, bytes: &[u8], now: Instant) -> Result<u64, CloseReason> {
         let shared = self.shared;
+        if let Some(error) = shared.damage() {
+            // What was gathered out of the map may not be what the peer sent: it must not be blamed.
+            return Err(self.fail(error));
+        }
         let work = &mut Desk(shared);
         let fed = self.with_talk(|talk| {
             let Talk { session, decoder } = talk;

@@ -6,7 +6,7 @@ use std::io;
 use std::os::fd::AsRawFd;
 
 use super::socket::Socket;
-use crate::disk::PieceLease;
+use crate::disk::{DiskError, PieceLease};
 use crate::swarm::receive::{Forecast, Part, REACH_MAX};
 use crate::swarm::session::Session;
 use crate::wire::decoder::Decoder;
@@ -21,26 +21,31 @@ pub(super) struct Scatter {
     forecast: Forecast<PieceLease>,
     segments: Vec<libc::iovec>,
     message: Option<Box<libc::msghdr>>,
+    /// Blocks aimed at.
+    blocks: usize,
 }
 
 impl Scatter {
     pub(super) fn new() -> Box<Self> {
         let segments = Vec::with_capacity(4 * REACH_MAX);
-        Box::new(Self { forecast: Forecast::default(), segments, message: None })
+        Box::new(Self { forecast: Forecast::default(), segments, message: None, blocks: 0 })
     }
 
-    /// Aims at the blocks the session expects and takes its claims: see [`Forecast::aim`].
+    /// Aims at the blocks the session expects, up to so many, and takes its claims: see [`Forecast::aim`].
     pub(super) fn aim(
         &mut self,
         session: &mut Session<PieceLease>,
         decoder: &Decoder,
         socket: &Socket,
+        blocks_max: usize,
     ) -> bool {
         if !self.forecast.aim(session, decoder, |offset| look(socket, offset)) {
             return false;
         }
-        if self.lay_out() == 0 {
-            // Not even one block fits: it lies in too many small files.
+        self.forecast.truncate(blocks_max);
+        self.blocks = self.lay_out();
+        if self.blocks == 0 {
+            // Not even one block fits: it lies in too many small files, or there is no memory for it.
             self.forecast().cancel(session);
             return false;
         }
@@ -57,9 +62,9 @@ impl Scatter {
             if !header.is_empty() {
                 segments.push(segment(header));
             }
-            lease.iovecs(begin, len, &mut |segment| segments.push(segment));
+            let has_places = lease.iovecs(begin, len, &mut |segment| segments.push(segment));
             // One is for the header behind.
-            if segments.len() >= SEGMENTS_MAX {
+            if !has_places || segments.len() >= SEGMENTS_MAX {
                 segments.truncate(before);
                 break;
             }
@@ -93,6 +98,23 @@ impl Scatter {
         // in the blocks of the leases that it has held since then, and no one else can reach either during the call.
         let received = unsafe { libc::recvmsg(socket.as_raw_fd(), message, libc::MSG_DONTWAIT) };
         usize::try_from(received).map_err(|_| io::Error::last_os_error())
+    }
+
+    /// How many blocks it is aimed at.
+    pub(super) const fn blocks(&self) -> usize {
+        self.blocks
+    }
+
+    /// Why the kernel could not write to the places, as far as it can be told. To be asked before the receive is settled.
+    pub(super) fn trouble(&mut self) -> Option<DiskError> {
+        let mut at = 0;
+        while let Some(Part { lease, begin, len, .. }) = self.forecast.part(at) {
+            if let Some(error) = lease.trouble(begin, len) {
+                return Some(error);
+            }
+            at += 1;
+        }
+        None
     }
 
     /// The forecast, to settle it when the receive is complete. Its leases may go elsewhere, so this is aimed at nothing

@@ -9,9 +9,9 @@ use std::time::Duration;
 use sha1::{Digest, Sha1};
 
 use super::close::CloseReason;
-use crate::disk::{DiskError, Output, PieceLease, Refused};
+use crate::disk::{DiskError, Io, Output, PieceLease, Refused};
 use crate::hash::{Hashed, Job, Message, Verifier};
-use crate::meta::geometry::{Geometry, PieceIndex};
+use crate::meta::geometry::{BLOCK_LEN, Geometry, PieceIndex};
 use crate::meta::torrent::{InfoHash, Metainfo};
 use crate::swarm::bitfield::Bitfield;
 use crate::swarm::claim::{Claim, PieceWriter, Progress};
@@ -123,7 +123,17 @@ pub struct Shared {
     peer_id: [u8; 20],
     /// How many connections are to end so that others can be made.
     places_wanted: AtomicUsize,
+    /// Blocks that receives are aimed at.
+    aimed: AtomicUsize,
 }
+
+/// Blocks that are in memory of this process, or may come there as receives are aimed at them: 30 MiB. A receive that
+/// waits takes none, but all may come at once.
+const PRIVATE_MAX: usize = 1920;
+/// Which part of those that are left one receive gets.
+const AIMED_SHARE: usize = 8;
+/// Blocks that a receive may be aimed at however many others there are.
+const AIMED_MIN: usize = 2;
 
 impl Shared {
     /// The shared state of a download of the pieces that the ledger wants, verified on up to `threads` threads.
@@ -143,8 +153,8 @@ impl Shared {
         });
         let verdicts = Arc::clone(&board);
         let verifier = Verifier::start(threads, move |hashed| verdicts.judge(hashed))?;
-        let places_wanted = AtomicUsize::new(0);
-        Ok(Arc::new(Self { board, verifier, output, metainfo, peer_id, places_wanted }))
+        let (places_wanted, aimed) = (AtomicUsize::new(0), AtomicUsize::new(0));
+        Ok(Arc::new(Self { board, verifier, output, metainfo, peer_id, places_wanted, aimed }))
     }
 
     /// The sums so far.
@@ -190,7 +200,36 @@ impl Shared {
 
     /// Whether more has come than can be verified, or written, for the moment.
     pub(super) fn is_behind(&self) -> bool {
-        self.verifier.is_behind()
+        // Memory that is not held by complete pieces will not become free by waiting.
+        self.verifier.is_behind() || (self.output.is_crowded() && self.verifier.has_jobs())
+    }
+
+    /// Blocks that one more receive may be aimed at: a part of those that there is memory for, so that some is left for the
+    /// next.
+    pub(super) fn aim_room(&self) -> usize {
+        match self.output.io() {
+            Io::Pwrite => {
+                let in_use = self.output.memory_in_use() / BLOCK_LEN as usize;
+                let left = PRIVATE_MAX.saturating_sub(in_use + self.aimed.load(Ordering::Relaxed));
+                (left / AIMED_SHARE).max(AIMED_MIN)
+            }
+            Io::Mmap | Io::Auto => usize::MAX,
+        }
+    }
+
+    /// Notes that a receive is aimed at so many blocks.
+    pub(super) fn aimed(&self, blocks: usize) {
+        self.aimed.fetch_add(blocks, Ordering::Relaxed);
+    }
+
+    /// Notes that a receive that was aimed at so many blocks is over.
+    pub(super) fn unaimed(&self, blocks: usize) {
+        self.aimed.fetch_sub(blocks, Ordering::Relaxed);
+    }
+
+    /// What is wrong with an output from which something was read that it does not hold.
+    pub(super) fn damage(&self) -> Option<DiskError> {
+        self.output.damage()
     }
 
     /// The error of an output whose map the kernel could not write to.
@@ -270,8 +309,8 @@ impl Work<PieceLease> for Desk<'_> {
         };
         let expected = *self.0.metainfo.piece_hash(piece);
         self.0.verifier.submit(Verify { claim, expected, lost: None });
-        if has_all_blocks {
-            // Nothing follows that would fill the lanes.
+        if has_all_blocks || self.0.output.is_crowded() {
+            // Nothing follows that would fill the lanes, or there is no memory to wait for it.
             self.0.verifier.flush();
         }
     }
@@ -394,8 +433,8 @@ impl Board {
 }
 
 fn block_digest(lease: &PieceLease, block: u32) -> Result<[u8; 20], DiskError> {
-    let begin = block * crate::meta::geometry::BLOCK_LEN;
-    let len = (lease.size() - begin).min(crate::meta::geometry::BLOCK_LEN);
+    let begin = block * BLOCK_LEN;
+    let len = (lease.size() - begin).min(BLOCK_LEN);
     let mut bytes = vec![0; len as usize];
     lease.read(begin, &mut bytes)?;
     Ok(Sha1::digest(&bytes).into())
