@@ -104,6 +104,11 @@ impl Program {
 }
 
 impl Running {
+    /// Its process id.
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Sends it a signal by name, such as `INT`.
     pub fn signal(&self, name: &str) {
         let script = format!("kill -{name} {}", self.child.id());
