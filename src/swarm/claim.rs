@@ -152,16 +152,17 @@ impl Progress {
 
     /// Whether [`Progress::ask`] would find a block.
     pub fn can_ask(&self, helpers: u8) -> bool {
-        self.takes_help() && self.last_askable(helpers).is_some()
+        self.takes_help() && self.last_askable(helpers, |_| false).is_some()
     }
 
     /// The last missing block that at most so many helpers were asked for: one more is now. Helpers go backward, so
-    /// that they meet the holder, who goes forward, as late as possible.
-    pub fn ask(&self, helpers: u8) -> Option<u32> {
+    /// that they meet the holder, who goes forward, as late as possible. Not one that this helper `owes` already: of those
+    /// that were asked for it, it may be one.
+    pub fn ask(&self, helpers: u8, owes: impl Fn(u32) -> bool) -> Option<u32> {
         if !self.takes_help() {
             return None;
         }
-        let block = self.last_askable(helpers)?;
+        let block = self.last_askable(helpers, owes)?;
         // When another helper is quicker this one asks all the same: harmless, and rare.
         self.change_asked(block, |asked| asked.saturating_add(1).min(DONATED - 1));
         Some(block)
@@ -176,9 +177,10 @@ impl Progress {
         self.lag() >= self.help_from && !self.is_closed() && self.mail_len() < MAIL_MAX
     }
 
-    fn last_askable(&self, helpers: u8) -> Option<u32> {
+    fn last_askable(&self, helpers: u8, owes: impl Fn(u32) -> bool) -> Option<u32> {
         let askable = |&block: &u32| {
-            self.asked[block as usize].load(Ordering::Relaxed) <= helpers.min(DONATED - 1) && !self.has(block)
+            let asked = self.asked[block as usize].load(Ordering::Relaxed);
+            asked <= helpers.min(DONATED - 1) && !self.has(block) && !owes(block)
         };
         (0..self.block_count).rev().find(askable)
     }
@@ -421,21 +423,30 @@ mod tests {
         let (geometry, mut claim) = claim(4);
         claim.mark(0);
         let progress = Arc::clone(claim.progress());
-        assert_eq!([progress.ask(0), progress.ask(0), progress.ask(0)], [Some(3), Some(2), Some(1)]);
-        assert_eq!((progress.ask(0), progress.can_ask(0)), (None, false));
-        assert_eq!(progress.ask(1), Some(3), "a second helper where one is allowed");
+        assert_eq!(
+            [progress.ask(0, |_| false), progress.ask(0, |_| false), progress.ask(0, |_| false)],
+            [Some(3), Some(2), Some(1)]
+        );
+        assert_eq!((progress.ask(0, |_| false), progress.can_ask(0)), (None, false));
+        assert_eq!(progress.ask(1, |_| false), Some(3), "a second helper where one is allowed");
+        assert_eq!(
+            progress.ask(1, |block| block == 2),
+            Some(1),
+            "who owes a block is not asked for it again"
+        );
+        progress.unask(1);
         progress.unask(2);
-        assert_eq!(progress.ask(0), Some(2));
+        assert_eq!(progress.ask(0, |_| false), Some(2));
         let block = geometry.block(claim.piece(), 1);
         progress.donate(Donation { block, data: vec![0; block.len as usize].into(), from: peer(2) });
         claim.mark(2);
         claim.mark(3);
         progress.unask(1);
-        assert_eq!(progress.ask(u8::MAX), None, "what lies in the mailbox is not asked for");
+        assert_eq!(progress.ask(u8::MAX, |_| false), None, "what lies in the mailbox is not asked for");
         let (_, other) = self::claim(4);
         let progress = Arc::clone(other.progress());
         progress.close();
-        assert_eq!(progress.ask(u8::MAX), None);
+        assert_eq!(progress.ask(u8::MAX, |_| false), None);
     }
 
     #[test]
@@ -443,12 +454,12 @@ mod tests {
         let (geometry, claim) = claim(MAIL_MAX + 1);
         let progress = claim.progress();
         for _ in 0..MAIL_MAX {
-            let block = geometry.block(claim.piece(), progress.ask(0).unwrap());
+            let block = geometry.block(claim.piece(), progress.ask(0, |_| false).unwrap());
             assert!(progress.donate(Donation { block, data: vec![0; 16_384].into(), from: peer(2) }));
         }
-        assert_eq!((progress.ask(0), progress.can_ask(0)), (None, false));
+        assert_eq!((progress.ask(0, |_| false), progress.can_ask(0)), (None, false));
         assert_eq!(claim.discard_mail(), u64::from(MAIL_MAX * BLOCK_LEN));
-        assert_eq!(progress.ask(0), Some(0));
+        assert_eq!(progress.ask(0, |_| false), Some(0));
     }
 
     #[test]

@@ -121,7 +121,7 @@ fn help_goes_to_the_claim_that_takes_longest_and_has_blocks_to_ask_for() {
     assert_eq!(helped(&ledger, &full, 5, 0), None, "it is worth it only where it is longer");
     let has = only(&ledger, claims[0].piece().get());
     assert_eq!(helped(&ledger, &has, 1, 0), Some(0));
-    while claims[1].progress().ask(0).is_some() {}
+    while claims[1].progress().ask(0, |_| false).is_some() {}
     assert_eq!(helped(&ledger, &full, 1, 0), Some(2), "all blocks of the other were asked for");
     assert_eq!(helped(&ledger, &full, 1, 1), Some(1), "and may be asked for a second time");
 }

@@ -52,8 +52,8 @@ impl<L: PieceWriter> Session<L> {
         let idle = self.idle_since.map_or(Duration::ZERO, |since| now.duration_since(since));
         let helpers = (idle.as_secs() / HELPER_SLOW_AFTER.as_secs()).min(u64::from(HELPERS_MAX - 1)) as u8;
         if let Some(progress) = &self.helping.current {
-            if let Some(index) = progress.ask(helpers) {
-                return Some((Arc::clone(progress), self.geometry.block(progress.piece(), index)));
+            if let Some(block) = self.ask_for(progress, helpers) {
+                return Some((Arc::clone(progress), block));
             }
             self.helping.current = None;
         } else if idle < HELP_AFTER && self.requests.is_empty() && self.snub.is_none() {
@@ -63,15 +63,19 @@ impl<L: PieceWriter> Session<L> {
             return None;
         }
         let found = work.help(&self.has, self.help_worth(), helpers);
-        let block = found
-            .as_ref()
-            .and_then(|progress| Some(self.geometry.block(progress.piece(), progress.ask(helpers)?)));
+        let block = found.as_ref().and_then(|progress| self.ask_for(progress, helpers));
         let (Some(progress), Some(block)) = (found, block) else {
             self.helping.look_again_at = Some(now + HELP_AGAIN_AFTER);
             return None;
         };
         self.helping.current = Some(Arc::clone(&progress));
         Some((progress, block))
+    }
+
+    /// A block of another's claim that this peer was not asked for.
+    fn ask_for(&self, progress: &Progress, helpers: u8) -> Option<Block> {
+        let block = |index| self.geometry.block(progress.piece(), index);
+        progress.ask(helpers, |index| self.requests.position(block(index)).is_some()).map(block)
     }
 
     fn help_blocks(&self) -> usize {
