@@ -30,7 +30,7 @@ started=$SECONDS
 RUSTFLAGS="--cfg fuzzing -Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 \
 -Cllvm-args=-sanitizer-coverage-inline-8bit-counters -Cllvm-args=-sanitizer-coverage-pc-table \
 -Cllvm-args=-sanitizer-coverage-trace-compares -Cdebug-assertions -Ccodegen-units=1" \
-    cargo build --release --quiet --locked --manifest-path fuzz/Cargo.toml --target "$host"
+    cargo build --release --quiet --locked --manifest-path fuzz/Cargo.toml --target "$host" "${targets[@]/#/--bin=}"
 echo "fuzz targets built in $((SECONDS - started)) s"
 
 scratch=$(mktemp -d)

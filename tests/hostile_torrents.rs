@@ -15,7 +15,7 @@ use std::path::Path;
 use common::workspace::temp_dir;
 use support::content::{Content, samples};
 use support::folder::{self, assert_unchanged};
-use support::memory::{MEMORY_MAX_KIB, Watch, row};
+use support::memory::{MEMORY_MAX_KIB, Peak, Watch, row};
 use support::peer::Peer;
 use support::program::{FAILURE_LIMIT, Run, ringtide};
 
@@ -24,13 +24,13 @@ const BAD_INPUT: i32 = 1;
 const BAD_OUTPUT: i32 = 5;
 
 /// Runs the program in a folder and looks at its memory; the row of the table is the caller's.
-fn watched(dir: &Path, args: &[&str]) -> (Run, u64) {
+fn watched(dir: &Path, args: &[&str]) -> (Run, Peak) {
     let running = ringtide(args).within(dir).start();
     let watch = Watch::start(running.id());
     let run = running.wait(FAILURE_LIMIT);
-    let peak_kib = watch.peak_kib();
-    assert!(peak_kib < MEMORY_MAX_KIB, "{peak_kib} KiB");
-    (run, peak_kib)
+    let peak = watch.peak();
+    assert!(peak.anonymous_kib < MEMORY_MAX_KIB, "{peak:?}");
+    (run, peak)
 }
 
 /// The program ends with that code and that text, and leaves nothing behind.
@@ -38,10 +38,10 @@ fn refused(name: &str, torrent: &[u8], code: i32, text: &str) {
     let dir = temp_dir("hostile");
     fs::write(dir.path().join("t"), torrent).unwrap();
     let before = folder::list(dir.path());
-    let (run, peak_kib) = watched(dir.path(), &["download", "-o", "out", "--peer", "127.0.0.1:1", "t"]);
+    let (run, peak) = watched(dir.path(), &["download", "-o", "out", "--peer", "127.0.0.1:1", "t"]);
     run.assert_fails(code, text);
     assert_unchanged(dir.path(), &before);
-    row(&format!("torrent: {name}"), &format!("refused, code {code}"), peak_kib, run.elapsed);
+    row("torrent", name, &format!("refused, code {code}"), peak, run.elapsed);
 }
 
 /// An honest peer brings the content; `expected` are the paths below the output, in the order of the torrent.
@@ -50,7 +50,7 @@ fn downloaded(name: &str, content: &Content, expected: &[&str]) {
     content.torrent(&dir.path().join("t"), &[]);
     let peer = Peer::honest(content);
     let addr = peer.addr.to_string();
-    let (run, peak_kib) = watched(dir.path(), &["download", "-o", "out", "--peer", &addr, "t"]);
+    let (run, peak) = watched(dir.path(), &["download", "-o", "out", "--peer", &addr, "t"]);
     run.assert_prints("Downloaded t to out.\n");
     let listing = folder::list(dir.path());
     let mut files: Vec<_> =
@@ -65,7 +65,7 @@ fn downloaded(name: &str, content: &Content, expected: &[&str]) {
     paths.sort();
     files.sort();
     assert_eq!(files, paths.iter().collect::<Vec<_>>(), "{name}: nothing else was written");
-    row(&format!("torrent: {name}"), "completed", peak_kib, run.elapsed);
+    row("torrent", name, "completed", peak, run.elapsed);
 }
 
 #[test]
@@ -181,9 +181,9 @@ fn thousands_of_long_names_that_collide_are_quick() {
     let content = Content::of_files(b"n", &files, 16384);
     let dir = temp_dir("hostile");
     content.torrent(&dir.path().join("t"), &[]);
-    let (run, peak_kib) = watched(dir.path(), &["info", "t"]);
+    let (run, peak) = watched(dir.path(), &["info", "t"]);
     assert_eq!(run.code, Some(0), "{}", run.stderr);
-    row("torrent: 40,000 long names that collide (info)", "shown", peak_kib, run.elapsed);
+    row("torrent", "40,000 long names that collide (info)", "shown", peak, run.elapsed);
 }
 
 #[test]
@@ -195,8 +195,8 @@ fn much_of_no_importance_is_passed_over() {
     assert!(fs::metadata(torrent).unwrap().len() > 5_000_000);
     let peer = Peer::honest(&content);
     let args = ["download", "-o", "out", "--peer", &peer.addr.to_string(), "t"];
-    let (run, peak_kib) = watched(dir.path(), &args);
+    let (run, peak) = watched(dir.path(), &args);
     run.assert_prints("Downloaded t to out.\n");
     assert!(fs::read(dir.path().join("out")).unwrap() == *content.bytes);
-    row("torrent: a name of 5 MB", "completed", peak_kib, run.elapsed);
+    row("torrent", "a name of 5 MB", "completed", peak, run.elapsed);
 }

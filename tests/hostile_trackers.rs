@@ -43,13 +43,13 @@ fn complete(name: &str, content: &Content, trackers: &[&str]) -> Run {
     let running = ringtide(["download", "-o", "out", "t"]).within(dir.path()).start();
     let watch = Watch::start(running.id());
     let run = running.wait(LIMIT);
-    let peak_kib = watch.peak_kib();
+    let peak = watch.peak();
     run.assert_prints("Downloaded t to out.\n");
     assert!(fs::read(dir.path().join("out")).unwrap() == *content.bytes, "{name}: the content differs");
     let is_odd = |char: char| char.is_control() && char != '\n';
     assert!(run.stderr.len() < STDERR_LEN_MAX && !run.stderr.contains(is_odd), "{name}: {:?}", run.stderr);
-    assert!(peak_kib < MEMORY_MAX_KIB, "{name}: {peak_kib} KiB");
-    row(&format!("tracker: {name}"), "completed", peak_kib, run.elapsed);
+    assert!(peak.anonymous_kib < MEMORY_MAX_KIB, "{name}: {peak:?}");
+    row("tracker", name, "completed", peak, run.elapsed);
     run
 }
 
