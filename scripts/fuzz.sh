@@ -34,7 +34,8 @@ RUSTFLAGS="--cfg fuzzing -Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-
 echo "fuzz targets built in $((SECONDS - started)) s"
 
 scratch=$(mktemp -d)
-trap 'kill $(jobs -p) 2>/dev/null; rm -rf "$scratch"' EXIT
+# Only what still runs: the number of a process that has ended may be another's by now.
+trap 'running=$(jobs -pr); [ -z "$running" ] || kill $running; rm -rf "$scratch"' EXIT
 trap 'exit 130' INT
 trap 'exit 143' TERM
 
@@ -65,16 +66,25 @@ run() {
     "$bin/$target" "$corpus" -max_total_time="$seconds" -max_len="$(longest "$target")" -rss_limit_mb=512 \
         -timeout=5 -artifact_prefix="$artifacts/" >"$log" 2>&1 &
     trap "kill $!" TERM
-    if wait $!; then
+    local status=0
+    wait $! || status=$?
+    trap - TERM
+    if [ "$status" = 0 ]; then
         printf '%-14s %12s executions, %6s features\n' "$target" \
             "$(sed -n 's/^Done \([0-9]*\) runs.*/\1/p' "$log")" \
             "$(sed -n 's/.* ft: \([0-9]*\) .*/\1/p' "$log" | tail -n 1)"
-    else
-        tail -n 40 "$log" >&2
-        echo "$target: finding kept; see it again with" >&2
-        echo "    $bin/$target $(sed -n "s/.*Test unit written to //p" "$log" | tail -n 1)" >&2
-        return 1
+        return
     fi
+    local artifact
+    artifact=$(sed -n "s/.*Test unit written to //p" "$log" | tail -n 1)
+    tail -n 40 "$log" >&2
+    if [ -n "$artifact" ]; then
+        echo "$target: a finding, kept; see it again with" >&2
+        echo "    $bin/$target $artifact" >&2
+    else
+        echo "$target: ended with status $status and without a finding" >&2
+    fi
+    return 1
 }
 
 failed=0
