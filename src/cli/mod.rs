@@ -6,6 +6,7 @@
 mod args;
 mod progress;
 
+use std::env;
 use std::ffi::OsString;
 use std::fs::File;
 use std::io::{self, Read, Write};
@@ -27,7 +28,7 @@ use tracing_subscriber::prelude::*;
 use crate::discovery::announcer::announce_once;
 use crate::discovery::tracker::Totals;
 use crate::disk::Existing;
-use crate::download::{self, Finished, Interrupt, Request};
+use crate::download::{self, Finished, Interrupt, RECORD_EVERY, Request};
 use crate::error::Error;
 use crate::hash::Kernel;
 use crate::meta::bencode;
@@ -44,8 +45,7 @@ const SAME_SIGNAL: Duration = Duration::from_millis(250);
 
 /// Logs what `RUST_LOG` asks for: levels, and targets with levels (`debug`, `ringtide=debug,ringtide::net=trace`).
 fn log_to_stderr() {
-    let Some(filter) = std::env::var("RUST_LOG").ok().and_then(|filter| filter.parse::<Targets>().ok())
-    else {
+    let Some(filter) = env::var("RUST_LOG").ok().and_then(|filter| filter.parse::<Targets>().ok()) else {
         return;
     };
     let lines = tracing_subscriber::fmt::layer().with_writer(io::stderr);
@@ -186,6 +186,7 @@ fn download_piece(args: DownloadPiece) -> Result<(), Error> {
         sync: args.sync,
         threads: threads(args.threads)?,
         peers: args.peer,
+        record_every: record_every()?,
         patience: patience(args.timeout)?,
     };
     let finished = fetch(&request, args.quiet)?;
@@ -206,6 +207,7 @@ fn download(args: Download) -> Result<(), Error> {
         sync: args.sync,
         threads: threads(args.threads)?,
         peers: args.peer,
+        record_every: record_every()?,
         patience: patience(args.timeout)?,
     };
     let finished = fetch(&request, args.quiet)?;
@@ -227,6 +229,7 @@ fn json(finished: &Finished) -> String {
     let object = serde_json::json!({
         "bytes": summary.total,
         "bytes_kept": summary.kept,
+        "bytes_checked": summary.checked,
         "bytes_wasted": summary.wasted,
         "seconds": summary.elapsed.as_secs_f64(),
         "blocks_direct": summary.hits,
@@ -267,6 +270,18 @@ fn threads(asked: Option<usize>) -> Result<usize, Error> {
         None => Ok(thread::available_parallelism().map_or(1, usize::from).min(THREADS_MAX)),
     }
 }
+
+/// How often the resume record is written.
+fn record_every() -> Result<Duration, Error> {
+    let Some(value) = env::var_os(RECORD_VARIABLE) else { return Ok(RECORD_EVERY) };
+    let millis = value.to_str().and_then(|text| text.parse().ok());
+    millis.map(Duration::from_millis).ok_or_else(|| {
+        Error::Usage(format!("{RECORD_VARIABLE} is {}, expected milliseconds", value.display()))
+    })
+}
+
+/// Overrides how often the resume record is written, in milliseconds.
+const RECORD_VARIABLE: &str = "RINGTIDE_RECORD_MS";
 
 /// How long to wait for something to come, if the user says so.
 fn patience(asked: Option<u64>) -> Result<Option<Duration>, Error> {

@@ -98,8 +98,17 @@ impl Leases {
         all_in
     }
 
+    /// Seals a free piece.
+    pub(super) fn keep(&self, piece: PieceIndex) -> Result<(), Refused> {
+        self.change_free(piece, SEALED)
+    }
+
     fn take(&self, piece: PieceIndex) -> Result<(), Refused> {
-        change(&self.states[piece.at()], FREE, LEASED).map_err(|state| match state {
+        self.change_free(piece, LEASED)
+    }
+
+    fn change_free(&self, piece: PieceIndex, to: u8) -> Result<(), Refused> {
+        change(&self.states[piece.at()], FREE, to).map_err(|state| match state {
             LEASED => Refused::Leased,
             SEALED => Refused::Sealed,
             _ => Refused::Closed,

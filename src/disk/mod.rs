@@ -15,6 +15,8 @@
 //! - `upkeep`: the pages of mapped files, made ready ahead of the receives and dropped from this process afterwards;
 //! - `draft`: a piece that will be written, in memory from `pool`; `content`: the writing and reading, through a few
 //!   open files (`handles`); `blocks`: sets of a piece's blocks;
+//! - `record`: what was verified, written down beside the output, so that it need not be hashed again; `durable`: what
+//!   that needs of the files;
 //! - `sys`: the system calls that `std` does not have.
 //!
 //! Knows nothing of peers, sockets or digests. Everything but [`PieceLease`] may wait for the disk, so it belongs at
@@ -25,6 +27,7 @@
 mod blocks;
 mod content;
 mod draft;
+mod durable;
 mod error;
 mod found;
 mod handles;
@@ -36,6 +39,7 @@ mod parts;
 mod plan;
 mod pool;
 mod prealloc;
+pub mod record;
 mod sys;
 mod tree;
 mod upkeep;

@@ -225,7 +225,7 @@ impl Output {
     }
 
     /// The bytes of a piece in the content, when the output covers them all.
-    fn range(&self, piece: PieceIndex) -> Option<Range<u64>> {
+    pub(super) fn range(&self, piece: PieceIndex) -> Option<Range<u64>> {
         let piece = self.geometry.piece(piece.get())?;
         let start = self.geometry.piece_offset(piece);
         let end = start + u64::from(self.geometry.piece_size(piece));

@@ -14,6 +14,7 @@ use std::time::SystemTime;
 
 use super::plan::Layout;
 use super::prealloc::{self, Reserved};
+use super::record::{Stamp, Stamper};
 use super::walker::{Missing, Walker};
 use super::{DiskError, method, sys};
 
@@ -36,6 +37,7 @@ pub(super) struct Tree {
     /// The folders that were made below the root, in that order.
     folders: Vec<PathBuf>,
     entries: Vec<Entry>,
+    found_stamp: Stamp,
 }
 
 /// One file.
@@ -80,13 +82,19 @@ impl Tree {
             Layout::File => open_file(None, root.as_os_str(), Links::Follow, &root)?,
             Layout::Folder => open_root_folder(&root)?,
         };
-        let mut tree = Self { root, layout, handle, root_created, folders: Vec::new(), entries: Vec::new() };
+        let found_stamp = Stamper::default().finish();
+        let (folders, entries) = (Vec::new(), Vec::new());
+        let mut tree = Self { root, layout, handle, root_created, folders, entries, found_stamp };
+        let mut stamper = Stamper::default();
         let claimed = tree.lock().and_then(|()| match layout {
-            Layout::File => tree.claim_only(&files, existing),
-            Layout::Folder => tree.claim_each(files, existing),
+            Layout::File => tree.claim_only(&files, existing, &mut stamper),
+            Layout::Folder => tree.claim_each(files, existing, &mut stamper),
         });
         match claimed {
-            Ok(()) => Ok(tree),
+            Ok(()) => {
+                tree.found_stamp = stamper.finish();
+                Ok(tree)
+            }
             Err(err) => Err(tree.give_up(err)),
         }
     }
@@ -172,6 +180,23 @@ impl Tree {
         if sync { self.sync_folders() } else { Ok(()) }
     }
 
+    /// What the files were when they were found, before anything was done to them.
+    pub(super) const fn found_stamp(&self) -> Stamp {
+        self.found_stamp
+    }
+
+    /// What the files are and when they were changed.
+    pub(super) fn stamp(&self) -> Result<Stamp, DiskError> {
+        let mut opener = Opener::new(&self.root, self.layout, &self.handle);
+        let mut stamper = Stamper::default();
+        for entry in &self.entries {
+            let metadata = opener.open(entry)?.metadata();
+            let path = || shown(&self.root, &entry.path);
+            stamper.add(&metadata.map_err(|err| DiskError::new("look at", &path(), &err))?);
+        }
+        Ok(stamper.finish())
+    }
+
     /// Undoes what was done, as far as it can be told, and completes the error that was the reason.
     pub(super) fn give_up(&self, err: DiskError) -> DiskError {
         if let Err(err) = self.undo(true) {
@@ -228,15 +253,26 @@ impl Tree {
         }
     }
 
-    fn claim_only(&mut self, files: &[(PathBuf, u64)], existing: Existing) -> Result<(), DiskError> {
+    fn claim_only(
+        &mut self,
+        files: &[(PathBuf, u64)],
+        existing: Existing,
+        stamper: &mut Stamper,
+    ) -> Result<(), DiskError> {
         for (path, len) in files {
-            let entry = Entry::new(path.clone(), *len, &self.handle, self.root_created, &self.root)?;
-            self.entries.push(entry);
+            let metadata = look_at(&self.handle, &self.root)?;
+            stamper.add(&metadata);
+            self.entries.push(Entry::new(path.clone(), *len, &metadata, self.root_created));
         }
         self.entries.iter().try_for_each(|entry| entry.check_fits(existing, &self.root))
     }
 
-    fn claim_each(&mut self, files: Vec<(PathBuf, u64)>, existing: Existing) -> Result<(), DiskError> {
+    fn claim_each(
+        &mut self,
+        files: Vec<(PathBuf, u64)>,
+        existing: Existing,
+        stamper: &mut Stamper,
+    ) -> Result<(), DiskError> {
         let mut walker = Walker::new(&self.handle, &self.root);
         let mut ids = HashSet::with_capacity(files.len());
         for (path, len) in files {
@@ -244,7 +280,9 @@ impl Tree {
             let (folder, name) = split(&path);
             walker.enter(folder, Missing::Make(&mut self.folders))?;
             let (file, created) = open_file(Some(walker.here()), name, Links::Refuse, &shown)?;
-            let entry = Entry::new(path, len, &file, created, &shown)?;
+            let metadata = look_at(&file, &shown)?;
+            stamper.add(&metadata);
+            let entry = Entry::new(path, len, &metadata, created);
             let first = ids.insert(entry.id);
             let fits = entry.check_fits(existing, &shown);
             self.entries.push(entry);
@@ -296,19 +334,15 @@ impl Tree {
 }
 
 impl Entry {
-    fn new(path: PathBuf, len: u64, file: &File, created: bool, shown: &Path) -> Result<Self, DiskError> {
-        let metadata = file.metadata().map_err(|err| DiskError::new("look at", shown, &err))?;
-        if !metadata.is_file() {
-            return Err(DiskError::NotAFile { path: shown.to_path_buf() });
-        }
-        Ok(Self {
+    fn new(path: PathBuf, len: u64, metadata: &Metadata, created: bool) -> Self {
+        Self {
             path,
             len,
-            id: FileId::of(&metadata),
+            id: FileId::of(metadata),
             created,
             len_before: metadata.len(),
             allocated_before: metadata.blocks().saturating_mul(sys::STAT_BLOCK_LEN),
-        })
+        }
     }
 
     fn check_fits(&self, existing: Existing, shown: &Path) -> Result<(), DiskError> {
@@ -414,6 +448,12 @@ impl Links {
     }
 }
 
+/// What is known of a file, which must be a regular one.
+fn look_at(file: &File, shown: &Path) -> Result<Metadata, DiskError> {
+    let metadata = file.metadata().map_err(|err| DiskError::new("look at", shown, &err))?;
+    if metadata.is_file() { Ok(metadata) } else { Err(DiskError::NotAFile { path: shown.to_path_buf() }) }
+}
+
 /// Makes the file, or opens it when it is there; whether it was made.
 fn open_file(
     folder: Option<&File>,
@@ -488,7 +528,7 @@ fn sync_to_disk(file: &File, path: &Path) -> Result<(), DiskError> {
     }
 }
 
-fn parent(path: &Path) -> &Path {
+pub(super) fn parent(path: &Path) -> &Path {
     path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 

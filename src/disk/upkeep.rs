@@ -36,6 +36,8 @@ pub(super) type Stretch = (Arc<Map>, Range<usize>);
 pub(super) struct Upkeep {
     /// The way to the thread that works ahead, started when there is something for it; `None` where it cannot be.
     ahead: OnceLock<Option<Sender<Stretch>>>,
+    /// Held by that thread while it works; true when it shall not any more.
+    resting: Arc<Mutex<bool>>,
     /// Bytes of the pages that were ordered and are not verified as a whole.
     ready_len: AtomicUsize,
     verified: Mutex<Verified>,
@@ -58,7 +60,7 @@ impl Upkeep {
         if self.ready_len.load(Ordering::Relaxed) >= AHEAD_LEN_MAX {
             return;
         }
-        let Some(thread) = self.ahead.get_or_init(start) else { return };
+        let Some(thread) = self.ahead.get_or_init(|| start(&self.resting)) else { return };
         for page in map.order_pages(range) {
             self.ready_len.fetch_add(page.len(), Ordering::Relaxed);
             // It fails only when the thread is gone, and then nothing needs it.
@@ -85,6 +87,11 @@ impl Upkeep {
             Some(ready.saturating_sub(whole_len))
         });
         swept.drop_pages()
+    }
+
+    /// Makes no further pages ready: the files are not changed from here when this has returned.
+    pub(super) fn rest(&self) {
+        *self.resting.lock().unwrap_or_else(PoisonError::into_inner) = true;
     }
 
     /// Drops the pages that have come together.
@@ -145,11 +152,15 @@ fn join(stretches: &[Stretch]) -> Vec<Stretch> {
 }
 
 /// Starts the thread that works ahead. It ends with the output, and holds nothing but maps.
-fn start() -> Option<Sender<Stretch>> {
+fn start(resting: &Arc<Mutex<bool>>) -> Option<Sender<Stretch>> {
     let (sender, orders) = mpsc::channel::<Stretch>();
+    let resting = Arc::clone(resting);
     let work = move || {
         for (map, page) in orders {
-            map.populate(&page);
+            let is_resting = resting.lock().unwrap_or_else(PoisonError::into_inner);
+            if !*is_resting {
+                map.populate(&page);
+            }
         }
     };
     match thread::Builder::new().name("ringtide-pages".to_owned()).spawn(work) {

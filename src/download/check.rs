@@ -1,10 +1,10 @@
-//! Finds out which pieces an existing output already holds.
+//! Finds out which pieces an output already holds.
 
 use std::sync::Arc;
 use std::sync::mpsc;
 
-use super::{Interrupt, Observer, Request, check_interrupt, total, wanted};
-use crate::disk::{DiskError, Found, Output, PieceLease};
+use super::{Interrupt, Observer, Request, check_interrupt, total};
+use crate::disk::{DiskError, Output, PieceLease};
 use crate::error::{Error, Progress};
 use crate::hash::{Hashed, Job, Message, Verifier};
 use crate::meta::geometry::PieceIndex;
@@ -39,25 +39,39 @@ impl Job for Check {
     }
 }
 
-/// Hashes the pieces that may be there; those that are right are sealed and returned.
+/// What a check found.
+pub(super) struct Checked {
+    /// The pieces that are right; they are sealed.
+    pub(super) right: Bitfield,
+    /// Bytes that were hashed.
+    pub(super) bytes: u64,
+    /// Whether there was data, and none of it belongs to this torrent.
+    pub(super) is_foreign: bool,
+}
+
+/// Hashes pieces that may be there, beside `done` bytes that are known to be right.
 ///
 /// # Errors
-/// [`Error::NotOurs`] when there was data and none of it belongs to this torrent.
-pub(super) fn existing(
+/// What the disk answers, and [`Error::Interrupted`].
+pub(super) fn pieces(
     request: &Request,
     output: &Arc<Output>,
-    found: &Found,
+    candidates: &[PieceIndex],
+    done: u64,
     interrupt: &Interrupt,
     observer: &mut dyn Observer,
-) -> Result<Bitfield, Error> {
+) -> Result<Checked, Error> {
     let geometry = request.metainfo.geometry;
-    let mut have = Bitfield::new(geometry.piece_count());
-    let candidates: Vec<PieceIndex> = wanted(request).filter(|&piece| found.may_hold(piece)).collect();
+    let mut right = Bitfield::new(geometry.piece_count());
+    if candidates.is_empty() {
+        return Ok(Checked { right, bytes: 0, is_foreign: false });
+    }
     let total_bytes = candidates.iter().map(|&piece| u64::from(geometry.piece_size(piece))).sum();
     let (verdicts, results) = mpsc::channel();
-    let done = move |hashed: &mut Hashed<'_, Check>| hashed.for_each(|verdict| drop(verdicts.send(verdict)));
-    let verifier = Verifier::start(request.threads, done).map_err(Error::Thread)?;
-    let (mut in_flight, mut in_flight_bytes, mut checked_bytes, mut kept_bytes) = (0, 0, 0, 0);
+    let report =
+        move |hashed: &mut Hashed<'_, Check>| hashed.for_each(|verdict| drop(verdicts.send(verdict)));
+    let verifier = Verifier::start(request.threads, report).map_err(Error::Thread)?;
+    let (mut in_flight, mut in_flight_bytes, mut checked_bytes, mut right_bytes) = (0, 0, 0, done);
     // Zeroes belong to anybody's file: they prove nothing either way.
     let (mut ours, mut foreign) = (false, false);
     let mut next = candidates.iter();
@@ -82,19 +96,16 @@ pub(super) fn existing(
         }
         let piece = check.lease.piece();
         if digest == *request.metainfo.piece_hash(piece) {
-            kept_bytes += u64::from(check.lease.size());
+            right_bytes += u64::from(check.lease.size());
             ours = ours || !check.lease.is_zeroes()?;
             check.lease.seal()?;
-            have.set(piece);
+            right.set(piece);
         } else {
             // Reserved space reads as zeroes and counts as data on some file systems.
             foreign = foreign || !check.lease.is_zeroes()?;
         }
         observer.checking(checked_bytes, total_bytes);
-        check_interrupt(interrupt, Progress { done: kept_bytes, total: total(request) })?;
+        check_interrupt(interrupt, Progress { done: right_bytes, total: total(request) })?;
     }
-    if foreign && !ours {
-        return Err(Error::NotOurs { path: request.output.clone() });
-    }
-    Ok(have)
+    Ok(Checked { right, bytes: checked_bytes, is_foreign: foreign && !ours })
 }

@@ -7,11 +7,11 @@ use std::sync::atomic::Ordering;
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
-use super::{Interrupt, Observer, Request, Snapshot, Summary, bytes_of, check_interrupt, total, wanted};
+use super::resume::{Known, Recorder};
+use super::{Interrupt, Observer, Request, Run, Snapshot, Summary, bytes_of, check_interrupt, total, wanted};
 use crate::discovery::announcer::{AnnounceEvent, Announcer, Farewell};
 use crate::discovery::http::TrackerError;
 use crate::discovery::tracker::Totals;
-use crate::disk::Output;
 use crate::error::{Error, Progress};
 use crate::net::close::CloseReason;
 use crate::net::core::Core;
@@ -43,30 +43,34 @@ enum Input {
     Announce(AnnounceEvent),
 }
 
-/// Runs the download of what is missing. Returns the bytes that are verified at the end, however it ends.
+/// Runs the download of the pieces that are neither in `have` nor `known`. Returns the bytes that are there at the end,
+/// however it ends.
 pub(super) fn run(
-    request: &Request,
-    output: &Arc<Output>,
+    run: &Run<'_>,
     have: &Bitfield,
-    started: Instant,
-    interrupt: &Interrupt,
+    known: &Known,
     observer: &mut dyn Observer,
 ) -> (u64, Result<(Summary, Option<Farewell>), Error>) {
-    let kept = bytes_of(request, have);
-    let mut control = match Control::start(request, output, have, kept) {
+    let kept = bytes_of(run.request, |piece| have.get(piece) || known.has(piece));
+    let mut control = match Control::start(run, have, known, kept) {
         Ok(control) => control,
         Err(error) => return (kept, Err(error)),
     };
-    let result = control.run(interrupt, observer);
-    let elapsed = started.elapsed();
-    let farewell = control.stop(result.is_ok() && kept < total(request));
+    let result = control.run(run.interrupt, observer);
+    let farewell = control.stop(result.is_ok() && kept < total(run.request));
     // Only now: pieces are verified, and waste is counted, until the last connection has ended.
-    let (done, summary) = (control.progress().done, control.summary(elapsed));
+    let (done, summary) = (control.progress().done, control.summary());
     if let Err(error) = result {
+        if let Some(recorder) = control.recorder.take().filter(|_| done > 0) {
+            recorder.close();
+        }
         if let Some(farewell) = farewell {
             farewell.wait();
         }
         return (done, Err(error));
+    }
+    if let Some(recorder) = &mut control.recorder {
+        recorder.stop();
     }
     (done, Ok((summary, farewell)))
 }
@@ -81,6 +85,8 @@ struct Control<'a> {
     homes: HashMap<SocketAddr, usize>,
     book: Book,
     announcer: Option<Announcer>,
+    recorder: Option<Recorder>,
+    outbox: mpsc::Sender<Input>,
     inbox: Receiver<Input>,
     kept: u64,
     complete: bool,
@@ -99,11 +105,12 @@ struct Control<'a> {
 }
 
 impl<'a> Control<'a> {
-    fn start(request: &'a Request, output: &Arc<Output>, have: &Bitfield, kept: u64) -> Result<Self, Error> {
+    fn start(run: &Run<'a>, have: &Bitfield, known: &Known, kept: u64) -> Result<Self, Error> {
+        let request = run.request;
         let metainfo = &request.metainfo;
         let geometry = metainfo.geometry;
         let mut missing = Bitfield::new(geometry.piece_count());
-        for piece in wanted(request).filter(|&piece| !have.get(piece)) {
+        for piece in wanted(request).filter(|&piece| !have.get(piece) && !known.has(piece)) {
             missing.set(piece);
         }
         let ledger = Ledger::new(geometry, Picker::new(geometry, &missing, super::random()));
@@ -112,9 +119,13 @@ impl<'a> Control<'a> {
         let net = outbox.clone();
         let events = Box::new(move |event| drop(net.send(Input::Net(event))));
         let peer_id = super::peer_id();
-        let (metainfo, output) = (Arc::clone(metainfo), Arc::clone(output));
+        let (metainfo, output) = (Arc::clone(metainfo), Arc::clone(&run.output));
         let shared =
             Shared::new(metainfo, output, ledger, peer_id, request.threads, events).map_err(Error::Thread)?;
+        let recorder = run.notes.clone().filter(|_| !complete).map(|notes| {
+            let (output, shared) = (Arc::clone(&run.output), Arc::clone(&shared));
+            Recorder::new(notes, request.record_every, known, have, output, shared)
+        });
         let now = Instant::now();
         let mut book = Book::new(&[]);
         for &peer in &request.peers {
@@ -128,6 +139,8 @@ impl<'a> Control<'a> {
             homes: HashMap::new(),
             book,
             announcer: None,
+            recorder,
+            outbox: outbox.clone(),
             inbox,
             kept,
             complete,
@@ -171,11 +184,22 @@ impl<'a> Control<'a> {
                 }
                 Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => {}
             }
+            self.record();
             observer.downloading(&self.snapshot());
             self.check_patience()?;
         }
         observer.downloading(&self.snapshot());
         Ok(())
+    }
+
+    fn record(&mut self) {
+        if let Some(recorder) = &mut self.recorder {
+            let outbox = &self.outbox;
+            recorder.tick(Instant::now(), || {
+                let outbox = outbox.clone();
+                Box::new(move |error| drop(outbox.send(Input::Net(Event::Disk(error)))))
+            });
+        }
     }
 
     /// Ends all connections and starts to say good-bye to the trackers.
@@ -187,6 +211,7 @@ impl<'a> Control<'a> {
         for core in self.cores.drain(..) {
             core.join();
         }
+        self.shared.settle();
         farewell
     }
 
@@ -379,7 +404,7 @@ impl<'a> Control<'a> {
         Progress { done: self.kept + verified, total: total(self.request) }
     }
 
-    fn summary(&self, elapsed: Duration) -> Summary {
+    fn summary(&self) -> Summary {
         let counters = self.shared.counters();
         Summary {
             total: total(self.request),
@@ -388,7 +413,7 @@ impl<'a> Control<'a> {
             hits: counters.hits.load(Ordering::Relaxed),
             misses: counters.misses.load(Ordering::Relaxed),
             receives: counters.receives.load(Ordering::Relaxed),
-            elapsed,
+            ..Summary::default()
         }
     }
 }

@@ -5,6 +5,7 @@
 
 mod check;
 mod control;
+mod resume;
 
 use std::hash::{BuildHasher, RandomState};
 use std::net::SocketAddr;
@@ -13,8 +14,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
+use self::resume::{Known, Notes};
 use crate::discovery::announcer::{AnnounceConfig, Farewell, Timing};
-use crate::disk::{Existing, Io, Output, Plan, Target};
+use crate::disk::{Existing, Found, Io, Output, Plan, Target};
 use crate::error::{Error, Progress};
 use crate::meta::geometry::PieceIndex;
 use crate::meta::torrent::Metainfo;
@@ -23,6 +25,9 @@ use crate::swarm::bitfield::Bitfield;
 
 /// The port told to trackers. Nobody listens there: this client does not serve.
 const PORT: u16 = 6881;
+
+/// How often what is verified is synced and recorded, as a rule. Downloads that take less pay nothing for it.
+pub const RECORD_EVERY: Duration = Duration::from_secs(5);
 
 /// What to download, and how.
 #[derive(Clone, Debug)]
@@ -43,6 +48,8 @@ pub struct Request {
     pub threads: usize,
     /// Peers to ask beside those that the trackers name.
     pub peers: Vec<SocketAddr>,
+    /// How often what is verified is written down for a later run: see [`RECORD_EVERY`].
+    pub record_every: Duration,
     /// When to give up if nothing comes; `None` for the defaults.
     pub patience: Option<Duration>,
 }
@@ -71,12 +78,14 @@ pub trait Observer {
 }
 
 /// How a download went.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Summary {
     /// Bytes wanted.
     pub total: u64,
     /// Bytes that were there before and were kept.
     pub kept: u64,
+    /// Bytes that were there before and were hashed.
+    pub checked: u64,
     /// Bytes that were received and not needed.
     pub wasted: u64,
     /// Blocks that were received straight into their place.
@@ -87,6 +96,20 @@ pub struct Summary {
     pub receives: u64,
     /// From the start to the last verified piece.
     pub elapsed: Duration,
+}
+
+impl Summary {
+    /// Adds a further pass, in which all that is there by now is kept.
+    const fn add(&mut self, pass: &Self) {
+        if self.total == 0 {
+            self.kept = pass.kept;
+        }
+        self.total = pass.total;
+        self.wasted += pass.wasted;
+        self.hits += pass.hits;
+        self.misses += pass.misses;
+        self.receives += pass.receives;
+    }
 }
 
 /// A download that is done. The trackers are being told.
@@ -124,23 +147,106 @@ pub fn run(request: &Request, interrupt: &Interrupt, observer: &mut dyn Observer
     if request.sync {
         output.write_back_early();
     }
-    let checked = if found.holds_data() {
-        check::existing(request, &output, &found, interrupt, observer)
-    } else {
-        Ok(Bitfield::new(request.metainfo.geometry.piece_count()))
+    let (notes, known) = Notes::open(request, &output, observer);
+    let run = Run { request, output, notes, started, interrupt };
+    let (have, checked) = match run.look_around(&found, &known, observer) {
+        Ok(looked) => looked,
+        Err(error) => return Err(undo(&run.output, error)),
     };
-    let have = match checked {
-        Ok(have) => have,
-        Err(error) => return Err(undo(&output, error)),
-    };
-    let (done, result) = control::run(request, &output, &have, started, interrupt, observer);
-    let (summary, farewell) = match result {
-        Ok(ended) => ended,
-        Err(error) if done == 0 => return Err(undo(&output, error)),
-        Err(error) => return Err(error),
-    };
-    output.finish(request.sync)?;
-    Ok(Finished { summary, io: output.io(), farewell })
+    let (mut summary, farewell) = run.fetch(have, known, observer)?;
+    run.output.finish(request.sync)?;
+    if let Some(notes) = &run.notes {
+        notes.remove();
+    }
+    summary.checked += checked;
+    Ok(Finished { summary, io: run.output.io(), farewell })
+}
+
+/// What a run works on.
+struct Run<'a> {
+    request: &'a Request,
+    output: Arc<Output>,
+    notes: Option<Notes>,
+    started: Instant,
+    interrupt: &'a Interrupt,
+}
+
+impl Run<'_> {
+    /// The pieces that are there, and the bytes that were hashed to find out.
+    fn look_around(
+        &self,
+        found: &Found,
+        known: &Known,
+        observer: &mut dyn Observer,
+    ) -> Result<(Bitfield, u64), Error> {
+        let mut have = known.trusted.clone();
+        let is_new = |piece: &PieceIndex| found.may_hold(*piece) && !known.has(*piece);
+        let candidates: Vec<_> = wanted(self.request).filter(is_new).collect();
+        for piece in wanted(self.request).filter(|&piece| known.trusted.get(piece)) {
+            // It can be refused by a bug only; then it is fetched once more.
+            if self.output.keep(piece).is_err() {
+                have.clear(piece);
+            }
+        }
+        let is_nothing_known = known.is_nothing();
+        let done = bytes_of(self.request, |piece| known.has(piece));
+        let checked = check::pieces(self.request, &self.output, &candidates, done, self.interrupt, observer)?;
+        if checked.is_foreign && is_nothing_known {
+            return Err(Error::NotOurs { path: self.request.output.clone() });
+        }
+        for piece in candidates.into_iter().filter(|&piece| checked.right.get(piece)) {
+            have.set(piece);
+        }
+        Ok((have, checked.bytes))
+    }
+
+    /// Fetches what is missing, until all is verified.
+    fn fetch(
+        &self,
+        mut have: Bitfield,
+        mut known: Known,
+        observer: &mut dyn Observer,
+    ) -> Result<(Summary, Option<Farewell>), Error> {
+        let mut sum = Summary::default();
+        loop {
+            let (done, ended) = control::run(self, &have, &known, observer);
+            let (summary, farewell) = match ended {
+                Err(error) if done == 0 => {
+                    self.notes.iter().for_each(Notes::remove);
+                    return Err(undo(&self.output, error));
+                }
+                ended => ended?,
+            };
+            sum.add(&summary);
+            let wrong = self.check_provisional(&known, &mut sum, observer)?;
+            if wrong.is_empty() {
+                sum.elapsed = self.started.elapsed();
+                return Ok((sum, farewell));
+            }
+            observer.notice("pieces that were recorded have been changed since, and are fetched again");
+            have = Bitfield::full(self.request.metainfo.geometry.piece_count());
+            for piece in wrong {
+                have.clear(piece);
+            }
+            known = Known::nothing(self.request.metainfo.geometry);
+        }
+    }
+
+    /// Hashes the pieces that were taken to be there. Returns those that are not.
+    fn check_provisional(
+        &self,
+        known: &Known,
+        sum: &mut Summary,
+        observer: &mut dyn Observer,
+    ) -> Result<Vec<PieceIndex>, Error> {
+        let mut pieces: Vec<_> = wanted(self.request).filter(|&piece| known.provisional.get(piece)).collect();
+        let done = bytes_of(self.request, |piece| !known.provisional.get(piece));
+        let checked = check::pieces(self.request, &self.output, &pieces, done, self.interrupt, observer)?;
+        sum.checked += checked.bytes;
+        pieces.retain(|&piece| !checked.right.get(piece));
+        sum.kept -= bytes_of(self.request, |piece| pieces.binary_search(&piece).is_ok());
+        Ok(pieces)
+    }
 }
 
 /// What a run announces of a torrent, and to whom.
@@ -192,10 +298,10 @@ fn wanted(request: &Request) -> impl Iterator<Item = PieceIndex> {
     geometry.pieces().filter(move |&piece| only.is_none_or(|only| only == piece))
 }
 
-/// The bytes of the wanted pieces in a set.
-fn bytes_of(request: &Request, set: &Bitfield) -> u64 {
+/// The bytes of the wanted pieces of which something holds.
+fn bytes_of(request: &Request, holds: impl Fn(PieceIndex) -> bool) -> u64 {
     let geometry = request.metainfo.geometry;
-    wanted(request).filter(|&piece| set.get(piece)).map(|piece| u64::from(geometry.piece_size(piece))).sum()
+    wanted(request).filter(|&piece| holds(piece)).map(|piece| u64::from(geometry.piece_size(piece))).sum()
 }
 
 fn total(request: &Request) -> u64 {

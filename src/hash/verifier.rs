@@ -79,6 +79,7 @@ impl<J: Job> Verifier<J> {
             queue: Mutex::new(Queue::new(Kernel::best().lanes())),
             job_waits: Condvar::new(),
             batch_waits: Condvar::new(),
+            idle_waits: Condvar::new(),
             threads_max: threads.max(1),
             done: Box::new(done),
         });
@@ -134,6 +135,16 @@ impl<J: Job> Verifier<J> {
         self.shared.batch_waits.notify_one();
     }
 
+    /// Waits until all that is queued is hashed and reported. Not to be called in `done`.
+    pub fn settle(&self) {
+        let mut queue = self.shared.lock();
+        while !queue.panicked && (!queue.jobs.is_empty() || queue.busy > 0) {
+            queue.flushing = !queue.jobs.is_empty();
+            self.shared.batch_waits.notify_one();
+            queue = self.shared.idle_waits.wait(queue).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
     /// Hashes and reports all that is queued, then ends the threads.
     ///
     /// # Panics
@@ -161,6 +172,8 @@ struct Shared<J> {
     job_waits: Condvar,
     /// The gatherer sleeps here until there is a batch.
     batch_waits: Condvar,
+    /// Whoever waits for all jobs to be reported sleeps here.
+    idle_waits: Condvar,
     threads_max: usize,
     done: Box<Done<J>>,
 }
@@ -179,6 +192,8 @@ struct Queue<J> {
     gathering: bool,
     /// The threads that wait for a job.
     sleepers: usize,
+    /// The threads that have a batch.
+    busy: usize,
     /// All that is queued is ready as it is.
     flushing: bool,
     /// No job comes any more.
@@ -234,6 +249,7 @@ impl<J> Queue<J> {
             submitted: 0,
             gathering: false,
             sleepers: 0,
+            busy: 0,
             flushing: false,
             closed: false,
             panicked: false,
@@ -342,6 +358,13 @@ fn run<J: Job>(shared: &Arc<Shared<J>>) {
             return;
         }
         shared.hash(&mut batch);
+        let mut queue = shared.lock();
+        queue.busy -= 1;
+        let is_idle = queue.busy == 0 && queue.jobs.is_empty();
+        drop(queue);
+        if is_idle {
+            shared.idle_waits.notify_all();
+        }
     }
 }
 
@@ -363,6 +386,7 @@ fn next_batch<J: Job>(shared: &Arc<Shared<J>>, batch: &mut Batch<J>) {
         }
     }
     queue.take_batch(batch);
+    queue.busy += usize::from(!batch.is_empty());
     if queue.jobs.is_empty() {
         return;
     }
@@ -392,6 +416,7 @@ impl<J: Job> Drop for Alarm<'_, J> {
     fn drop(&mut self) {
         if thread::panicking() {
             self.0.lock().panicked = true;
+            self.0.idle_waits.notify_all();
         }
     }
 }
@@ -520,6 +545,27 @@ mod tests {
         verifier.flush();
         assert_eq!(reports.iter().take(5).count(), 5);
         assert!(!verifier.shared.lock().flushing);
+    }
+
+    #[test]
+    fn who_settles_waits_for_all_reports() {
+        let done = Arc::new(AtomicUsize::new(0));
+        let count = Arc::clone(&done);
+        let verifier = Verifier::start(
+            2,
+            each(move |_, _| {
+                thread::sleep(Duration::from_micros(100));
+                count.fetch_add(1, Ordering::Relaxed);
+            }),
+        )
+        .unwrap();
+        verifier.settle();
+        for total in [1, 400, 401] {
+            let before = done.load(Ordering::Relaxed);
+            verifier.submit_many(pieces(total - before, &Arc::default()));
+            verifier.settle();
+            assert_eq!(done.load(Ordering::Relaxed), total);
+        }
     }
 
     #[test]

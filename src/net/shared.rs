@@ -160,8 +160,13 @@ impl Shared {
         self.peer_id
     }
 
-    /// Calls `f` with the log of verified pieces.
-    pub(super) fn with_verified<T>(&self, f: impl FnOnce(&[PieceIndex]) -> T) -> T {
+    /// Waits until all pieces that are complete are judged. For when no peer is left that completes others.
+    pub fn settle(&self) {
+        self.verifier.settle();
+    }
+
+    /// Calls `f` with the log of verified pieces, under a lock that every peer needs now and then.
+    pub fn with_verified<T>(&self, f: impl FnOnce(&[PieceIndex]) -> T) -> T {
         f(lock(&self.board.ledger).verified())
     }
 

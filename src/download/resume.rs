@@ -1,0 +1,373 @@
+//! Resume: what this run believes of the last one's record, and what it writes down for the next.
+//!
+//! What is believed depends on how the last run ended:
+//!
+//! - It closed its record, and no file has changed since: its verified pieces are there. If the machine went down since
+//!   then, only those that were synced.
+//! - It was killed, or the machine went down: the record stayed open. Its pieces were synced before they were recorded,
+//!   but the times of the files cannot tell whether somebody has changed them. They are not fetched and not waited for,
+//!   and hashed before the download is called done.
+//! - The record is damaged, of another version or torrent, or the files are others: nothing of it is believed.
+//!
+//! All other pieces are hashed first, as far as the files hold data there.
+
+use std::sync::mpsc::{self, RecvTimeoutError, Sender};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant, SystemTime};
+
+use super::{Observer, Request};
+use crate::disk::record::{Record, RecordFile, Unreadable, boot};
+use crate::disk::{DiskError, Existing, Output};
+use crate::meta::geometry::{Geometry, PieceIndex};
+use crate::net::shared::Shared;
+use crate::swarm::bitfield::Bitfield;
+
+/// Between records lies so many times the time that it takes to sync for one.
+const SYNC_SHARE: u32 = 10;
+/// A record may come so much later than planned before it is no longer believed.
+const LATE_MAX: Duration = Duration::from_secs(60);
+/// A thread that waits for the disk is waited for so long at the end.
+const CLOSE_PATIENCE: Duration = Duration::from_secs(1);
+
+/// What is known of an output before anything is hashed. The sets have no piece in common.
+#[derive(Clone, Debug)]
+pub(super) struct Known {
+    /// There and right.
+    pub(super) trusted: Bitfield,
+    /// Of these, the pieces that may not be on the disk.
+    unsynced: Bitfield,
+    /// Taken to be there, and to be hashed before the end.
+    pub(super) provisional: Bitfield,
+}
+
+impl Known {
+    /// Nothing is.
+    pub(super) fn nothing(geometry: Geometry) -> Self {
+        let none = Bitfield::new(geometry.piece_count());
+        Self { trusted: none.clone(), unsynced: none.clone(), provisional: none }
+    }
+
+    /// Whether no piece is.
+    pub(super) const fn is_nothing(&self) -> bool {
+        self.trusted.count_ones() == 0 && self.provisional.count_ones() == 0
+    }
+
+    /// Whether the piece is in one of the sets.
+    pub(super) fn has(&self, piece: PieceIndex) -> bool {
+        self.trusted.get(piece) || self.provisional.get(piece)
+    }
+}
+
+/// The record of an output, and what belongs in each.
+#[derive(Clone, Debug)]
+pub(super) struct Notes {
+    file: RecordFile,
+    info_hash: [u8; 20],
+    geometry: Geometry,
+    files: [u8; 20],
+    boot: Option<[u8; 16]>,
+}
+
+impl Notes {
+    /// Reads the record of an output, and says so where it is of no use. There is none for single pieces, nor where it
+    /// would have to replace somebody else's file.
+    pub(super) fn open(
+        request: &Request,
+        output: &Output,
+        observer: &mut dyn Observer,
+    ) -> (Option<Self>, Known) {
+        let metainfo = &request.metainfo;
+        let geometry = metainfo.geometry;
+        let nothing = Known::nothing(geometry);
+        let file = if request.piece.is_none() { RecordFile::beside(&request.output) } else { None };
+        let Some(file) = file else { return (None, nothing) };
+        let path = file.path().display().to_string();
+        let notes = Self {
+            file,
+            info_hash: metainfo.info_hash.0,
+            geometry,
+            files: output.found_stamp().files,
+            boot: boot(),
+        };
+        let known = match notes.read(output) {
+            Err(Unusable::Keep(why)) => {
+                observer.notice(&format!("{path} {why}: nothing is recorded for resuming"));
+                return (None, nothing);
+            }
+            // Whatever it says is about bytes that are gone.
+            _ if request.existing == Existing::Overwrite => {
+                notes.remove();
+                nothing
+            }
+            Err(Unusable::Replace(why)) => {
+                observer.notice(&format!("{path} {why}: everything there is checked"));
+                nothing
+            }
+            Ok(known) => known.unwrap_or(nothing),
+        };
+        (Some(notes), known)
+    }
+
+    /// What the record says that can be believed; `None` where there is no record.
+    fn read(&self, output: &Output) -> Result<Option<Known>, Unusable> {
+        let bytes = match self.file.read(self.geometry) {
+            Ok(Some(bytes)) => bytes,
+            Ok(None) => return Ok(None),
+            Err(error) => return Err(Unusable::Keep(format!("cannot be read ({error})"))),
+        };
+        let record = Record::parse(&bytes).map_err(|unreadable| match unreadable {
+            Unreadable::Foreign => Unusable::Keep("is no resume record".to_owned()),
+            Unreadable::Version(version) => Unusable::Replace(format!("is of version {version}")),
+            Unreadable::Damaged => Unusable::Replace("is damaged".to_owned()),
+        })?;
+        if record.info_hash != self.info_hash || record.geometry != self.geometry {
+            return Err(Unusable::Replace("is of another torrent".to_owned()));
+        }
+        self.judge(&record, output).map(Some)
+    }
+
+    fn judge(&self, record: &Record, output: &Output) -> Result<Known, Unusable> {
+        let found = output.found_stamp();
+        let unusable = |why: &str| Unusable::Replace(why.to_owned());
+        if record.files != found.files {
+            return Err(unusable("is about other files"));
+        }
+        let piece_count = self.geometry.piece_count();
+        let set = |bytes: &[u8]| Bitfield::from_wire(bytes, piece_count).map_err(|_| unusable("is damaged"));
+        let (durable, verified) = (set(&record.durable)?, set(&record.verified)?);
+        let none = Bitfield::new(piece_count);
+        if !record.is_closed {
+            if found.written_at > record.open_until {
+                return Err(unusable("is older than the files"));
+            }
+            return Ok(Known { trusted: none.clone(), unsynced: none, provisional: durable });
+        }
+        if record.times != found.times {
+            return Err(unusable("is older than the files"));
+        }
+        if self.boot != Some(record.boot) {
+            return Ok(Known { trusted: durable, unsynced: none.clone(), provisional: none });
+        }
+        let mut unsynced = none.clone();
+        for piece in self.geometry.pieces().filter(|&piece| verified.get(piece) && !durable.get(piece)) {
+            unsynced.set(piece);
+        }
+        Ok(Known { trusted: verified, unsynced, provisional: none })
+    }
+
+    /// Removes the record: it is of no use, or of no use any more.
+    pub(super) fn remove(&self) {
+        if let Err(error) = self.file.remove() {
+            tracing::warn!("cannot remove {}: {error}", self.file.path().display());
+        }
+    }
+
+    fn write(&self, record: &Record, sync: bool) {
+        if let Err(error) = self.file.write(record, sync) {
+            tracing::warn!("cannot write {}: {error}", self.file.path().display());
+        }
+    }
+}
+
+/// Why a record is of no use.
+enum Unusable {
+    /// It is not ours, so it stays.
+    Keep(String),
+    /// It may be replaced.
+    Replace(String),
+}
+
+/// Writes down what is verified: from time to time, after it was synced, and at an end that is not the last.
+pub(super) struct Recorder {
+    notes: Notes,
+    output: Arc<Output>,
+    shared: Arc<Shared>,
+    sets: Arc<Mutex<Sets>>,
+    /// Whether pieces are taken to be there that nobody has looked at.
+    is_provisional: bool,
+    every: Duration,
+    first_at: Instant,
+    thread: Option<(Sender<()>, JoinHandle<()>)>,
+}
+
+/// What will be recorded.
+#[derive(Debug)]
+struct Sets {
+    durable: Bitfield,
+    verified: Bitfield,
+    /// The last record was written, or there shall be none.
+    is_final: bool,
+}
+
+impl Recorder {
+    /// A recorder of a download that begins with the pieces of `have`; those of `known` are recorded already. The first
+    /// record is written when the download has lasted for `every`, and others as long after that at least.
+    pub(super) fn new(
+        notes: Notes,
+        every: Duration,
+        known: &Known,
+        have: &Bitfield,
+        output: Arc<Output>,
+        shared: Arc<Shared>,
+    ) -> Self {
+        let geometry = notes.geometry;
+        let mut durable = Bitfield::new(geometry.piece_count());
+        for piece in geometry.pieces().filter(|&piece| known.has(piece) && !known.unsynced.get(piece)) {
+            durable.set(piece);
+        }
+        let is_provisional = known.provisional.count_ones() > 0;
+        let sets = Arc::new(Mutex::new(Sets { durable, verified: have.clone(), is_final: false }));
+        let recorder = Self {
+            notes,
+            output,
+            shared,
+            sets,
+            is_provisional,
+            every,
+            first_at: Instant::now() + every,
+            thread: None,
+        };
+        if known.trusted.count_ones() > 0 {
+            // What is written from now on changes the times of the files.
+            recorder.writer().save_open(every, false);
+        }
+        recorder
+    }
+
+    /// Starts to write records once the download has lasted so long.
+    pub(super) fn tick(&mut self, now: Instant, failed: impl FnOnce() -> Box<dyn Fn(DiskError) + Send>) {
+        if self.thread.is_some() || now < self.first_at {
+            return;
+        }
+        let (stop, stopped) = mpsc::channel();
+        let (writer, every, failed) = (self.writer(), self.every, failed());
+        let work = move || {
+            if let Err(error) = writer.run(every, &stopped) {
+                failed(error);
+            }
+        };
+        match thread::Builder::new().name("ringtide-record".to_owned()).spawn(work) {
+            Ok(thread) => self.thread = Some((stop, thread)),
+            Err(error) => {
+                tracing::warn!("no thread to write the resume record: {error}");
+                self.first_at = now + self.every;
+            }
+        }
+    }
+
+    /// Writes no more records. To be called when the connections have ended.
+    pub(super) fn stop(&mut self) {
+        if let Some((stop, thread)) = self.thread.take() {
+            drop(stop);
+            let deadline = Instant::now() + CLOSE_PATIENCE;
+            while !thread.is_finished() && Instant::now() < deadline {
+                thread::sleep(Duration::from_millis(1));
+            }
+        }
+        // A thread that still waits for the disk must not write when that is over.
+        lock(&self.sets).is_final = true;
+    }
+
+    /// Writes the record of a download that has ended before it was done.
+    pub(super) fn close(mut self) {
+        self.stop();
+        self.output.rest();
+        let writer = self.writer();
+        let mut sets = lock(&self.sets);
+        writer.take_verified(&mut sets);
+        let record = if self.is_provisional {
+            writer.open_record(&sets, Duration::ZERO)
+        } else {
+            match self.output.stamp() {
+                Ok(stamp) => Record { is_closed: true, times: stamp.times, ..writer.record(&sets) },
+                Err(error) => return tracing::debug!("no resume record: {error}"),
+            }
+        };
+        self.notes.write(&record, false);
+    }
+
+    fn writer(&self) -> Writer {
+        Writer {
+            notes: self.notes.clone(),
+            output: Arc::clone(&self.output),
+            shared: Arc::clone(&self.shared),
+            sets: Arc::clone(&self.sets),
+        }
+    }
+}
+
+/// What writes a record, on whatever thread.
+struct Writer {
+    notes: Notes,
+    output: Arc<Output>,
+    shared: Arc<Shared>,
+    sets: Arc<Mutex<Sets>>,
+}
+
+impl Writer {
+    /// Writes records until it is told to stop.
+    fn run(&self, every: Duration, stopped: &mpsc::Receiver<()>) -> Result<(), DiskError> {
+        let mut pause = Duration::ZERO;
+        while stopped.recv_timeout(pause) == Err(RecvTimeoutError::Timeout) {
+            let started = Instant::now();
+            let fresh = self.take_verified(&mut lock(&self.sets));
+            self.output.sync_pieces(fresh.iter().copied())?;
+            let mut sets = lock(&self.sets);
+            for piece in fresh {
+                sets.durable.set(piece);
+            }
+            drop(sets);
+            pause = every.max(started.elapsed() * SYNC_SHARE);
+            self.save_open(pause, true);
+        }
+        Ok(())
+    }
+
+    /// Takes in what was verified meanwhile. Returns the pieces that may not be on the disk.
+    fn take_verified(&self, sets: &mut Sets) -> Vec<PieceIndex> {
+        self.shared.with_verified(|pieces| {
+            for &piece in pieces {
+                sets.verified.set(piece);
+            }
+        });
+        let geometry = self.notes.geometry;
+        geometry.pieces().filter(|&piece| sets.verified.get(piece) && !sets.durable.get(piece)).collect()
+    }
+
+    /// Writes down the durable pieces while the download goes on; the next record is to follow after `pause`.
+    fn save_open(&self, pause: Duration, sync: bool) {
+        let sets = lock(&self.sets);
+        if !sets.is_final {
+            self.notes.write(&self.open_record(&sets, pause), sync);
+        }
+    }
+
+    fn open_record(&self, sets: &Sets, pause: Duration) -> Record {
+        let until = SystemTime::now() + pause + LATE_MAX;
+        let until = until.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        let open_until = i64::try_from(until.as_secs()).unwrap_or(i64::MAX);
+        let record = self.record(sets);
+        Record { open_until, verified: record.durable.clone(), ..record }
+    }
+
+    fn record(&self, sets: &Sets) -> Record {
+        let Notes { info_hash, geometry, files, boot, .. } = self.notes;
+        Record {
+            info_hash,
+            geometry,
+            open_until: 0,
+            // A boot without a name is never the same as another.
+            boot: boot.unwrap_or_default(),
+            is_closed: false,
+            files,
+            times: [0; 20],
+            durable: sets.durable.to_wire(),
+            verified: sets.verified.to_wire(),
+        }
+    }
+}
+
+fn lock(sets: &Mutex<Sets>) -> std::sync::MutexGuard<'_, Sets> {
+    sets.lock().unwrap_or_else(PoisonError::into_inner)
+}
