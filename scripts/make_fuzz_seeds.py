@@ -3,6 +3,7 @@
 is nearly that. Torrents come from test_samples when the fuzzers run; the seeds of `session` are inputs that the fuzzer
 found itself."""
 
+import hashlib
 import pathlib
 import struct
 
@@ -124,4 +125,22 @@ write(
     absolute=b"HTTPS://Tracker.Example\nhttp://other:1/", slashes=b"http://h/a\n//other/b", query=b"http://h/a?x&\n?y",
     file=b"http://h/\nfile:///etc/passwd", smuggled=b"http://h/a b\r\nX: y\n/\r\nSet-Cookie: z",
     user=b"http://user:pw@h/\n/", v6=b"http://[::1]:80/\n/", port=b"http://h:65535\n.", accents="http://h/é\n日".encode(),
+)
+
+
+def record(total, piece, closed, durable, verified, version=1):
+    head = b"ringtide resume\n" + struct.pack("<I", version) + bytes(range(20))
+    head += struct.pack("<QIq", total, piece, 1_700_000_000) + b"\2" * 16 + bytes([closed])
+    return head + b"\3" * 20 + b"\4" * 20 + durable + verified
+
+
+# Without the digest at the end, which the target adds.
+closed = record(100_000, 16384, 1, b"\x10", b"\x12")
+write(
+    "record",
+    closed=closed, open=record(100_000, 16384, 0, b"\0", b"\xfe"), empty_content=record(0, 16384, 1, b"", b""),
+    piece_length_zero=record(100_000, 0, 1, b"\x10", b"\x12"), spare_bits=record(100_000, 16384, 1, b"\xff", b"\xff"),
+    huge=record(2**64 - 1, 2**32 - 1, 1, b"\x10", b"\x12"), many_pieces=record(2**32 - 1, 1, 1, b"\x10", b"\x12"),
+    newer=record(100_000, 16384, 1, b"\x10", b"\x12", version=2), signed=closed + hashlib.sha1(closed).digest(),
+    odd_state=record(100_000, 16384, 2, b"\x10", b"\x12"), foreign=b'{"resume": 1}',
 )
