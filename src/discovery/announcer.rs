@@ -2,6 +2,10 @@
 //!
 //! One thread decides; every request has a short-lived thread, of which [`REQUESTS_MAX`] may be busy. Requests always
 //! end by themselves, so nobody waits for a thread: a program that exits leaves them where they are.
+//!
+//! One tracker that answers is enough, as long as what it says is of use. One that names nobody makes room for the next,
+//! and where its peers come to nothing ([`Announcer::request_more`]) those are asked that were not: no tracker hides the
+//! others, whether it means to or not.
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -31,6 +35,8 @@ pub struct Timing {
     pub retry_max: Duration,
     /// The soonest that [`Announcer::request_more`] asks again, where the tracker's `min interval` is not longer.
     pub more_min: Duration,
+    /// The soonest that [`Announcer::request_more`] asks the other trackers, once one has named peers.
+    pub others: Duration,
     /// How long [`Announcer::finish`] may take.
     pub finish: Duration,
     /// How long [`announce_once`] may take.
@@ -45,6 +51,7 @@ impl Default for Timing {
             retry_min: Duration::from_secs(10),
             retry_max: Duration::from_secs(10 * 60),
             more_min: Duration::from_secs(30),
+            others: Duration::from_secs(5),
             finish: Duration::from_millis(900),
             once: Duration::from_secs(12),
         }
@@ -138,7 +145,7 @@ impl Announcer {
         Ok(Self { inputs, finish })
     }
 
-    /// Asks for peers before the next regular announce, as soon as the trackers allow.
+    /// Asks for peers before the next regular announce: each tracker as soon as it allows.
     pub fn request_more(&self) {
         // The announcer's thread lives for as long as `self`.
         let _ = self.inputs.send(Input::More);
@@ -193,6 +200,17 @@ struct Contact {
     /// It has answered, so it knows of this client.
     has_answered: bool,
     tracker_id: Option<Vec<u8>>,
+    /// The soonest that it is asked again.
+    not_before: Option<Instant>,
+    /// When it is to hear again in any case.
+    regular_at: Option<Instant>,
+}
+
+impl Contact {
+    fn can_be_asked(&self, now: Instant) -> bool {
+        let is_due = self.regular_at.is_some_and(|at| at <= now);
+        !self.is_busy && (is_due || self.not_before.is_none_or(|at| at <= now))
+    }
 }
 
 struct Coordinator {
@@ -204,10 +222,12 @@ struct Coordinator {
     inputs: Sender<Input>,
     /// The round under way.
     round: Option<Round>,
+    /// Whether that one leaves out no tracker for having been asked before.
+    is_whole: bool,
+    /// Whether somebody has answered in it.
+    is_answered: bool,
     /// When the next round starts; `None` means never.
     next_round_at: Option<Instant>,
-    /// The soonest that [`Announcer::request_more`] may start one.
-    more_at: Instant,
     lost_rounds: u32,
 }
 
@@ -229,8 +249,9 @@ impl Coordinator {
             events,
             inputs,
             round: None,
+            is_whole: true,
+            is_answered: false,
             next_round_at: Some(now),
-            more_at: now,
             lost_rounds: 0,
         }
     }
@@ -255,9 +276,7 @@ impl Coordinator {
     /// Does what is due.
     fn advance(&mut self, now: Instant) {
         if self.round.is_none() && self.next_round_at.is_some_and(|at| at <= now) {
-            let contacts = &self.contacts;
-            let order = self.tiers.order().filter(|&tracker| !contacts[tracker].is_busy);
-            self.round = Some(Round::new(order, self.config.timing.patience, now));
+            self.start_round(now);
         }
         while self.can_ask()
             && let Some(tracker) = self.round.as_mut().and_then(|round| round.next(now))
@@ -265,7 +284,36 @@ impl Coordinator {
             self.ask(tracker);
         }
         if self.round.as_ref().is_some_and(Round::is_lost) {
-            self.on_lost_round(now);
+            if self.is_answered { self.end_round(now) } else { self.on_lost_round(now) }
+        }
+    }
+
+    fn start_round(&mut self, now: Instant) {
+        let contacts = &self.contacts;
+        let is_left_out = |contact: &Contact| !contact.is_busy && !contact.can_be_asked(now);
+        let order = self.tiers.order().filter(|&tracker| contacts[tracker].can_be_asked(now));
+        self.round = Some(Round::new(order, self.config.timing.patience, now));
+        self.is_whole = !contacts.iter().any(is_left_out);
+        self.is_answered = false;
+    }
+
+    /// Somebody has answered, and nobody else is asked until the next regular announce, unless the peers are of no use.
+    fn end_round(&mut self, now: Instant) {
+        self.round = None;
+        self.lost_rounds = 0;
+        self.next_round_at = self.regular_at();
+        self.put_off(now + self.config.timing.others, now);
+    }
+
+    /// When the next regular announce is due.
+    fn regular_at(&self) -> Option<Instant> {
+        self.contacts.iter().filter_map(|contact| contact.regular_at).min()
+    }
+
+    /// Who could be asked now is not asked before then.
+    fn put_off(&mut self, at: Instant, now: Instant) {
+        for contact in self.contacts.iter_mut().filter(|contact| contact.can_be_asked(now)) {
+            contact.not_before = Some(at);
         }
     }
 
@@ -285,6 +333,7 @@ impl Coordinator {
         let Ok(url) = self.tiers.trackers()[tracker].url.clone() else { return };
         let contact = &mut self.contacts[tracker];
         contact.is_busy = true;
+        contact.regular_at = None;
         let event = (!contact.has_answered).then_some(Event::Started);
         let request = self.config.announce((self.totals)(), event, contact.tracker_id.clone());
         let (timeout, inputs) = (self.config.timing.request, self.inputs.clone());
@@ -306,7 +355,7 @@ impl Coordinator {
             Ok(reply) => reply,
             Err(error) => {
                 if let Some(round) = &mut self.round {
-                    round.on_failure(tracker);
+                    round.on_useless(tracker);
                 }
                 return (self.events)(AnnounceEvent::Failed { url, error });
             }
@@ -314,13 +363,19 @@ impl Coordinator {
         contact.has_answered = true;
         // A tracker that sends no new id goes by the old one.
         contact.tracker_id = reply.tracker_id.or(contact.tracker_id.take());
+        let now = Instant::now();
+        let interval_min = reply.interval_min.unwrap_or_default();
+        let regular_at = now + reply.interval.max(interval_min);
+        contact.regular_at = Some(regular_at);
+        contact.not_before = Some(regular_at.min(now + self.config.timing.more_min.max(interval_min)));
         self.tiers.promote(tracker);
-        self.lost_rounds = 0;
-        if self.round.take().is_some() {
-            let now = Instant::now();
-            let interval_min = reply.interval_min.unwrap_or_default();
-            self.next_round_at = Some(now + reply.interval.max(interval_min));
-            self.more_at = now + self.config.timing.more_min.max(interval_min);
+        if let Some(round) = &mut self.round {
+            self.is_answered = true;
+            if reply.peers.is_empty() {
+                round.on_useless(tracker);
+            } else {
+                self.end_round(now);
+            }
         }
         if let Some(text) = reply.warning {
             (self.events)(AnnounceEvent::Warning { url: url.clone(), text });
@@ -340,16 +395,24 @@ impl Coordinator {
         }
         let is_hopeless = self.tiers.order().next().is_none();
         let wait = retry_min.saturating_mul(1 << self.lost_rounds.min(16)).min(retry_max);
-        let retry_in = (!is_hopeless).then_some(wait);
+        let retry_at = self.regular_at().map_or(now + wait, |at| at.min(now + wait));
         self.lost_rounds = self.lost_rounds.saturating_add(1);
         self.round = None;
-        self.next_round_at = retry_in.map(|wait| now + wait);
-        self.more_at = now + wait;
-        (self.events)(AnnounceEvent::Exhausted { retry_in });
+        self.next_round_at = (!is_hopeless).then_some(retry_at);
+        self.put_off(now + wait, now);
+        if self.is_whole {
+            let retry_in = self.next_round_at.map(|at| at - now);
+            (self.events)(AnnounceEvent::Exhausted { retry_in });
+        }
     }
 
     fn on_more(&mut self) {
-        self.next_round_at = self.next_round_at.map(|at| at.min(self.more_at));
+        let idle =
+            self.tiers.order().map(|tracker| &self.contacts[tracker]).filter(|contact| !contact.is_busy);
+        // Who was never put off is part of a round under way.
+        if let Some(soonest) = idle.filter_map(|contact| contact.not_before).min() {
+            self.next_round_at = self.next_round_at.map(|at| at.min(soonest));
+        }
     }
 
     /// Sends the last announces and returns without waiting for them.
@@ -412,7 +475,8 @@ impl fmt::Display for AllFailed {
 
 impl error::Error for AllFailed {}
 
-/// Asks the trackers for peers once and waits for the first answer, at most [`Timing::once`].
+/// Asks the trackers for peers once and waits for the first answer that names any, at most [`Timing::once`]. Where none
+/// does, it is the first answer.
 ///
 /// No event is sent, so a tracker does not expect to hear again.
 pub fn announce_once(config: &AnnounceConfig, totals: Totals) -> Result<OnceReply, AllFailed> {
@@ -423,6 +487,7 @@ pub fn announce_once(config: &AnnounceConfig, totals: Totals) -> Result<OnceRepl
     let end = Instant::now() + timeout;
     let mut round = Round::new(tiers.order(), config.timing.patience, Instant::now());
     let mut failures = Vec::new();
+    let mut nobody = None;
     let text = |tracker: TrackerIndex| tiers.trackers()[tracker].text.clone();
     while !round.is_lost() && Instant::now() < end {
         let now = Instant::now();
@@ -439,13 +504,23 @@ pub fn announce_once(config: &AnnounceConfig, totals: Totals) -> Result<OnceRepl
         }
         let wake_at = round.wake_at().filter(|_| round.silent().len() < REQUESTS_MAX).unwrap_or(end);
         match queue.recv_timeout(wake_at.min(end).saturating_duration_since(Instant::now())) {
-            Ok((tracker, Ok(reply))) => return Ok(OnceReply { url: text(tracker), reply }),
+            Ok((tracker, Ok(reply))) => {
+                round.on_useless(tracker);
+                let reply = OnceReply { url: text(tracker), reply };
+                if !reply.reply.peers.is_empty() {
+                    return Ok(reply);
+                }
+                nobody.get_or_insert(reply);
+            }
             Ok((tracker, Err(error))) => {
-                round.on_failure(tracker);
+                round.on_useless(tracker);
                 failures.push((text(tracker), error));
             }
             Err(_) => {}
         }
+    }
+    if let Some(reply) = nobody {
+        return Ok(reply);
     }
     let late = TrackerError::Http(HttpError::TimedOut { timeout });
     failures.extend(round.silent().iter().map(|&tracker| (text(tracker), late.clone())));

@@ -2,7 +2,7 @@
 //!
 //! [`Tiers`] keeps the order of the trackers of a torrent. A [`Round`] goes through that order once: a tracker that
 //! fails makes room for the next, and one that keeps silent for a while gets company, since a download that starts
-//! should not wait for a dead tracker's timeout. The first answer wins the round.
+//! should not wait for a dead tracker's timeout. The first answer that names a peer wins the round.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -107,12 +107,12 @@ impl Round {
         (!self.to_ask.is_empty()).then_some(self.next_at)
     }
 
-    /// A tracker that was asked has failed.
-    pub(super) fn on_failure(&mut self, tracker: TrackerIndex) {
+    /// A tracker that was asked has failed, or has named nobody.
+    pub(super) fn on_useless(&mut self, tracker: TrackerIndex) {
         self.silent.retain(|&silent| silent != tracker);
     }
 
-    /// Whether all have failed.
+    /// Whether all were of no use.
     pub(super) fn is_lost(&self) -> bool {
         self.to_ask.is_empty() && self.silent.is_empty()
     }
@@ -201,13 +201,13 @@ mod tests {
         assert_eq!(round.next(start), None);
         assert_eq!(round.wake_at(), Some(start + patience));
         assert_eq!(round.next(start + patience), Some(6));
-        round.on_failure(5);
+        round.on_useless(5);
         assert_eq!(round.next(start + patience), None, "6 has its time too");
-        round.on_failure(6);
+        round.on_useless(6);
         assert_eq!(round.next(start + patience), Some(7));
         assert_eq!((round.wake_at(), round.is_lost()), (None, false));
         assert_eq!(round.silent(), [7]);
-        round.on_failure(7);
+        round.on_useless(7);
         assert!(round.is_lost());
     }
 

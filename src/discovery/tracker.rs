@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use super::url::push_percent;
 use crate::meta::bencode::{Limits, ParseError, Value, parse_prefix};
+use crate::meta::names::acts_on_text;
 
 /// Peers taken from one reply.
 pub const REPLY_PEERS_MAX: usize = 2000;
@@ -224,10 +225,11 @@ fn push_peer(peers: &mut Vec<SocketAddr>, peer: SocketAddr) {
     }
 }
 
-/// A server's words, fit for a terminal: UTF-8 without control characters, at most [`TEXT_LEN_MAX`] characters.
+/// A server's words, fit for a terminal: UTF-8 without characters that act on it or on the text around them, at most
+/// [`TEXT_LEN_MAX`] characters.
 pub(super) fn clean_text(bytes: &[u8]) -> String {
     let text = String::from_utf8_lossy(bytes);
-    let visible = |c: char| if c.is_control() { char::REPLACEMENT_CHARACTER } else { c };
+    let visible = |c: char| if acts_on_text(c) { char::REPLACEMENT_CHARACTER } else { c };
     text.chars().take(TEXT_LEN_MAX).map(visible).collect()
 }
 

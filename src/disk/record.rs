@@ -154,7 +154,11 @@ impl Record {
             geometry,
             open_until: i64::from_le_bytes(rest.take()?),
             boot: rest.take()?,
-            is_closed: rest.take::<1>()? == [1],
+            is_closed: match rest.take::<1>()? {
+                [0] => false,
+                [1] => true,
+                _ => return Err(Unreadable::Damaged),
+            },
             files: rest.take()?,
             times: rest.take()?,
             durable: rest.take_slice(set_len(geometry))?.to_vec(),

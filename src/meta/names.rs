@@ -18,6 +18,9 @@ pub const ELEMENT_LEN_MAX: usize = 240;
 /// Bytes of an extension, with its dot, that survive when an element is cut; a longer one is no extension.
 const EXTENSION_LEN_MAX: usize = 16;
 
+/// As long as the longest suffix of a name that was taken: a torrent has fewer paths than that has digits.
+const LONGEST_NUMBER: &str = ".4294967295";
+
 /// What the names of this program's own files in an output folder start with, such as the resume record. No file of
 /// a torrent is given such a name.
 pub const RESERVED_PREFIX: &str = ".ringtide";
@@ -38,10 +41,15 @@ pub fn element(bytes: &[u8]) -> Option<String> {
     Some(fit(&name, ""))
 }
 
-/// Whether a character is a separator on some system, or acts on a terminal or on the order of the text around it.
+/// Whether a character is a separator on some system, or no part of a text that a stranger may have shown.
 fn is_unsafe(char: char) -> bool {
+    matches!(char, '/' | '\\') || acts_on_text(char)
+}
+
+/// Whether a character acts on a terminal or on the order of the text around it.
+pub fn acts_on_text(char: char) -> bool {
     char.is_control()
-        || matches!(char, '/' | '\\' | '\u{61c}' | '\u{200e}' | '\u{200f}')
+        || matches!(char, '\u{61c}' | '\u{200e}' | '\u{200f}')
         || matches!(char, '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
@@ -72,6 +80,9 @@ fn split_extension(name: &str) -> (&str, &str) {
 pub struct Tree {
     /// What has which name in which folder. Folder 0 is the output folder.
     taken: HashMap<(u32, String), Entry>,
+    /// The next number to try in a folder for a name that is taken, so that many of them stay cheap. Names stand here
+    /// with [`LONGEST_NUMBER`]: long ones that differ only in what it cuts off compete for the same numbers.
+    next: HashMap<(u32, String), u32>,
     folder_count: u32,
 }
 
@@ -83,13 +94,11 @@ struct Entry {
     stand_in: Option<u32>,
     /// The name of `stand_in`.
     stand_in_name: String,
-    /// The next number to try for another file of this name, so that many of them stay cheap.
-    next: u32,
 }
 
 impl Entry {
     fn new(folder: Option<u32>) -> Self {
-        Self { folder, stand_in: None, stand_in_name: String::new(), next: 1 }
+        Self { folder, stand_in: None, stand_in_name: String::new() }
     }
 }
 
@@ -150,15 +159,11 @@ impl Tree {
 
     /// The first free one of `name.1.ext`, `name.2.ext` and so on.
     fn free_name(&mut self, parent: u32, name: &str) -> String {
-        let key = (parent, name.to_owned());
-        let mut number = self.taken.get(&key).map_or(1, |entry| entry.next);
+        let next = self.next.entry((parent, fit(name, LONGEST_NUMBER))).or_insert(1);
         loop {
-            let candidate = fit(name, &format!(".{number}"));
-            number += 1;
+            let candidate = fit(name, &format!(".{next}"));
+            *next += 1;
             if !self.taken.contains_key(&(parent, candidate.clone())) {
-                if let Some(entry) = self.taken.get_mut(&key) {
-                    entry.next = number;
-                }
                 return candidate;
             }
         }
@@ -227,6 +232,15 @@ mod tests {
             tree.add([&b"same"[..]]);
         }
         assert_eq!(tree.add([&b"same"[..]]), PathBuf::from("same.200000"));
+        // Names that differ only where the number cuts them off: each would try the numbers of all others.
+        let mut tree = Tree::new();
+        let add_all = |tree: &mut Tree| {
+            let names = (0..100_000).map(|index| format!("{}{index:06}", "n".repeat(234)));
+            names.map(|name| tree.add([name.as_bytes()])).last()
+        };
+        add_all(&mut tree);
+        let expected = format!("{}.100000", "n".repeat(233));
+        assert_eq!(add_all(&mut tree), Some(PathBuf::from(expected)));
     }
 
     proptest! {

@@ -470,6 +470,12 @@ mod tests {
         );
         assert_eq!((progress.ask(0, |_| false), progress.can_ask(0)), (None, false));
         assert_eq!(progress.ask(1, |_| false), Some(3), "a second helper where one is allowed");
+        assert_eq!(
+            progress.ask(1, |block| block == 2),
+            Some(1),
+            "who owes a block is not asked for it again"
+        );
+        progress.unask(1);
         progress.unask(2);
         assert_eq!(progress.ask(0, |_| false), Some(2));
         let block = geometry.block(claim.piece(), 1);

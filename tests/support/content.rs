@@ -45,13 +45,27 @@ impl Content {
 
     /// A folder with files of those lengths, named by their place.
     pub fn folder(name: &str, lens: &[usize], piece_len: usize) -> Self {
-        let bytes: Vec<u8> = noise(lens.iter().sum());
+        let names: Vec<String> = (0..lens.len()).map(|place| format!("f{place:02}")).collect();
+        let paths = names.iter().map(|name| vec![&b"d"[..], name.as_bytes()]).zip(lens.iter().copied());
+        Self::of_files(name.as_bytes(), &paths.collect::<Vec<_>>(), piece_len)
+    }
+
+    /// A folder with files of those paths and lengths, as they stand in the torrent.
+    pub fn of_files(name: &[u8], files: &[(Vec<&[u8]>, usize)], piece_len: usize) -> Self {
+        let bytes: Vec<u8> = noise(files.iter().map(|(_, len)| len).sum());
         let hashes: Vec<u8> = bytes.chunks(piece_len).flat_map(Sha1::digest).collect();
         let mut info = b"d5:filesl".to_vec();
-        for (place, len) in lens.iter().enumerate() {
-            info.extend(format!("d6:lengthi{len}e4:pathl1:d3:f{place:02}ee").bytes());
+        for (path, len) in files {
+            info.extend(format!("d6:lengthi{len}e4:pathl").bytes());
+            for element in path {
+                info.extend(format!("{}:", element.len()).bytes());
+                info.extend(*element);
+            }
+            info.extend(b"ee");
         }
-        info.extend(format!("e4:name{}:{name}12:piece lengthi{piece_len}e", name.len()).bytes());
+        info.extend(format!("e4:name{}:", name.len()).bytes());
+        info.extend(name);
+        info.extend(format!("12:piece lengthi{piece_len}e").bytes());
         info.extend(format!("6:pieces{}:", hashes.len()).bytes());
         info.extend(hashes);
         info.push(b'e');

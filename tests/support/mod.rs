@@ -4,6 +4,7 @@
 //! * [`tracker`]: an HTTP server that answers announces and remembers them.
 //! * [`peer`]: a seeder as strict as those of the CodeCrafters course, or one that does a certain thing wrong.
 //! * [`content`]: what is seeded, from `test_samples/` or made up.
+//! * [`memory`]: the most memory that a process has had.
 //!
 //! None of it uses the crate under test. All traffic stays on the loopback interface.
 
@@ -15,6 +16,7 @@
 
 pub mod content;
 pub mod folder;
+pub mod memory;
 pub mod peer;
 pub mod program;
 pub mod tracker;

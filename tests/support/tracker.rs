@@ -60,19 +60,24 @@ impl Request {
 }
 
 impl Tracker {
-    /// Answers every request on a thread of its own with the bytes that `answer` gives; `None` leaves it waiting.
+    /// Answers every request with the bytes that `answer` gives; `None` leaves it waiting.
     pub fn start(answer: impl Fn(&Request, SocketAddr) -> Option<Vec<u8>> + Send + Sync + 'static) -> Self {
+        Self::serving(move |request, addr, connection| send(connection, answer(request, addr)))
+    }
+
+    /// Has every request served on a thread of its own, which is told the tracker's address, too.
+    pub fn serving(serve: impl Fn(&Request, SocketAddr, TcpStream) + Send + Sync + 'static) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").expect("the loopback address can be bound");
         let addr = listener.local_addr().expect("a bound socket has an address");
         let requests = Arc::new(Mutex::new(Vec::new()));
-        let (answer, log) = (Arc::new(answer), Arc::clone(&requests));
+        let (serve, log) = (Arc::new(serve), Arc::clone(&requests));
         thread::spawn(move || {
             for connection in listener.incoming().map_while(Result::ok) {
-                let (answer, log) = (Arc::clone(&answer), Arc::clone(&log));
+                let (serve, log) = (Arc::clone(&serve), Arc::clone(&log));
                 thread::spawn(move || {
                     let Some(request) = read_request(&connection) else { return };
                     log.lock().expect("no thread panics with it").push(request.clone());
-                    send(connection, answer(&request, addr));
+                    serve(&request, addr, connection);
                 });
             }
         });

@@ -1,6 +1,7 @@
 //! The trackers that a torrent names. A bad one is skipped, because the others still work.
 
 use crate::meta::bencode::{Kind, Value};
+use crate::meta::names::acts_on_text;
 
 /// Trackers that are kept, over all tiers.
 pub const TRACKERS_MAX: usize = 256;
@@ -35,10 +36,11 @@ pub(super) fn tiers(root: Value<'_>, announce: Option<&String>) -> Vec<Vec<Strin
     tiers
 }
 
-/// A URL that can be printed and asked: not empty, not overlong, without spaces and control characters.
+/// A URL that can be printed and asked: not empty, not overlong, without spaces and characters that act on a
+/// terminal.
 fn url(value: Value<'_>) -> Option<String> {
     let url = value.as_str()?.trim();
-    let odd = |char: char| char.is_control() || char.is_whitespace();
+    let odd = |char: char| acts_on_text(char) || char.is_whitespace();
     (!url.is_empty() && url.len() <= URL_LEN_MAX && !url.contains(odd)).then(|| url.to_owned())
 }
 

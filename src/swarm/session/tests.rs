@@ -567,6 +567,18 @@ fn a_block_of_help_goes_to_the_claim_it_was_asked_for() {
 }
 
 #[test]
+fn a_helper_that_stood_idle_for_long_asks_once_for_each_block() {
+    let mut desk = Desk::new(1, 8);
+    let (mut holder, _) = Peer::seed(1, &mut desk, start());
+    let (mut helper, _) = Peer::seed(2, &mut desk, start());
+    // It may ask for what others were asked for by then, but only it was.
+    assert_eq!(helper.wait(3_000, &mut desk), []);
+    holder.wait(3_000, &mut desk);
+    let asked = requests(&helper.wait(100, &mut desk));
+    assert_eq!(asked, [(0, 7), (0, 6)]);
+}
+
+#[test]
 fn a_helper_that_inherits_the_piece_does_not_ask_twice() {
     let (mut desk, mut holder, mut helper, asked) = endgame(8);
     assert_eq!(asked, [(0, 7), (0, 6)]);

@@ -1,0 +1,146 @@
+#!/usr/bin/env python3
+"""Writes the seeds of the fuzz targets that are not torrents to fuzz/seeds: what real clients and trackers say, and what
+is nearly that. Torrents come from test_samples when the fuzzers run; the seeds of `session` are inputs that the fuzzer
+found itself."""
+
+import hashlib
+import pathlib
+import struct
+
+from bencode import bencode
+
+SEEDS = pathlib.Path(__file__).resolve().parent.parent / "fuzz" / "seeds"
+
+
+def write(target, **seeds):
+    folder = SEEDS / target
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, content in seeds.items():
+        (folder / name.replace("_", "-")).write_bytes(content)
+
+
+def message(number, payload=b""):
+    return struct.pack(">IB", len(payload) + 1, number) + payload
+
+
+def block(piece, begin, body):
+    return message(7, struct.pack(">II", piece, begin) + body)
+
+
+def handshake(reserved, peer_id):
+    return b"\x13BitTorrent protocol" + reserved + bytes(range(20)) + peer_id
+
+
+# The extension handshakes of libtorrent 2 and Transmission 4, and one that lies.
+LIBTORRENT = bencode({
+    "complete_ago": 1, "e": 0, "ipv4": b"\x7f\0\0\1",
+    "m": {"lt_donthave": 7, "share_mode": 8, "upload_only": 3, "ut_holepunch": 4, "ut_metadata": 2, "ut_pex": 1},
+    "metadata_size": 340, "p": 6881, "reqq": 2000, "upload_only": 1, "v": b"libtorrent/2.0.11",
+    "yourip": b"\x7f\0\0\1",
+})
+TRANSMISSION = bencode({
+    "e": 1, "m": {"ut_metadata": 3, "ut_pex": 1}, "metadata_size": 340, "p": 51413, "reqq": 512,
+    "upload_only": 1, "v": b"Transmission 4.0.5",
+})
+
+write(
+    "bencode",
+    string=b"5:hello", integers=b"li0ei-52ei4294967300ei18446744073709551616ee", unordered=b"d1:bi1e1:ai2ee",
+    nested=b"d1:ad2:bcli-12e3:xyzee1:dlee", deep=b"l" * 13 + b"e" * 13, trailing=b"d1:ai1eerest",
+    huge_length=b"99999999999999999999:x", minus_zero=b"i-0e", leading_zero=b"05:hello", duplicate=b"d1:a0:1:a0:e",
+    not_utf8=b"d2:\xff\xfe3:\x00\x1b\x85e",
+)
+write(
+    "metainfo",
+    single=bencode({
+        "announce": b"http://a/", "info": {"length": 5, "name": b"n", "piece length": 4, "pieces": bytes(40)},
+    }),
+    folder=bencode({
+        "announce-list": [[b"http://a/", b"udp://b/"], [b"http://c/"]],
+        "info": {
+            "files": [
+                {"length": 3, "path": [b"..", b"a"]},
+                {"attr": b"p", "length": 1, "path": [b".pad", b"1"]},
+                {"length": 2, "path": [b"a", b"b.txt"], "path.utf-8": [b"a", b"b.txt"]},
+                {"length": 0, "path": [b"a"]},
+            ],
+            "name": b"/etc", "piece length": 4, "pieces": bytes(40), "private": 1,
+        },
+    }),
+    overflow=bencode({
+        "info": {
+            "files": [{"length": 2**63 - 1, "path": [b"a"]}, {"length": 1, "path": [b"b"]}],
+            "name": b"n", "piece length": 16384, "pieces": bytes(20),
+        },
+    }),
+)
+# The first byte is the count of pieces, the second chooses the cuts.
+start = bytes([20, 7])
+write(
+    "decoder",
+    seeder=start + message(5, b"\xff\xff\xf0") + message(1) + block(3, 0, b"x" * 40) + block(3, 16384, b"y" * 232),
+    fast=start + message(14) + message(20, b"\0" + LIBTORRENT) + message(17, b"\0\0\0\5") + message(1)
+    + message(16, struct.pack(">III", 5, 0, 16384)),
+    haves=start + b"".join(message(4, struct.pack(">I", piece)) for piece in range(20)) + b"\0\0\0\0" * 3,
+    whole_block=start + message(1) + block(0, 0, bytes(16384)) + message(0),
+    unknown=start + message(99, b"whatever") + message(10) + message(9, b"\x1a\xe1"),
+    long=start + b"\xff\xff\xff\xff\x07", too_long_block=start + struct.pack(">IB", 16394, 7) + bytes(100),
+    other_bitfield=start + message(5, b"\xff"),
+)
+write(
+    "handshake",
+    plain=handshake(bytes(8), b"-XX0000-0123456789ab"),
+    libtorrent=handshake(b"\0\0\0\0\0\x10\0\5", b"-LT20B0-0123456789ab"),
+    transmission=handshake(b"\0\0\0\0\0\x10\0\4", b"-TR4050-0123456789ab"),
+    encrypted=bytes(range(100, 168)), other_length=b"\x12" + bytes(67), other_name=b"\x13BitTorrent Protocol" + bytes(48),
+)
+write(
+    "extension",
+    libtorrent=LIBTORRENT, transmission=TRANSMISSION, reqq_zero=b"d4:reqqi0ee", reqq_huge=b"d4:reqqi99999999999ee",
+    reqq_string=b"d4:reqq3:250e", metadata=b"d8:msg_typei1e5:piecei0e10:total_sizei340eedata", deep=b"d1:m" + b"l" * 9,
+)
+peers = bytes([127, 0, 0, 1, 0x1a, 0xe1, 10, 0, 0, 1, 0, 0, 255, 255, 255, 255, 255, 255])
+write(
+    "tracker_reply",
+    compact=bencode({
+        "complete": 5, "incomplete": 3, "interval": 1800, "min interval": 900, "peers": peers,
+        "peers6": bytes(15) + b"\1\x1a\xe1", "tracker id": b"abc",
+    }),
+    dictionaries=bencode({
+        "interval": 60, "peers": [
+            {"ip": b"127.0.0.1", "peer id": b"-XX0000-0123456789ab", "port": 6881},
+            {"ip": b"::1", "port": 1}, {"ip": b"tracker.example", "port": 2}, {"ip": 1, "port": b"x"},
+        ],
+    }) + b"\n",
+    refusal=b"d14:failure reason32:Requested download is not \x1b[31m\xffoke",
+    warning=bencode({"interval": -1, "peers": b"", "warning message": b"\xe2\x80\xaeupdate\r\nyour client"}),
+    odd_types=bencode({
+        "interval": b"1800", "min interval": [], "peers": 7, "peers6": {}, "tracker id": 1, "warning message": {},
+    }),
+    huge_interval=b"d8:intervali99999999999999999999e5:peers0:e", page=b"<!DOCTYPE html>\n", gzip=b"\x1f\x8b\x08\0\0\0\0\0",
+)
+write(
+    "url",
+    relative=b"http://tracker.example:8080/a/b/announce?passkey=1\n../x?y=/../z#w",
+    absolute=b"HTTPS://Tracker.Example\nhttp://other:1/", slashes=b"http://h/a\n//other/b", query=b"http://h/a?x&\n?y",
+    file=b"http://h/\nfile:///etc/passwd", smuggled=b"http://h/a b\r\nX: y\n/\r\nSet-Cookie: z",
+    user=b"http://user:pw@h/\n/", v6=b"http://[::1]:80/\n/", port=b"http://h:65535\n.", accents="http://h/é\n日".encode(),
+)
+
+
+def record(total, piece, closed, durable, verified, version=1):
+    head = b"ringtide resume\n" + struct.pack("<I", version) + bytes(range(20))
+    head += struct.pack("<QIq", total, piece, 1_700_000_000) + b"\2" * 16 + bytes([closed])
+    return head + b"\3" * 20 + b"\4" * 20 + durable + verified
+
+
+# Without the digest at the end, which the target adds.
+closed = record(100_000, 16384, 1, b"\x10", b"\x12")
+write(
+    "record",
+    closed=closed, open=record(100_000, 16384, 0, b"\0", b"\xfe"), empty_content=record(0, 16384, 1, b"", b""),
+    piece_length_zero=record(100_000, 0, 1, b"\x10", b"\x12"), spare_bits=record(100_000, 16384, 1, b"\xff", b"\xff"),
+    huge=record(2**64 - 1, 2**32 - 1, 1, b"\x10", b"\x12"), many_pieces=record(2**32 - 1, 1, 1, b"\x10", b"\x12"),
+    newer=record(100_000, 16384, 1, b"\x10", b"\x12", version=2), signed=closed + hashlib.sha1(closed).digest(),
+    odd_state=record(100_000, 16384, 2, b"\x10", b"\x12"), foreign=b'{"resume": 1}',
+)
