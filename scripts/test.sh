@@ -5,7 +5,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 
 # The test binaries whose every test downloads from real clients, and where those note that they ran.
-real_client_binaries=(real_swarm)
+real_client_binaries=(real_swarm disk_faults)
 scratch=$(mktemp -d)
 trap 'rm -rf "$scratch"' EXIT
 # An interrupted script leaves by the same door.
@@ -46,6 +46,13 @@ fi
 # Optimized, so that the downloads of a gigabyte are quick; one build serves the tests and the benchmarks.
 step "tests"
 RINGTIDE_REAL_CLIENT_LOG=$scratch/ran cargo test --profile checked
+
+step "tests where there is no io_uring"
+RINGTIDE_TEST_BACKEND=epoll cargo test --profile checked --quiet --test failures --test unpredictable_peers
+RINGTIDE_TEST_SECCOMP=1 cargo test --profile checked --quiet --test real_swarm -- --skip one_gibibyte
+
+step "fuzz targets, a few seconds each"
+scripts/fuzz.sh 5
 
 step "benchmarks, smoke size"
 RINGTIDE_BENCH_SMOKE=1 cargo bench --profile checked --bench '*'

@@ -12,7 +12,7 @@
 //! | [`swarm`] | decisions: who has what, which piece next, one peer's state machine, its window, whom to dial | pure |
 //! | [`hash`] | SHA-1 of many pieces at once in SIMD lanes, and the threads that do it | |
 //! | [`disk`] | where bytes land: preallocated files, mapped or written, through leases | |
-//! | [`net`] | the io_uring shell: one thread and ring a core, dial, receive, send | |
+//! | [`net`] | the shell: one thread a core, with a ring or with epoll; dial, receive, send | |
 //! | [`discovery`] | where peers come from: HTTP and HTTPS trackers | |
 //! | [`download`] | puts them together; runs on the control thread | |
 //! | [`error`] | what reaches the user, with its exit code | |
@@ -57,6 +57,15 @@
 //! - **The map or `pwrite`.** A file system that cannot map, or not well, gets whole pieces by `pwrite` from warm private
 //!   memory, through the same leases; never both on one output. From one peer the two cost the same within the noise, from
 //!   many the map costs less, so it is what is used where there is a choice.
+//! - **io_uring, or readiness where it is refused.** Both backends have the same operations with the same ownership,
+//!   below one enum, and everything above is the same code. On epoll a receive happens as a whole while its future is
+//!   polled; it is attempted until the socket says it is empty, because a receive also ends early where the map cannot be
+//!   written.
+//! - **A page that cannot be had is zeroes and a note.** A SIGBUS handler puts a private page under a load or store that
+//!   meets nothing and marks the map; nothing from a marked map is accepted. Any other SIGBUS stays a crash.
+//! - **A record is believed as far as it can be.** What was verified is written down beside the output after it was synced
+//!   ([`disk::record`]). After an orderly end the times of the files must be the recorded ones and nothing is hashed again.
+//!   After a kill or a crash they say nothing, so recorded pieces are not fetched, and hashed before the end.
 //! - **Writeback is the kernel's affair**, unless the user waits for it: started early it costs and gains nothing, but for
 //!   `--sync`.
 //! - **Control apart from data.** Dialing, trackers, progress and giving up happen on the calling thread, a few times a

@@ -38,6 +38,21 @@ struct Download {
     record_ms: u64,
 }
 
+/// A download to which nothing comes any more.
+struct Stopped(Running);
+
+impl Stopped {
+    fn end(self, signal: &str) {
+        let Self(mut running) = self;
+        if signal == "KILL" {
+            return running.kill();
+        }
+        running.signal(signal);
+        let code = if signal == "INT" { 130 } else { 143 };
+        running.wait(LIMIT).assert_fails(code, "run the same command again");
+    }
+}
+
 /// What a run that ended well said.
 struct Summary(Value, String);
 
@@ -95,11 +110,16 @@ impl Download {
         Summary(serde_json::from_slice(&run.stdout).unwrap(), run.stderr)
     }
 
-    /// Starts, and ends it by a signal once a record has so many durable pieces. The peer falls silent before the end.
+    /// Starts, and ends it by a signal once a record has so many durable pieces.
     fn stop_at(&self, pieces: usize, signal: &str) {
+        self.run_to(pieces).end(signal);
+    }
+
+    /// Starts, and waits until a record has so many durable pieces. The peer falls silent before the end.
+    fn run_to(&self, pieces: usize) -> Stopped {
         let blocks_max = self.content.bytes.len() / BLOCK_LEN * 9 / 10;
         let peer = Peer::start(&self.content, Script { blocks_max, ..Script::default() });
-        let mut running = self.start(&peer, &[]);
+        let running = self.start(&peer, &[]);
         let deadline = Instant::now() + LIMIT;
         while self.read_record().is_none_or(|record| count(&record.durable) < pieces) {
             if Instant::now() > deadline {
@@ -108,14 +128,7 @@ impl Download {
             }
             thread::sleep(Duration::from_millis(2));
         }
-        if signal == "KILL" {
-            running.kill();
-        } else {
-            running.signal(signal);
-            running
-                .wait(LIMIT)
-                .assert_fails(if signal == "INT" { 130 } else { 143 }, "run the same command again");
-        }
+        Stopped(running)
     }
 
     fn read_record(&self) -> Option<Record> {
@@ -218,6 +231,17 @@ fn a_piece_that_was_changed_is_noticed() {
         assert!(peer.seen().pieces().contains(&spoiled));
         assert!(summary.bytes("bytes_checked") >= bytes_of(&record.durable, &download.content));
     }
+}
+
+#[test]
+fn a_file_that_was_cut_meanwhile_is_noticed() {
+    let download = Download::single();
+    let stopped = download.run_to(10);
+    let file = fs::OpenOptions::new().write(true).open(download.output()).unwrap();
+    file.set_len(PIECE_LEN as u64 * 2).unwrap();
+    stopped.end("INT");
+    assert!(!download.read_record().unwrap().is_closed);
+    download.finish(&download.peer(100_000));
 }
 
 #[test]

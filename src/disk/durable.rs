@@ -16,7 +16,7 @@ impl Output {
     /// What the files are now, and when they were changed.
     ///
     /// # Errors
-    /// [`DiskError::Changed`] where a file is not the one that was opened.
+    /// [`DiskError::Changed`] where a file is not the one that was opened, or was cut.
     pub fn stamp(&self) -> Result<Stamp, DiskError> {
         self.tree.stamp()
     }

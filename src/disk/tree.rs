@@ -199,14 +199,16 @@ impl Tree {
         self.found_stamp
     }
 
-    /// What the files are and when they were changed.
+    /// What the files are and when they were changed; they must be as long as they are to be.
     pub(super) fn stamp(&self) -> Result<Stamp, DiskError> {
         let mut opener = Opener::new(&self.root, self.layout, &self.handle);
         let mut stamper = Stamper::default();
-        for entry in &self.entries {
-            let metadata = opener.open(entry)?.metadata();
-            let path = || shown(&self.root, &entry.path);
-            stamper.add(&metadata.map_err(|err| DiskError::new("look at", &path(), &err))?);
+        for (index, entry) in self.entries.iter().enumerate() {
+            let file = opener.open(entry)?;
+            // One that was cut is not what was verified.
+            self.check_len(&file, index)?;
+            let metadata = file.metadata();
+            stamper.add(&metadata.map_err(|err| DiskError::new("look at", &self.path(index), &err))?);
         }
         Ok(stamper.finish())
     }

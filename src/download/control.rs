@@ -73,8 +73,11 @@ pub(super) fn run(
     // Only now: pieces are verified, and waste is counted, until the last connection has ended.
     let (done, summary) = (control.progress().done, control.summary());
     if let Err(error) = result {
-        if let Some(recorder) = control.recorder.take().filter(|_| done > 0) {
-            recorder.close();
+        match control.recorder.take() {
+            // Who knows what has become of what was verified: the record stays open, and its pieces are hashed.
+            Some(mut recorder) if matches!(error, Error::Disk(_)) => recorder.stop(),
+            Some(recorder) if done > 0 => recorder.close(),
+            _ => {}
         }
         if let Some(farewell) = farewell {
             farewell.wait();

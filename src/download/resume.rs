@@ -4,7 +4,7 @@
 //!
 //! - It closed its record, and no file has changed since: its verified pieces are there. If the machine went down since
 //!   then, only those that were synced.
-//! - It was killed, or the machine went down: the record stayed open. Its pieces were synced before they were recorded,
+//! - It was killed, the machine went down, or the disk failed: the record stayed open. Its pieces were synced before they were recorded,
 //!   but the times of the files cannot tell whether somebody has changed them. They are not fetched and not waited for,
 //!   and hashed before the download is called done.
 //! - The record is damaged, of another version or torrent, or the files are others: nothing of it is believed.
@@ -198,7 +198,7 @@ struct Sets {
     verified: Bitfield,
     /// The last record was written, or there shall be none.
     is_final: bool,
-    /// What was verified may be gone.
+    /// A sync has failed: what was verified may be gone.
     is_lost: bool,
 }
 
@@ -279,7 +279,7 @@ impl Recorder {
         let writer = self.writer();
         let mut sets = lock(&self.sets);
         if sets.is_lost {
-            return self.notes.remove();
+            return;
         }
         writer.take_verified(&mut sets);
         let record = if self.is_provisional {
@@ -320,7 +320,9 @@ impl Writer {
             let fresh = self.take_verified(&mut lock(&self.sets));
             if let Err(error) = self.output.sync_pieces(fresh.iter().copied()) {
                 // Nobody knows what is on the disk of all that was verified.
-                lock(&self.sets).is_lost = true;
+                let mut sets = lock(&self.sets);
+                (sets.is_final, sets.is_lost) = (true, true);
+                self.notes.remove();
                 return Err(error);
             }
             let mut sets = lock(&self.sets);

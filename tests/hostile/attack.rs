@@ -12,15 +12,11 @@ use serde_json::Value;
 
 use super::line::Line;
 use super::peer::{Gate, Peer, Script, honest};
-use super::table::{self, Row};
-use super::watch::watch;
 use crate::common::workspace::temp_dir;
 use crate::support::content::Content;
+use crate::support::memory::{self, MEMORY_MAX_KIB, Row, Watch};
 use crate::support::program::{Run, ringtide};
 use crate::support::tracker::Tracker;
-
-/// Private memory that no download may need, in KiB.
-const ANON_MAX: u64 = 64 * 1024;
 
 /// A download that is not done by then hangs. Most take less than a second.
 const LIMIT: Duration = Duration::from_secs(120);
@@ -133,9 +129,9 @@ impl Attack {
         }
         line.push("t".to_owned());
         let running = ringtide(line).within(dir.path()).env("RUST_LOG", "ringtide=debug").start();
-        let memory = watch(running.id());
+        let watch = Watch::start(running.id());
         let run = running.wait(LIMIT);
-        let peak = memory.join().expect("the watch does not panic");
+        let peak = watch.peak();
 
         let log = Log(&run);
         assert_eq!(run.code, Some(0), "{name}: {}", run.stderr);
@@ -157,11 +153,13 @@ impl Attack {
                 run.stderr
             );
         }
-        assert!(peak.anon <= ANON_MAX, "{name}: {} KiB of private memory", peak.anon);
+        let anonymous = peak.anonymous_kib;
+        assert!(anonymous <= MEMORY_MAX_KIB, "{name}: {anonymous} KiB of private memory");
         let summary: Value = serde_json::from_slice(&run.stdout).expect("the summary is JSON");
-        let wasted = summary["bytes_wasted"].as_u64().expect("a number of bytes");
+        let wasted = summary["bytes_wasted"].as_u64();
+        assert!(wasted.is_some(), "{name}: {summary}");
         let outcome = log.outcome(&culprits.iter().map(|(_, peer)| peer.addr).collect::<Vec<_>>());
-        Row { name, outcome, peak, wasted, elapsed: run.elapsed }
+        Row { case: name.to_owned(), outcome, wasted, peak, elapsed: run.elapsed }
     }
 }
 
@@ -178,7 +176,7 @@ pub fn run_all(group: &'static str, attacks: Vec<Attack>) {
             let Some((name, attack)) = attacks.get(place) else { break };
             let attack = attack.lock().expect("nobody panics with it").take().expect("each is run once");
             match std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| attack.run())) {
-                Ok(row) => table::add(group, place, row),
+                Ok(row) => memory::add(group, &row),
                 Err(_) => failed.push(*name),
             }
         }

@@ -3,8 +3,6 @@
 //! * [`line`]: one connection of a scripted peer; a script is a function over it.
 //! * [`peer`]: listeners that run a script for each connection, and the gate that lets the hostile ones go first.
 //! * [`attack`]: a download from such peers with an honest one beside them, and all that is asserted of it.
-//! * [`watch`]: the memory of a running process.
-//! * [`table`]: every case with its outcome, for people.
 //! * [`cases`]: the scripts, by what is wrong.
 
 #![allow(unreachable_pub, reason = "as in the other trees of test support")]
@@ -13,5 +11,3 @@ pub mod attack;
 pub mod cases;
 pub mod line;
 pub mod peer;
-pub mod table;
-pub mod watch;

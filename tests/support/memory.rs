@@ -4,8 +4,8 @@
 
 use std::fs;
 use std::io::Write;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
@@ -75,17 +75,41 @@ fn look(pid: u32) -> Option<Peak> {
     Some(Peak { anonymous_kib: kib("RssAnon:")?, resident_kib: kib("VmHWM:")? })
 }
 
+/// What became of a case.
+pub struct Row {
+    /// What was done to the program.
+    pub case: String,
+    /// How that ended.
+    pub outcome: String,
+    /// Bytes that came and were not needed, where that was counted.
+    pub wasted: Option<u64>,
+    /// The most memory the process had.
+    pub peak: Peak,
+    /// From the start of the process to its end.
+    pub elapsed: Duration,
+}
+
 /// Appends a row to the table, if one is asked for.
-pub fn row(group: &str, case: &str, outcome: &str, peak: Peak, took: Duration) {
+pub fn add(group: &str, row: &Row) {
+    /// Held while the table is written, as its first row comes with the head.
+    static WRITING: Mutex<()> = Mutex::new(());
     let Some(path) = std::env::var_os(TABLE) else { return };
-    let row = format!(
-        "| {group} | {case} | {outcome} | - | {:.1} | {:.1} | {:.2} |\n",
+    let Row { case, outcome, wasted, peak, elapsed } = row;
+    let line = format!(
+        "| {group} | {case} | {outcome} | {} | {:.1} | {:.1} | {:.2} |\n",
+        wasted.map_or("-".to_owned(), |bytes| (bytes / 1024).to_string()),
         peak.anonymous_kib as f64 / 1024.0,
         peak.resident_kib as f64 / 1024.0,
-        took.as_secs_f64()
+        elapsed.as_secs_f64()
     );
+    let _writing = WRITING.lock().expect("nobody panics with it");
     let mut file =
         fs::File::options().create(true).append(true).open(path).expect("the table can be written");
     let head = if file.metadata().is_ok_and(|it| it.len() == 0) { HEAD } else { "" };
-    file.write_all((head.to_owned() + &row).as_bytes()).expect("the table can be written");
+    file.write_all((head.to_owned() + &line).as_bytes()).expect("the table can be written");
+}
+
+/// Appends a row in which waste was not counted.
+pub fn row(group: &str, case: &str, outcome: &str, peak: Peak, elapsed: Duration) {
+    add(group, &Row { case: case.to_owned(), outcome: outcome.to_owned(), wasted: None, peak, elapsed });
 }
