@@ -402,7 +402,7 @@ const FILLED: &[&str] = &[
 const ROBBED: &[&str] = &[
     "sh",
     "-c",
-    "(until [ -s disk/out ]; do sleep 0.01; done; fallocate -p -o 0 -l 600000 disk/out
+    "(until [ -s disk/out ]; do sleep 0.01; done; fallocate -p -o 0 -l 700000 disk/out
           cat /dev/zero >disk/filler 2>&-) & \"$@\"; code=$?; wait; rm disk/filler; exit $code",
     "sh",
 ];
