@@ -218,6 +218,22 @@ fn what_was_recorded_before_a_kill_is_hashed_at_the_end() {
 }
 
 #[test]
+fn a_kill_before_anything_was_verified_leaves_no_foreign_file() {
+    let download = Download { record_ms: 60_000, ..Download::single() };
+    // The first piece stays half done.
+    let peer = Peer::start(&download.content, Script { blocks_max: 2, ..Script::default() });
+    let mut running = download.start(&peer, &[]);
+    let deadline = Instant::now() + LIMIT;
+    while download.output().metadata().is_err() || download.bytes().iter().all(|&byte| byte == 0) {
+        assert!(Instant::now() < deadline, "nothing comes");
+        thread::sleep(Duration::from_millis(2));
+    }
+    running.kill();
+    assert!(download.right_pieces().is_empty());
+    download.finish(&download.peer(100_000));
+}
+
+#[test]
 fn a_piece_that_was_changed_is_noticed() {
     // The times of the file tell of a change after an orderly end, and the hash of one after a kill.
     for signal in ["INT", "KILL"] {

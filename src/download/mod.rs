@@ -196,10 +196,9 @@ impl Run<'_> {
                 have.clear(piece);
             }
         }
-        let is_nothing_known = known.is_nothing();
         let done = bytes_of(self.request, |piece| known.has(piece));
         let checked = check::pieces(self.request, &self.output, &candidates, done, self.interrupt, observer)?;
-        if checked.is_foreign && is_nothing_known {
+        if checked.is_foreign && !known.is_ours {
             return Err(Error::NotOurs { path: self.request.output.clone() });
         }
         for piece in candidates.into_iter().filter(|&piece| checked.right.get(piece)) {

@@ -39,18 +39,15 @@ pub(super) struct Known {
     unsynced: Bitfield,
     /// Taken to be there, and to be hashed before the end.
     pub(super) provisional: Bitfield,
+    /// Whether the files are those of a download of this torrent, though no piece of it may be whole.
+    pub(super) is_ours: bool,
 }
 
 impl Known {
     /// Nothing is.
     pub(super) fn nothing(geometry: Geometry) -> Self {
         let none = Bitfield::new(geometry.piece_count());
-        Self { trusted: none.clone(), unsynced: none.clone(), provisional: none }
-    }
-
-    /// Whether no piece is.
-    pub(super) const fn is_nothing(&self) -> bool {
-        self.trusted.count_ones() == 0 && self.provisional.count_ones() == 0
+        Self { trusted: none.clone(), unsynced: none.clone(), provisional: none, is_ours: false }
     }
 
     /// Whether the piece is in one of the sets.
@@ -129,31 +126,32 @@ impl Notes {
 
     fn judge(&self, record: &Record, output: &Output) -> Result<Known, Unusable> {
         let found = output.found_stamp();
-        let unusable = |why: &str| Unusable::Replace(why.to_owned());
         if record.files != found.files {
-            return Err(unusable("is about other files"));
+            return Err(Unusable::Replace("is about other files".to_owned()));
         }
         let piece_count = self.geometry.piece_count();
-        let set = |bytes: &[u8]| Bitfield::from_wire(bytes, piece_count).map_err(|_| unusable("is damaged"));
+        let set = |bytes: &[u8]| {
+            Bitfield::from_wire(bytes, piece_count).map_err(|_| Unusable::Replace("is damaged".to_owned()))
+        };
         let (durable, verified) = (set(&record.durable)?, set(&record.verified)?);
         let none = Bitfield::new(piece_count);
         if !record.is_closed {
             if found.written_at > record.open_until {
-                return Err(unusable("is older than the files"));
+                return Err(Unusable::Replace("is older than the files".to_owned()));
             }
-            return Ok(Known { trusted: none.clone(), unsynced: none, provisional: durable });
+            return Ok(Known { trusted: none.clone(), unsynced: none, provisional: durable, is_ours: true });
         }
         if record.times != found.times {
-            return Err(unusable("is older than the files"));
+            return Err(Unusable::Replace("is older than the files".to_owned()));
         }
         if self.boot != Some(record.boot) {
-            return Ok(Known { trusted: durable, unsynced: none.clone(), provisional: none });
+            return Ok(Known { trusted: durable, unsynced: none.clone(), provisional: none, is_ours: true });
         }
         let mut unsynced = none.clone();
         for piece in self.geometry.pieces().filter(|&piece| verified.get(piece) && !durable.get(piece)) {
             unsynced.set(piece);
         }
-        Ok(Known { trusted: verified, unsynced, provisional: none })
+        Ok(Known { trusted: verified, unsynced, provisional: none, is_ours: true })
     }
 
     /// Removes the record: it is of no use, or of no use any more.
@@ -163,10 +161,13 @@ impl Notes {
         }
     }
 
-    fn write(&self, record: &Record, sync: bool) {
-        if let Err(error) = self.file.write(record, sync) {
+    /// Whether it could be written; why not has been said then.
+    fn write(&self, record: &Record, sync: bool) -> bool {
+        let written = self.file.write(record, sync);
+        if let Err(error) = &written {
             tracing::warn!("cannot write {}: {error}", self.file.path().display());
         }
+        written.is_ok()
     }
 }
 
@@ -231,10 +232,9 @@ impl Recorder {
             first_at: Instant::now() + every,
             thread: None,
         };
-        if known.trusted.count_ones() > 0 {
-            // What is written from now on changes the times of the files.
-            recorder.writer().save_open(every, false);
-        }
+        // From now on the files change. And should this run be killed before anything is verified, the next one shall know
+        // whose they are.
+        recorder.writer().save_open(every, false);
         recorder
     }
 
@@ -349,10 +349,9 @@ impl Writer {
 
     /// Writes down the durable pieces while the download goes on; the next record is to follow after `pause`.
     fn save_open(&self, pause: Duration, sync: bool) {
-        let sets = lock(&self.sets);
-        if !sets.is_final {
-            self.notes.write(&self.open_record(&sets, pause), sync);
-        }
+        let mut sets = lock(&self.sets);
+        // Where one cannot be written, the others could not either.
+        sets.is_final = sets.is_final || !self.notes.write(&self.open_record(&sets, pause), sync);
     }
 
     fn open_record(&self, sets: &Sets, pause: Duration) -> Record {
