@@ -64,8 +64,9 @@
 //! - **A page that cannot be had is zeroes and a note.** A SIGBUS handler puts a private page under a load or store that
 //!   meets nothing and marks the map; nothing from a marked map is accepted. Any other SIGBUS stays a crash.
 //! - **A record is believed as far as it can be.** What was verified is written down beside the output after it was synced
-//!   ([`disk::record`]). After an orderly end the times of the files must be the recorded ones and nothing is hashed again.
-//!   After a kill or a crash they say nothing, so recorded pieces are not fetched, and hashed before the end.
+//!   ([`disk::record`]). After an orderly end the times of the files must be the recorded ones, and what was on the disk
+//!   is not hashed again. All else that is recorded, and everything after a kill or a crash, is not fetched again but
+//!   hashed before the end.
 //! - **Writeback is the kernel's affair**, unless the user waits for it: started early it costs and gains nothing, but for
 //!   `--sync`.
 //! - **Control apart from data.** Dialing, trackers, progress and giving up happen on the calling thread, a few times a

@@ -8,9 +8,10 @@
 //! ```
 //!
 //! Numbers are little-endian, pieces stand as in a BITFIELD. `files` is a digest of which files there are (inode and
-//! birth), `times` one of their mtimes, ctimes and lengths. Two sets, because a piece that was verified is in the page cache, not
-//! on the disk: *durable* pieces were synced before the record was written, *verified* ones are there as long as the
-//! machine has not gone down, which the `boot` tells. And two states: a *closed* record was written when nothing wrote to
+//! birth), `times` one of their mtimes, ctimes and lengths. Two sets,
+//! because a piece that was verified is in the page cache, not on the disk: *durable* pieces were synced before the record
+//! was written, *verified* ones should be there as long as the machine has not gone down, which the `boot` tells. And two
+//! states: a *closed* record was written when nothing wrote to
 //! the files any more, so files with other times were changed by somebody. An *open* one was left behind by a process that
 //! was killed, or by a machine that went down; the times of its files say little.
 //!
@@ -133,6 +134,10 @@ impl Record {
     /// # Errors
     /// Why they are no record of this version.
     pub fn parse(bytes: &[u8]) -> Result<Self, Unreadable> {
+        if bytes.iter().all(|&byte| byte == 0) {
+            // What some file systems leave of a file that was not synced, after the machine has gone down.
+            return Err(Unreadable::Damaged);
+        }
         if !bytes.starts_with(&MAGIC[..bytes.len().min(MAGIC.len())]) {
             return Err(Unreadable::Foreign);
         }

@@ -63,29 +63,40 @@ pub(super) fn run(
     known: &Known,
     observer: &mut dyn Observer,
 ) -> (u64, Result<(Summary, Option<Farewell>), Error>) {
-    let kept = bytes_of(run.request, |piece| have.get(piece) || known.has(piece));
+    let kept = bytes_of(run.request, |piece| have.get(piece) || known.provisional.get(piece));
     let mut control = match Control::start(run, have, known, kept) {
         Ok(control) => control,
         Err(error) => return (kept, Err(error)),
     };
-    let result = control.run(run.interrupt, observer);
-    let farewell = control.stop(result.is_ok() && kept < total(run.request));
+    let mut result = control.run(run.interrupt, observer);
+    // What is only taken to be there may turn out not to be.
+    let completes = kept < total(run.request) && known.provisional.count_ones() == 0;
+    let farewell = control.stop(result.is_ok() && completes);
     // Only now: pieces are verified, and waste is counted, until the last connection has ended.
     let (done, summary) = (control.progress().done, control.summary());
-    if let Err(error) = result {
-        match control.recorder.take() {
+    let mut recorder = control.recorder.take();
+    if let Some(recorder) = recorder.as_mut().filter(|_| result.is_ok()) {
+        recorder.stop(run.request.sync);
+    }
+    let trouble = control.late_trouble();
+    if let Some(recorder) = recorder {
+        match (&result, &trouble) {
             // Who knows what has become of what was verified: the record stays open, and its pieces are hashed.
-            Some(mut recorder) if matches!(error, Error::Disk(_)) => recorder.stop(),
-            Some(recorder) if done > 0 => recorder.close(),
-            _ => {}
+            (Ok(()) | Err(Error::Disk(_) | Error::Panicked), _) | (_, Some(_)) => recorder.drop_open(),
+            _ if done == 0 => recorder.drop_open(),
+            _ => recorder.close(),
         }
+    }
+    if result.is_ok()
+        && let Some(trouble) = trouble
+    {
+        result = Err(trouble);
+    }
+    if let Err(error) = result {
         if let Some(farewell) = farewell {
             farewell.wait();
         }
         return (done, Err(error));
-    }
-    if let Some(recorder) = &mut control.recorder {
-        recorder.stop();
     }
     (done, Ok((summary, farewell)))
 }
@@ -127,7 +138,7 @@ impl<'a> Control<'a> {
         let metainfo = &request.metainfo;
         let geometry = metainfo.geometry;
         let mut missing = Bitfield::new(geometry.piece_count());
-        for piece in wanted(request).filter(|&piece| !have.get(piece) && !known.has(piece)) {
+        for piece in wanted(request).filter(|&piece| !have.get(piece) && !known.provisional.get(piece)) {
             missing.set(piece);
         }
         let ledger = Ledger::new(geometry, Picker::new(geometry, &missing, super::random()));
@@ -218,6 +229,15 @@ impl<'a> Control<'a> {
                 Box::new(move |error| drop(outbox.send(Input::Net(Event::Disk(error)))))
             });
         }
+    }
+
+    /// What went wrong that nobody has looked at yet.
+    fn late_trouble(&self) -> Option<Error> {
+        self.inbox.try_iter().find_map(|input| match input {
+            Input::Net(Event::Disk(error)) => Some(Error::Disk(error)),
+            Input::Net(Event::Panicked) => Some(Error::Panicked),
+            _ => None,
+        })
     }
 
     /// Ends all connections and starts to say good-bye to the trackers.

@@ -2,11 +2,11 @@
 //!
 //! What is believed depends on how the last run ended:
 //!
-//! - It closed its record, and no file has changed since: its verified pieces are there. If the machine went down since
-//!   then, only those that were synced.
+//! - It closed its record, and no file has changed since: the pieces that were synced are there. Those that were only
+//!   verified may be lost without a trace where the disk fails later, or with the machine: if that has not gone down they
+//!   are not fetched again, and hashed before the download is called done.
 //! - It was killed, the machine went down, or the disk failed: the record stayed open. Its pieces were synced before they were recorded,
-//!   but the times of the files cannot tell whether somebody has changed them. They are not fetched and not waited for,
-//!   and hashed before the download is called done.
+//!   but the times of the files cannot tell whether somebody has changed them. They are treated like those above.
 //! - The record is damaged, of another version or torrent, or the files are others: nothing of it is believed.
 //!
 //! All other pieces are hashed first, as far as the files hold data there.
@@ -35,8 +35,6 @@ const CLOSE_PATIENCE: Duration = Duration::from_secs(1);
 pub(super) struct Known {
     /// There and right.
     pub(super) trusted: Bitfield,
-    /// Of these, the pieces that may not be on the disk.
-    unsynced: Bitfield,
     /// Taken to be there, and to be hashed before the end.
     pub(super) provisional: Bitfield,
     /// Whether the files are those of a download of this torrent, though no piece of it may be whole.
@@ -47,7 +45,7 @@ impl Known {
     /// Nothing is.
     pub(super) fn nothing(geometry: Geometry) -> Self {
         let none = Bitfield::new(geometry.piece_count());
-        Self { trusted: none.clone(), unsynced: none.clone(), provisional: none, is_ours: false }
+        Self { trusted: none.clone(), provisional: none, is_ours: false }
     }
 
     /// Whether the piece is in one of the sets.
@@ -134,24 +132,24 @@ impl Notes {
             Bitfield::from_wire(bytes, piece_count).map_err(|_| Unusable::Replace("is damaged".to_owned()))
         };
         let (durable, verified) = (set(&record.durable)?, set(&record.verified)?);
-        let none = Bitfield::new(piece_count);
+        let mut known = Known { is_ours: true, ..Known::nothing(self.geometry) };
         if !record.is_closed {
             if found.written_at > record.open_until {
                 return Err(Unusable::Replace("is older than the files".to_owned()));
             }
-            return Ok(Known { trusted: none.clone(), unsynced: none, provisional: durable, is_ours: true });
+            known.provisional = durable;
+            return Ok(known);
         }
         if record.times != found.times {
             return Err(Unusable::Replace("is older than the files".to_owned()));
         }
-        if self.boot != Some(record.boot) {
-            return Ok(Known { trusted: durable, unsynced: none.clone(), provisional: none, is_ours: true });
+        if self.boot == Some(record.boot) {
+            for piece in self.geometry.pieces().filter(|&piece| verified.get(piece) && !durable.get(piece)) {
+                known.provisional.set(piece);
+            }
         }
-        let mut unsynced = none.clone();
-        for piece in self.geometry.pieces().filter(|&piece| verified.get(piece) && !durable.get(piece)) {
-            unsynced.set(piece);
-        }
-        Ok(Known { trusted: verified, unsynced, provisional: none, is_ours: true })
+        known.trusted = durable;
+        Ok(known)
     }
 
     /// Removes the record: it is of no use, or of no use any more.
@@ -185,8 +183,6 @@ pub(super) struct Recorder {
     output: Arc<Output>,
     shared: Arc<Shared>,
     sets: Arc<Mutex<Sets>>,
-    /// Whether pieces are taken to be there that nobody has looked at.
-    is_provisional: bool,
     every: Duration,
     first_at: Instant,
     thread: Option<(Sender<()>, JoinHandle<()>)>,
@@ -197,6 +193,8 @@ pub(super) struct Recorder {
 struct Sets {
     durable: Bitfield,
     verified: Bitfield,
+    /// What nobody has looked at in this run.
+    provisional: Bitfield,
     /// The last record was written, or there shall be none.
     is_final: bool,
     /// A sync has failed: what was verified may be gone.
@@ -214,24 +212,16 @@ impl Recorder {
         output: Arc<Output>,
         shared: Arc<Shared>,
     ) -> Self {
-        let geometry = notes.geometry;
-        let mut durable = Bitfield::new(geometry.piece_count());
-        for piece in geometry.pieces().filter(|&piece| known.has(piece) && !known.unsynced.get(piece)) {
-            durable.set(piece);
-        }
-        let is_provisional = known.provisional.count_ones() > 0;
-        let sets =
-            Arc::new(Mutex::new(Sets { durable, verified: have.clone(), is_final: false, is_lost: false }));
-        let recorder = Self {
-            notes,
-            output,
-            shared,
-            sets,
-            is_provisional,
-            every,
-            first_at: Instant::now() + every,
-            thread: None,
-        };
+        let (durable, provisional) = (known.trusted.clone(), known.provisional.clone());
+        let sets = Arc::new(Mutex::new(Sets {
+            durable,
+            verified: have.clone(),
+            provisional,
+            is_final: false,
+            is_lost: false,
+        }));
+        let recorder =
+            Self { notes, output, shared, sets, every, first_at: Instant::now() + every, thread: None };
         // From now on the files change. And should this run be killed before anything is verified, the next one shall know
         // whose they are.
         recorder.writer().save_open(every, false);
@@ -259,12 +249,13 @@ impl Recorder {
         }
     }
 
-    /// Writes no more records. To be called when the connections have ended.
-    pub(super) fn stop(&mut self) {
+    /// Writes no more records, and waits for the one under way: for a while, or with `sync` until what its sync says is
+    /// known. To be called when the connections have ended.
+    pub(super) fn stop(&mut self, sync: bool) {
         if let Some((stop, thread)) = self.thread.take() {
             drop(stop);
             let deadline = Instant::now() + CLOSE_PATIENCE;
-            while !thread.is_finished() && Instant::now() < deadline {
+            while !thread.is_finished() && (sync || Instant::now() < deadline) {
                 thread::sleep(Duration::from_millis(1));
             }
         }
@@ -272,9 +263,14 @@ impl Recorder {
         lock(&self.sets).is_final = true;
     }
 
+    /// Leaves the record as it is.
+    pub(super) fn drop_open(mut self) {
+        self.stop(false);
+    }
+
     /// Writes the record of a download that has ended before it was done.
     pub(super) fn close(mut self) {
-        self.stop();
+        self.stop(false);
         self.output.rest();
         let writer = self.writer();
         let mut sets = lock(&self.sets);
@@ -282,13 +278,9 @@ impl Recorder {
             return;
         }
         writer.take_verified(&mut sets);
-        let record = if self.is_provisional {
-            writer.open_record(&sets, Duration::ZERO)
-        } else {
-            match self.output.stamp() {
-                Ok(stamp) => Record { is_closed: true, times: stamp.times, ..writer.record(&sets) },
-                Err(error) => return tracing::debug!("no resume record: {error}"),
-            }
+        let record = match self.output.stamp() {
+            Ok(stamp) => Record { is_closed: true, times: stamp.times, ..writer.record(&sets) },
+            Err(error) => return tracing::debug!("no resume record: {error}"),
         };
         self.notes.write(&record, false);
     }
@@ -358,8 +350,8 @@ impl Writer {
         let until = SystemTime::now() + pause + LATE_MAX;
         let until = until.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         let open_until = i64::try_from(until.as_secs()).unwrap_or(i64::MAX);
-        let record = self.record(sets);
-        Record { open_until, verified: record.durable.clone(), ..record }
+        let durable = union(&sets.durable, &sets.provisional).to_wire();
+        Record { open_until, verified: durable.clone(), durable, ..self.record(sets) }
     }
 
     fn record(&self, sets: &Sets) -> Record {
@@ -374,9 +366,15 @@ impl Writer {
             files,
             times: [0; 20],
             durable: sets.durable.to_wire(),
-            verified: sets.verified.to_wire(),
+            verified: union(&sets.verified, &sets.provisional).to_wire(),
         }
     }
+}
+
+fn union(one: &Bitfield, other: &Bitfield) -> Bitfield {
+    let mut both = one.clone();
+    both.set_all(other);
+    both
 }
 
 fn lock(sets: &Mutex<Sets>) -> std::sync::MutexGuard<'_, Sets> {

@@ -92,6 +92,15 @@ impl Bitfield {
         changed
     }
 
+    /// Puts in all pieces of another set of the same torrent.
+    pub fn set_all(&mut self, other: &Self) {
+        debug_assert_eq!(self.len, other.len);
+        for (word, more) in self.words.iter_mut().zip(&other.words) {
+            *word |= more;
+        }
+        self.ones = self.words.iter().map(|word| word.count_ones()).sum();
+    }
+
     /// Takes the piece out; false where it was not in.
     pub fn clear(&mut self, piece: PieceIndex) -> bool {
         let word = &mut self.words[piece.at() / WORD as usize];
