@@ -8,12 +8,13 @@
 //! ```
 //!
 //! Numbers are little-endian, pieces stand as in a BITFIELD. `files` is a digest of which files there are (inode and
-//! birth), `times` one of their mtimes, ctimes and lengths. Two sets,
-//! because a piece that was verified is in the page cache, not on the disk: *durable* pieces were synced before the record
-//! was written, *verified* ones should be there as long as the machine has not gone down, which the `boot` tells. And two
-//! states: a *closed* record was written when nothing wrote to
-//! the files any more, so files with other times were changed by somebody. An *open* one was left behind by a process that
-//! was killed, or by a machine that went down; the times of its files say little.
+//! birth), `times` one of their mtimes, ctimes and lengths.
+//!
+//! Two sets, because a piece that was verified is in the page cache, not on the disk: *durable* pieces were synced before
+//! the record was written, *verified* ones should be there as long as the machine has not gone down, which `boot` tells.
+//! And two states: a *closed* record was written when nothing wrote to the files any more, so files with other times were
+//! changed by somebody. An *open* one was left behind by a process that was killed, or by a machine that went down; the
+//! times of its files say little.
 //!
 //! Everything in a record is checked, but it is a note of our own, not a proof: whoever can write it can write the files.
 
