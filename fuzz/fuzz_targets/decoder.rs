@@ -110,6 +110,11 @@ fn naive(mut bytes: &[u8], limits: Limits) -> (Vec<Heard>, Option<WireError>) {
             bytes = rest;
             continue;
         }
+        // A length that no id allows is refused before the id is there.
+        let longest = MESSAGE_MAX.max(limits.bitfield_len + 1).max(limits.extended_max);
+        if len > longest {
+            return (heard, Some(WireError::TooLong { len, max: longest }));
+        }
         let Some(&id) = rest.first() else { break };
         let (min, max) = match id {
             0..=3 | 14 | 15 => (1, 1),
