@@ -16,6 +16,9 @@ pub type Script = Arc<dyn Fn(&mut Line) -> io::Result<()> + Send + Sync>;
 /// The honest ones wait for the hostile at most so long: then the test fails, but not by hanging.
 const GATE_LIMIT: Duration = Duration::from_secs(90);
 
+/// The end of a turn is given so long to reach the program under test, before the honest peers complete the download.
+const NOTICED_AFTER: Duration = Duration::from_millis(300);
+
 /// Opens when every hostile peer has had its turn.
 #[derive(Default)]
 pub struct Gate {
@@ -70,6 +73,7 @@ impl Turn {
     /// Waits for the turns of all.
     pub fn await_gate(&self) {
         self.gate.wait();
+        thread::sleep(NOTICED_AFTER);
     }
 }
 
