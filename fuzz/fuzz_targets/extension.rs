@@ -1,20 +1,39 @@
 //! The handshake of the extension protocol: theirs, whatever it is, and ours.
 #![no_main]
 
+use std::net::IpAddr;
+use std::num::{NonZeroU8, NonZeroU16, NonZeroU32};
+
 use libfuzzer_sys::fuzz_target;
 use ringtide::meta::bencode::{Limits, Writer, parse};
-use ringtide::wire::extension::{Offer, Offered};
+use ringtide::wire::extension::{OUR_METADATA_ID, OUR_PEX_ID, Offer, Offered};
 
 fuzz_target!(|payload: &[u8]| {
     if let Some(reqq) = Offered::parse(payload).reqq {
         let stands_there = format!("4:reqqi{reqq}e");
-        assert!(reqq > 0 && payload.windows(stands_there.len()).any(|at| at == stands_there.as_bytes()));
+        assert!(payload.windows(stands_there.len()).any(|at| at == stands_there.as_bytes()));
     }
     let Some((number, text)) = payload.split_first_chunk::<4>() else { return };
     let reqq = u32::from_be_bytes(*number);
-    let expected = Offered { reqq: (reqq > 0).then_some(reqq) };
+    let [flags, .., low] = *number;
+    let port = u16::from(low) * 257;
     let version = String::from_utf8_lossy(text);
-    let ours = Offer { reqq, version: &version }.encode();
+    let offer = Offer {
+        metadata: flags & 1 != 0,
+        pex: flags & 2 != 0,
+        reqq,
+        port: (flags & 4 != 0).then_some(port),
+        your_ip: (flags & 8 != 0).then_some(IpAddr::from(*number)),
+        version: &version,
+    };
+    let expected = Offered {
+        metadata: NonZeroU8::new(OUR_METADATA_ID).filter(|_| offer.metadata),
+        metadata_size: None,
+        pex: NonZeroU8::new(OUR_PEX_ID).filter(|_| offer.pex),
+        port: offer.port.and_then(NonZeroU16::new),
+        reqq: NonZeroU32::new(reqq),
+    };
+    let ours = offer.encode();
     let document = parse(&ours, Limits::PEER_MESSAGE).expect("ours is bencode");
     assert_eq!(document.root().get("v").and_then(|it| it.as_str()), Some(&*version));
     assert_eq!(Offered::parse(&ours), expected);
@@ -22,9 +41,9 @@ fuzz_target!(|payload: &[u8]| {
     // A peer's own value under another key changes nothing.
     let mut theirs = Vec::new();
     Writer::new(&mut theirs).dict(|dict| {
-        dict.key("m").dict(|m| m.key("ut_metadata").integer(1));
+        dict.key("m").dict(|m| m.key("ut_other").integer(1));
         dict.key("reqq").integer(reqq);
         dict.key("x").bytes(text);
     });
-    assert_eq!(Offered::parse(&theirs), expected);
+    assert_eq!(Offered::parse(&theirs), Offered { reqq: expected.reqq, ..Offered::default() });
 });

@@ -200,8 +200,15 @@ async fn talk(peer: &Rc<Peer>, shared: &Shared) -> Result<std::convert::Infallib
         Message::HaveNone.write(&mut peer.out.borrow_mut());
     }
     if theirs.has(handshake::EXTENSION) {
-        let offer = extension::Offer { reqq: REQUESTS_HELD, version: CLIENT }.encode();
-        message::write_extended(&mut peer.out.borrow_mut(), extension::HANDSHAKE_ID, &offer);
+        let offer = extension::Offer {
+            metadata: false,
+            pex: false,
+            reqq: REQUESTS_HELD,
+            port: None,
+            your_ip: Some(peer.addr.ip()),
+            version: CLIENT,
+        };
+        message::write_extended(&mut peer.out.borrow_mut(), extension::HANDSHAKE_ID, &offer.encode());
     }
     let mut reader = Reader::new(peer, shared);
     reader.take(&rest, now)?;

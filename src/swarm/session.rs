@@ -244,7 +244,7 @@ impl<L: PieceWriter> Session<L> {
             Message::Reject(raw) => self.on_reject(raw, now, work)?,
             Message::Extended { id: extension::HANDSHAKE_ID, payload } => {
                 if let Some(reqq) = Offered::parse(payload).reqq {
-                    self.pipeline.set_reqq(reqq);
+                    self.pipeline.set_reqq(reqq.get());
                 }
             }
             // We serve no blocks, so what peers want or cancel is nothing to us; SUGGEST and ALLOWED_FAST are hints

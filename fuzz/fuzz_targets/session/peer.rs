@@ -288,7 +288,7 @@ impl Known {
             }
             Message::Extended { id: 0, payload } => {
                 if let Some(reqq) = Offered::parse(payload).reqq {
-                    self.reqq = reqq.clamp(1, WINDOW_MAX) as usize;
+                    self.reqq = reqq.get().clamp(1, WINDOW_MAX) as usize;
                 }
             }
             _ => {}
