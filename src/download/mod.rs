@@ -246,6 +246,9 @@ impl Run<'_> {
         sum: &mut Summary,
         observer: &mut dyn Observer,
     ) -> Result<Vec<PieceIndex>, Error> {
+        if known.provisional.count_ones() == 0 {
+            return Ok(Vec::new());
+        }
         let mut pieces: Vec<_> = wanted(self.request).filter(|&piece| known.provisional.get(piece)).collect();
         let done = bytes_of(self.request, |piece| !known.provisional.get(piece));
         let checked = check::pieces(self.request, &self.output, &pieces, done, self.interrupt, observer)?;
