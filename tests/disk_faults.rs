@@ -43,6 +43,9 @@ const METHODS: [&str; 2] = ["mmap", "pwrite"];
 const LEN: u64 = (24 << 20) + 12_345;
 const PIECE_LEN: u32 = 256 << 10;
 
+/// Bytes that have come when a download is in its middle.
+const MIDDLE: usize = 6 << 20;
+
 /// A real seeder with its torrent.
 struct Swarm {
     payload: Payload,
@@ -80,6 +83,15 @@ impl Swarm {
     /// `ringtide download -o OUTPUT MORE`, from this peer.
     fn download(&self, peer: SocketAddr, output: &Path, more: &[&str]) -> Program {
         ringtide(self.args(peer, output, more))
+    }
+
+    /// A download in its middle, and the slow link on which it goes on.
+    #[track_caller]
+    fn start_slowly(&self, output: &Path, more: &[&str]) -> (Running, Relay) {
+        let relay = self.slow_link();
+        let running = self.download(relay.addr, output, more).start();
+        wait_for_bytes(&relay, MIDDLE);
+        (running, relay)
     }
 
     /// Completes the download; how many bytes were kept of what was there.
@@ -137,7 +149,7 @@ fn a_disk_that_fills_up_in_the_middle() {
         let args: Vec<&OsStr> = args.iter().map(OsStr::new).collect();
         // There is room for all of it when it starts, and nothing reserves it.
         let running = without_fallocate(&args).start();
-        wait_for_bytes(&relay, 6 << 20);
+        wait_for_bytes(&relay, MIDDLE);
         volume.fill(0);
         assert_fails(name, running, &["the disk is full: "]);
         volume.unfill();
@@ -169,10 +181,9 @@ fn an_output_that_is_cut_in_the_middle() {
     let _test = real_client_test!();
     let swarm = Swarm::start(LEN);
     on_each(&Kind::ALL, |name, kind, io| {
-        let (volume, relay) = (Volume::new(kind), swarm.slow_link());
+        let volume = Volume::new(kind);
         let output = volume.path().join("out");
-        let running = swarm.download(relay.addr, &output, &["--io", io]).start();
-        wait_for_bytes(&relay, 6 << 20);
+        let (running, _relay) = swarm.start_slowly(&output, &["--io", io]);
         File::options().write(true).open(&output).unwrap().set_len(LEN / 3).unwrap();
         let text = format!(
             "{} was cut short (it has {} bytes, expected {LEN}) during the download",
@@ -189,18 +200,15 @@ fn an_output_that_is_emptied_and_one_that_is_removed_in_the_middle() {
     let _test = real_client_test!();
     let swarm = Swarm::start(LEN);
     on_each(&Kind::ALL, |name, kind, io| {
-        let (volume, relay) = (Volume::new(kind), swarm.slow_link());
+        let volume = Volume::new(kind);
         let output = volume.path().join("out");
-        let running = swarm.download(relay.addr, &output, &["--io", io]).start();
-        wait_for_bytes(&relay, 6 << 20);
+        let (running, _relay) = swarm.start_slowly(&output, &["--io", io]);
         File::create(&output).unwrap();
         assert_fails(name, running, &["was cut short (it has 0 bytes"]);
         swarm.complete(&output, &["--io", io]);
         fs::remove_file(&output).unwrap();
 
-        let relay = swarm.slow_link();
-        let running = swarm.download(relay.addr, &output, &["--io", io]).start();
-        wait_for_bytes(&relay, 6 << 20);
+        let (running, _relay) = swarm.start_slowly(&output, &["--io", io]);
         fs::remove_file(&output).unwrap();
         let text = format!("{} was removed during the download", output.display());
         assert_fails(name, running, &[&text]);

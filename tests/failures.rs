@@ -141,6 +141,28 @@ fn wrong_addresses_and_pieces_are_usage_errors() {
     empty.refuses(none, USAGE, "there is no piece 0, the torrent has 0");
 }
 
+/// Either all peers that are named are asked, or none is and the user hears why.
+#[test]
+fn more_peers_than_are_asked_are_a_usage_error() {
+    let place = Place::new(&content(), &[]);
+    let honest = Peer::honest(&content());
+    let port = dead_addr().port();
+    let dead = |number| format!("127.67.{}.{}:{port}", number >> 8, number & 0xff);
+    let mut named: Vec<String> = (0..511).map(dead).collect();
+    named.push(honest.addr.to_string());
+    let args = |named: &[String]| -> Vec<String> {
+        named.iter().flat_map(|peer| ["--peer".to_owned(), peer.clone()]).collect()
+    };
+    let most = args(&named);
+    let most: Vec<&str> = most.iter().map(String::as_str).collect();
+    let too_many = [&most, ["--peer", "127.0.0.1:1"].as_slice()].concat();
+    let text = "--peer is given 513 times, at most 512 are taken";
+    place.refuses(place.download(&too_many), USAGE, text);
+    let piece = [&["download_piece", "-o", "out"], too_many.as_slice(), &["t", "0"]].concat();
+    place.refuses(place.ringtide(&piece), USAGE, text);
+    place.download(&most).run_within(FAILURE_LIMIT).assert_prints("Downloaded t to out.\n");
+}
+
 /// Trackers that give no peers. Each is met by `peers` and by `download`, which has nobody else to ask.
 #[test]
 fn trackers_that_fail_are_named() {

@@ -64,13 +64,11 @@ fn dead_addresses_cost_little() {
 }
 
 #[test]
-#[ignore = "it takes half a minute, as peers may be idle for so long"]
 fn idle_peers_make_room_for_others() {
     run_all("places", cases::addresses::squatters());
 }
 
 #[test]
-#[ignore = "it takes a minute, as requests may be unanswered for so long"]
 fn silent_peers_are_closed_in_the_end() {
     run_all("patience", cases::silence::patience());
 }

@@ -28,7 +28,7 @@ use tracing_subscriber::prelude::*;
 use crate::discovery::announcer::announce_once;
 use crate::discovery::tracker::Totals;
 use crate::disk::Existing;
-use crate::download::{self, Finished, Interrupt, RECORD_EVERY, Request};
+use crate::download::{self, Finished, Interrupt, PEERS_MAX, RECORD_EVERY, Request};
 use crate::error::Error;
 use crate::hash::Kernel;
 use crate::meta::bencode;
@@ -186,7 +186,7 @@ fn download_piece(args: DownloadPiece) -> Result<(), Error> {
         backend: args.backend.flatten(),
         sync: args.sync,
         threads: threads(args.threads)?,
-        peers: args.peer,
+        peers: peers_to_ask(args.peer)?,
         record_every: record_every()?,
         patience: patience(args.timeout)?,
     };
@@ -208,7 +208,7 @@ fn download(args: Download) -> Result<(), Error> {
         backend: args.backend.flatten(),
         sync: args.sync,
         threads: threads(args.threads)?,
-        peers: args.peer,
+        peers: peers_to_ask(args.peer)?,
         record_every: record_every()?,
         patience: patience(args.timeout)?,
     };
@@ -271,6 +271,14 @@ fn threads(asked: Option<usize>) -> Result<usize, Error> {
         Some(0) => Err(Error::Usage("--threads takes a number of 1 or more".to_owned())),
         Some(threads) => Ok(threads.min(THREADS_MAX)),
         None => Ok(thread::available_parallelism().map_or(1, usize::from).min(THREADS_MAX)),
+    }
+}
+
+/// The peers that the user names, who hears of it where they are more than would be asked.
+fn peers_to_ask(named: Vec<SocketAddr>) -> Result<Vec<SocketAddr>, Error> {
+    match named.len() {
+        0..=PEERS_MAX => Ok(named),
+        count => Err(Error::Usage(format!("--peer is given {count} times, at most {PEERS_MAX} are taken"))),
     }
 }
 

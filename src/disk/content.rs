@@ -71,9 +71,7 @@ impl Output {
 
     fn stretches(&self, at: u64, len: usize) -> impl Iterator<Item = Stretch<'_>> {
         let end = at + len as u64;
-        let first = self.spans.partition_point(|span| span.end() <= at);
-        let spans = self.spans[first..].iter().take_while(move |span| span.offset < end);
-        spans.filter(|span| span.len > 0).map(move |span| {
+        self.spans_in(at..end).map(move |span| {
             let (from, to) = (span.offset.max(at), span.end().min(end));
             Stretch {
                 place: span.file.as_ref().map(|file| (file, from - span.offset)),

@@ -49,9 +49,7 @@ impl Output {
 
     /// The files that have bytes of a piece, by their index in the tree.
     fn files_of(&self, piece: PieceIndex) -> impl Iterator<Item = usize> + '_ {
-        let range = self.range(piece).unwrap_or_default();
-        let first = self.spans.partition_point(|span| span.end() <= range.start);
-        let spans = self.spans[first..].iter().take_while(move |span| span.offset < range.end);
-        spans.filter(|span| span.len > 0).filter_map(|span| span.file.as_ref()).map(|file| file.index)
+        let spans = self.spans_in(self.range(piece).unwrap_or_default());
+        spans.filter_map(|span| span.file.as_ref()).map(|file| file.index)
     }
 }

@@ -145,8 +145,7 @@ impl Output {
             return Ok(lease);
         }
         let mut parts = Parts::default();
-        let first = self.spans.partition_point(|span| span.end() <= range.start);
-        for span in self.spans[first..].iter().take_while(|span| span.offset < range.end) {
+        for span in self.spans_in(range) {
             self.extend(&mut parts, &lease, span)?;
         }
         debug_assert_eq!(parts.filled(), size, "the spans have no gap");
@@ -273,17 +272,21 @@ impl Output {
         (covered.contains(&start) && covered.contains(&end)).then_some(start..end)
     }
 
+    /// The spans that have bytes of this range of the content, in its order.
+    pub(super) fn spans_in(&self, range: Range<u64>) -> impl Iterator<Item = &Placed> {
+        let first = self.spans.partition_point(|span| span.end() <= range.start);
+        let spans = self.spans[first..].iter().take_while(move |span| span.offset < range.end);
+        // Empty files lie between the others.
+        spans.filter(|span| span.len > 0)
+    }
+
     /// Adds to the parts of a lease the window on what `span` has of its bytes, from the first that they lack.
     #[expect(unsafe_code, reason = "here the contract of Map::window is kept")]
     fn extend(&self, parts: &mut Parts, lease: &PieceLease, span: &Placed) -> Result<(), DiskError> {
         let missing = lease.size() - parts.filled();
         let at = self.geometry.piece_offset(lease.piece()) + u64::from(parts.filled());
         let end = span.end().min(at + u64::from(missing));
-        if at >= end {
-            // An empty file.
-            return Ok(());
-        }
-        assert!(span.offset <= at, "a gap before the span at {}", span.offset);
+        assert!(span.offset <= at && at < end, "a gap around the span at {}", span.offset);
         // At most `missing`.
         let len = (end - at) as u32;
         let window = match &span.file {

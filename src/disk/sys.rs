@@ -66,7 +66,7 @@ fn unlink_at(folder: Option<&File>, name: &OsStr, flags: libc::c_int) -> io::Res
 
 /// Reserves blocks for the first `len` bytes and makes the file at least that long; its data stay as they are.
 pub(super) fn allocate(file: &File, len: u64) -> io::Result<()> {
-    let len = offset(len).ok_or_else(|| io::Error::from_raw_os_error(libc::EFBIG))?;
+    let len = offset(len)?;
     retry(|| {
         // SAFETY: plain numbers and an open descriptor.
         unsafe { libc::fallocate(file.as_raw_fd(), 0, 0, len) }
@@ -76,8 +76,7 @@ pub(super) fn allocate(file: &File, len: u64) -> io::Result<()> {
 
 /// Reserves blocks for a range of the file, whose length and data stay as they are.
 pub(super) fn allocate_inside(file: &File, from: u64, len: u64) -> io::Result<()> {
-    let too_large = || io::Error::from_raw_os_error(libc::EFBIG);
-    let (from, len) = (offset(from).ok_or_else(too_large)?, offset(len).ok_or_else(too_large)?);
+    let (from, len) = (offset(from)?, offset(len)?);
     retry(|| {
         // SAFETY: plain numbers and an open descriptor.
         unsafe { libc::fallocate(file.as_raw_fd(), libc::FALLOC_FL_KEEP_SIZE, from, len) }
@@ -118,8 +117,7 @@ pub(super) fn file_size_limit() -> Option<u64> {
 /// Has the disk begin to write what was changed in a range of the file. Waits for no write, but for room among those
 /// that are under way. Of its errors none is told here: `fsync` tells them.
 pub(super) fn start_writeback(file: &File, from: u64, len: u64) -> io::Result<()> {
-    let too_large = || io::Error::from_raw_os_error(libc::EFBIG);
-    let (from, len) = (offset(from).ok_or_else(too_large)?, offset(len).ok_or_else(too_large)?);
+    let (from, len) = (offset(from)?, offset(len)?);
     retry(|| {
         // SAFETY: plain numbers and an open descriptor.
         unsafe { libc::sync_file_range(file.as_raw_fd(), from, len, libc::SYNC_FILE_RANGE_WRITE) }
@@ -137,7 +135,7 @@ pub(super) fn next_data(file: &File, from: u64) -> io::Result<Option<(u64, u64)>
 
 /// `None` stands for ENXIO: nothing of that kind up to the end of the file.
 fn seek(file: &File, from: u64, whence: libc::c_int) -> io::Result<Option<u64>> {
-    let Some(from) = offset(from) else { return Ok(None) };
+    let Ok(from) = offset(from) else { return Ok(None) };
     // SAFETY: plain numbers and an open descriptor.
     let at = unsafe { libc::lseek(file.as_raw_fd(), from, whence) };
     match u64::try_from(at) {
@@ -214,8 +212,9 @@ fn c_name(name: &OsStr) -> io::Result<CString> {
     CString::new(name.as_bytes()).map_err(|_| io::Error::from_raw_os_error(libc::EINVAL))
 }
 
-fn offset(at: u64) -> Option<libc::off_t> {
-    libc::off_t::try_from(at).ok()
+/// A place in a file or a length as the kernel counts it; EFBIG for one that no file has.
+fn offset(at: u64) -> io::Result<libc::off_t> {
+    libc::off_t::try_from(at).map_err(|_| io::Error::from_raw_os_error(libc::EFBIG))
 }
 
 /// Calls until it is not a signal that ended the call.

@@ -75,17 +75,18 @@ pub(super) fn run(
     // Only now: pieces are verified, and waste is counted, until the last connection has ended.
     let (done, summary) = (control.progress().done, control.summary());
     let mut recorder = control.recorder.take();
-    if let Some(recorder) = recorder.as_mut().filter(|_| result.is_ok()) {
-        recorder.stop(run.request.sync);
+    if let Some(recorder) = &mut recorder {
+        recorder.stop(run.request.sync && result.is_ok());
     }
     let trouble = control.late_trouble();
-    if let Some(recorder) = recorder {
-        match (&result, &trouble) {
-            // Who knows what has become of what was verified: the record stays open, and its pieces are hashed.
-            (Ok(()) | Err(Error::Disk(_) | Error::Panicked), _) | (_, Some(_)) => recorder.drop_open(),
-            _ if done == 0 => recorder.drop_open(),
-            _ => recorder.close(),
-        }
+    // After trouble nobody knows what has become of what was verified: the record stays open, and its pieces are hashed.
+    let is_sound = trouble.is_none() && !matches!(result, Err(Error::Disk(_) | Error::Panicked));
+    if let Some(recorder) = recorder
+        && is_sound
+        && result.is_err()
+        && done > 0
+    {
+        recorder.close();
     }
     if result.is_ok()
         && let Some(trouble) = trouble

@@ -24,12 +24,16 @@ use crate::meta::torrent::Metainfo;
 use crate::net::backend::Backend;
 use crate::net::core;
 use crate::swarm::bitfield::Bitfield;
+use crate::swarm::book::MANUAL_MAX;
 
 /// The port told to trackers. Nobody listens there: this client does not serve.
 const PORT: u16 = 6881;
 
 /// How often what is verified is synced and recorded, as a rule. Downloads that take less pay nothing for it.
 pub const RECORD_EVERY: Duration = Duration::from_secs(5);
+
+/// Peers that a request may name.
+pub const PEERS_MAX: usize = MANUAL_MAX;
 
 /// What to download, and how.
 #[derive(Clone, Debug)]
@@ -50,7 +54,7 @@ pub struct Request {
     pub sync: bool,
     /// Cores to use at most, at least 1.
     pub threads: usize,
-    /// Peers to ask beside those that the trackers name.
+    /// Peers to ask beside those that the trackers name. Of more than [`PEERS_MAX`] the others are left out.
     pub peers: Vec<SocketAddr>,
     /// How often what is verified is written down for a later run: see [`RECORD_EVERY`].
     pub record_every: Duration,
@@ -246,6 +250,9 @@ impl Run<'_> {
         sum: &mut Summary,
         observer: &mut dyn Observer,
     ) -> Result<Vec<PieceIndex>, Error> {
+        if known.provisional.count_ones() == 0 {
+            return Ok(Vec::new());
+        }
         let mut pieces: Vec<_> = wanted(self.request).filter(|&piece| known.provisional.get(piece)).collect();
         let done = bytes_of(self.request, |piece| !known.provisional.get(piece));
         let checked = check::pieces(self.request, &self.output, &pieces, done, self.interrupt, observer)?;

@@ -5,8 +5,9 @@
 //! - It closed its record, and no file has changed since: the pieces that were synced are there. Those that were only
 //!   verified may be lost without a trace where the disk fails later, or with the machine: if that has not gone down they
 //!   are not fetched again, and hashed before the download is called done.
-//! - It was killed, the machine went down, or the disk failed: the record stayed open. Its pieces were synced before they were recorded,
-//!   but the times of the files cannot tell whether somebody has changed them. They are treated like those above.
+//! - It was killed, the machine went down, or the disk failed: the record stayed open. Its pieces were synced before they
+//!   were recorded, but the times of the files cannot tell whether somebody has changed them. They are treated like those
+//!   that were only verified.
 //! - The record is damaged, of another version or torrent, or the files are others: nothing of it is believed.
 //!
 //! All other pieces are hashed first, as far as the files hold data there.
@@ -113,11 +114,11 @@ impl Notes {
         };
         let record = Record::parse(&bytes).map_err(|unreadable| match unreadable {
             Unreadable::Foreign => Unusable::Keep("is no resume record".to_owned()),
-            Unreadable::Version(version) => Unusable::Replace(format!("is of version {version}")),
-            Unreadable::Damaged => Unusable::Replace("is damaged".to_owned()),
+            Unreadable::Version(version) => Unusable::replace(format!("is of version {version}")),
+            Unreadable::Damaged => Unusable::replace("is damaged"),
         })?;
         if record.info_hash != self.info_hash || record.geometry != self.geometry {
-            return Err(Unusable::Replace("is of another torrent".to_owned()));
+            return Err(Unusable::replace("is of another torrent"));
         }
         self.judge(&record, output).map(Some)
     }
@@ -125,23 +126,23 @@ impl Notes {
     fn judge(&self, record: &Record, output: &Output) -> Result<Known, Unusable> {
         let found = output.found_stamp();
         if record.files != found.files {
-            return Err(Unusable::Replace("is about other files".to_owned()));
+            return Err(Unusable::replace("is about other files"));
         }
         let piece_count = self.geometry.piece_count();
         let set = |bytes: &[u8]| {
-            Bitfield::from_wire(bytes, piece_count).map_err(|_| Unusable::Replace("is damaged".to_owned()))
+            Bitfield::from_wire(bytes, piece_count).map_err(|_| Unusable::replace("is damaged"))
         };
         let (durable, verified) = (set(&record.durable)?, set(&record.verified)?);
         let mut known = Known { is_ours: true, ..Known::nothing(self.geometry) };
         if !record.is_closed {
             if found.written_at > record.open_until {
-                return Err(Unusable::Replace("is older than the files".to_owned()));
+                return Err(Unusable::replace("is older than the files"));
             }
             known.provisional = durable;
             return Ok(known);
         }
         if record.times != found.times {
-            return Err(Unusable::Replace("is older than the files".to_owned()));
+            return Err(Unusable::replace("is older than the files"));
         }
         if self.boot == Some(record.boot) {
             for piece in self.geometry.pieces().filter(|&piece| verified.get(piece) && !durable.get(piece)) {
@@ -177,12 +178,15 @@ enum Unusable {
     Replace(String),
 }
 
+impl Unusable {
+    fn replace(why: impl Into<String>) -> Self {
+        Self::Replace(why.into())
+    }
+}
+
 /// Writes down what is verified: from time to time, after it was synced, and at an end that is not the last.
 pub(super) struct Recorder {
-    notes: Notes,
-    output: Arc<Output>,
-    shared: Arc<Shared>,
-    sets: Arc<Mutex<Sets>>,
+    writer: Writer,
     every: Duration,
     first_at: Instant,
     thread: Option<(Sender<()>, JoinHandle<()>)>,
@@ -193,6 +197,8 @@ pub(super) struct Recorder {
 struct Sets {
     durable: Bitfield,
     verified: Bitfield,
+    /// So much of the log of verified pieces has been taken in.
+    seen: usize,
     /// What nobody has looked at in this run.
     provisional: Bitfield,
     /// The last record was written, or there shall be none.
@@ -216,16 +222,16 @@ impl Recorder {
         let sets = Arc::new(Mutex::new(Sets {
             durable,
             verified: have.clone(),
+            seen: 0,
             provisional,
             is_final: false,
             is_lost: false,
         }));
-        let recorder =
-            Self { notes, output, shared, sets, every, first_at: Instant::now() + every, thread: None };
+        let writer = Writer { notes, output, shared, sets };
         // From now on the files change. And should this run be killed before anything is verified, the next one shall know
         // whose they are.
-        recorder.writer().save_open(every, false);
-        recorder
+        writer.save_open(every, false);
+        Self { writer, every, first_at: Instant::now() + every, thread: None }
     }
 
     /// Starts to write records once the download has lasted so long.
@@ -234,7 +240,7 @@ impl Recorder {
             return;
         }
         let (stop, stopped) = mpsc::channel();
-        let (writer, every, failed) = (self.writer(), self.every, failed());
+        let (writer, every, failed) = (self.writer.clone(), self.every, failed());
         let work = move || {
             if let Err(error) = writer.run(every, &stopped) {
                 failed(error);
@@ -250,7 +256,7 @@ impl Recorder {
     }
 
     /// Writes no more records, and waits for the one under way: for a while, or with `sync` until what its sync says is
-    /// known. To be called when the connections have ended.
+    /// known. To be called when the connections have ended. The record stays open until it is closed or removed.
     pub(super) fn stop(&mut self, sync: bool) {
         if let Some((stop, thread)) = self.thread.take() {
             drop(stop);
@@ -260,42 +266,28 @@ impl Recorder {
             }
         }
         // A thread that still waits for the disk must not write when that is over.
-        lock(&self.sets).is_final = true;
+        lock(&self.writer.sets).is_final = true;
     }
 
-    /// Leaves the record as it is.
-    pub(super) fn drop_open(mut self) {
-        self.stop(false);
-    }
-
-    /// Writes the record of a download that has ended before it was done.
-    pub(super) fn close(mut self) {
-        self.stop(false);
-        self.output.rest();
-        let writer = self.writer();
-        let mut sets = lock(&self.sets);
+    /// Writes the record of a download that has ended before it was done. To be called when this was stopped.
+    pub(super) fn close(self) {
+        let Writer { notes, output, sets, .. } = &self.writer;
+        output.rest();
+        let mut sets = lock(sets);
         if sets.is_lost {
             return;
         }
-        writer.take_verified(&mut sets);
-        let record = match self.output.stamp() {
-            Ok(stamp) => Record { is_closed: true, times: stamp.times, ..writer.record(&sets) },
+        self.writer.take_verified(&mut sets);
+        let record = match output.stamp() {
+            Ok(stamp) => Record { is_closed: true, times: stamp.times, ..self.writer.record(&sets) },
             Err(error) => return tracing::debug!("no resume record: {error}"),
         };
-        self.notes.write(&record, false);
-    }
-
-    fn writer(&self) -> Writer {
-        Writer {
-            notes: self.notes.clone(),
-            output: Arc::clone(&self.output),
-            shared: Arc::clone(&self.shared),
-            sets: Arc::clone(&self.sets),
-        }
+        notes.write(&record, false);
     }
 }
 
 /// What writes a record, on whatever thread.
+#[derive(Clone)]
 struct Writer {
     notes: Notes,
     output: Arc<Output>,
@@ -330,10 +322,11 @@ impl Writer {
 
     /// Takes in what was verified meanwhile. Returns the pieces that may not be on the disk.
     fn take_verified(&self, sets: &mut Sets) -> Vec<PieceIndex> {
-        self.shared.with_verified(|pieces| {
-            for &piece in pieces {
+        sets.seen = self.shared.with_verified(|pieces| {
+            for &piece in &pieces[sets.seen..] {
                 sets.verified.set(piece);
             }
+            pieces.len()
         });
         let geometry = self.notes.geometry;
         geometry.pieces().filter(|&piece| sets.verified.get(piece) && !sets.durable.get(piece)).collect()

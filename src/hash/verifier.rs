@@ -125,8 +125,7 @@ impl<J: Job> Verifier<J> {
 
     /// Whether any job is queued, or being hashed.
     pub fn has_jobs(&self) -> bool {
-        let queue = self.shared.lock();
-        !queue.jobs.is_empty() || queue.busy > 0
+        self.shared.lock().has_jobs()
     }
 
     /// Has all that is queued hashed without waiting for more, for when no more pieces are under way. Returns at once.
@@ -144,7 +143,7 @@ impl<J: Job> Verifier<J> {
     /// Waits until all that is queued is hashed and reported. Not to be called in `done`.
     pub fn settle(&self) {
         let mut queue = self.shared.lock();
-        while !queue.panicked && (!queue.jobs.is_empty() || queue.busy > 0) {
+        while !queue.panicked && queue.has_jobs() {
             queue.flushing = !queue.jobs.is_empty();
             self.shared.batch_waits.notify_one();
             queue = self.shared.idle_waits.wait(queue).unwrap_or_else(PoisonError::into_inner);
@@ -268,6 +267,11 @@ impl<J> Queue<J> {
         is_batch(self.jobs.len(), self.bytes, self.lanes) || self.flushing || self.closed
     }
 
+    /// Whether any job is queued, or being hashed.
+    fn has_jobs(&self) -> bool {
+        !self.jobs.is_empty() || self.busy > 0
+    }
+
     /// Whether the threads cannot keep up.
     fn is_full(&self) -> bool {
         let has_batches = self.jobs.len() >= QUEUE_LEN && self.bytes >= QUEUE_BYTES;
@@ -366,7 +370,7 @@ fn run<J: Job>(shared: &Arc<Shared<J>>) {
         shared.hash(&mut batch);
         let mut queue = shared.lock();
         queue.busy -= 1;
-        let is_idle = queue.busy == 0 && queue.jobs.is_empty();
+        let is_idle = !queue.has_jobs();
         drop(queue);
         if is_idle {
             shared.idle_waits.notify_all();

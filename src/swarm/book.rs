@@ -11,6 +11,9 @@ use std::time::{Duration, Instant};
 /// Addresses the book holds.
 pub const BOOK_LEN_MAX: usize = 4096;
 
+/// Addresses from the user among them.
+pub const MANUAL_MAX: usize = BOOK_LEN_MAX / 8;
+
 /// IP addresses that stay banned.
 pub const BANS_MAX: usize = 4096;
 
@@ -40,7 +43,7 @@ impl Source {
         match self {
             Self::Incoming => BOOK_LEN_MAX / 8,
             Self::Tracker => BOOK_LEN_MAX / 2,
-            Self::Manual => BOOK_LEN_MAX / 8,
+            Self::Manual => MANUAL_MAX,
         }
     }
 

@@ -6,6 +6,7 @@ use std::rc::Rc;
 
 use ringtide::meta::geometry::{Block, Geometry, PieceIndex};
 use ringtide::swarm::claim::PieceWriter;
+use ringtide::swarm::receive::{Forecast, Part};
 use sha1::{Digest, Sha1};
 
 use super::rng::Rng;
@@ -136,4 +137,17 @@ impl Drop for MemoryLease {
     fn drop(&mut self) {
         self.memory.states.borrow_mut()[self.piece.at()] = self.next;
     }
+}
+
+/// What the kernel does with the bytes of an aimed receive: fills one place after the other.
+pub fn land(forecast: &mut Forecast<MemoryLease>, mut bytes: &[u8]) {
+    for at in 0.. {
+        let Some(Part { header, lease, begin, len }) = forecast.part(at) else { break };
+        let (now, later) = bytes.split_at(bytes.len().min(header.len()));
+        header[..now.len()].copy_from_slice(now);
+        let (now, later) = later.split_at(later.len().min(len as usize));
+        lease.write(begin, now);
+        bytes = later;
+    }
+    forecast.header_behind()[..bytes.len()].copy_from_slice(bytes);
 }

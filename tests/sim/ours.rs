@@ -4,7 +4,6 @@ use std::net::SocketAddr;
 use std::time::Instant;
 
 use ringtide::meta::geometry::Geometry;
-use ringtide::swarm::claim::PieceWriter;
 use ringtide::swarm::fault::Fault;
 use ringtide::swarm::receive::{Forecast, Part, feed};
 use ringtide::swarm::session::Session;
@@ -12,7 +11,7 @@ use ringtide::wire::decoder::{Decoder, Event, Limits, Position};
 use ringtide::wire::message::PieceHeader;
 
 use super::board::Board;
-use super::content::MemoryLease;
+use super::content::{MemoryLease, land};
 use super::rng::Rng;
 
 /// Bytes of a receive that is not aimed.
@@ -150,17 +149,4 @@ impl Ours {
         session.fill(now, board, out);
         fed.map(drop)
     }
-}
-
-/// What the kernel does: fills one place after the other.
-fn land(forecast: &mut Forecast<MemoryLease>, mut bytes: &[u8]) {
-    for at in 0.. {
-        let Some(Part { header, lease, begin, len }) = forecast.part(at) else { break };
-        let (now, later) = bytes.split_at(bytes.len().min(header.len()));
-        header[..now.len()].copy_from_slice(now);
-        let (now, later) = later.split_at(later.len().min(len as usize));
-        lease.write(begin, now);
-        bytes = later;
-    }
-    forecast.header_behind()[..bytes.len()].copy_from_slice(bytes);
 }

@@ -6,7 +6,6 @@ use std::time::Instant;
 
 use ringtide::meta::geometry::{Block, Geometry};
 use ringtide::swarm::bitfield::Bitfield;
-use ringtide::swarm::claim::PieceWriter;
 use ringtide::swarm::pipeline::{REQQ_DEFAULT, WINDOW_MAX};
 use ringtide::swarm::receive::{Forecast, Part, feed};
 use ringtide::swarm::session::Session;
@@ -16,7 +15,7 @@ use ringtide::wire::message::{Message, PieceHeader, RawBlock};
 
 use super::ops::Say;
 use super::sim::board::Board;
-use super::sim::content::{Content, MemoryLease};
+use super::sim::content::{Content, MemoryLease, land};
 
 /// Bytes of a receive that is not aimed.
 const BUFFER_LEN: usize = 16 * 1024;
@@ -341,17 +340,4 @@ fn take(blocks: &mut Vec<Block>, block: Block) -> bool {
         blocks.remove(at);
         true
     })
-}
-
-/// What the kernel does: fills one place after the other.
-fn land(forecast: &mut Forecast<MemoryLease>, mut bytes: &[u8]) {
-    for at in 0.. {
-        let Some(Part { header, lease, begin, len }) = forecast.part(at) else { break };
-        let (now, later) = bytes.split_at(bytes.len().min(header.len()));
-        header[..now.len()].copy_from_slice(now);
-        let (now, later) = later.split_at(later.len().min(len as usize));
-        lease.write(begin, now);
-        bytes = later;
-    }
-    forecast.header_behind()[..bytes.len()].copy_from_slice(bytes);
 }

@@ -34,47 +34,29 @@ pub fn attacks() -> Vec<Attack> {
     ];
     let places: Vec<usize> =
         places.into_iter().chain((1..20).map(|part| part * block_len * 4 / 20)).collect();
-    vec![
-        each("a reset at each byte of the handshake", 0..=68, |line, place| {
-            line.read_handshake()?;
-            let hello = line.handshake(0);
-            line.raw(&hello[..place])?;
-            line.reset()
-        }),
-        each("an end at each byte of the handshake", 0..=68, |line, place| {
-            line.read_handshake()?;
-            let hello = line.handshake(0);
-            line.raw(&hello[..place])?;
-            line.close()
-        }),
-        each(
-            "a reset at each byte from the bitfield to the end of the second block",
+    let pairs = [
+        both(
+            ["a reset at each byte of the handshake", "an end at each byte of the handshake"],
+            0..=68,
+            shake_hands,
+        ),
+        both(
+            [
+                "a reset at each byte from the bitfield to the end of the second block",
+                "an end at each byte from the bitfield to the end of the second block",
+            ],
             0..=talk_len,
-            |line, place| {
-                talk(line, place)?;
-                line.reset()
-            },
+            talk,
         )
-        .of(small()),
-        each(
-            "an end at each byte from the bitfield to the end of the second block",
-            0..=talk_len,
-            |line, place| {
-                talk(line, place)?;
-                line.close()
-            },
-        )
-        .of(small()),
-        each("a reset at places in and between large blocks", places.clone(), |line, place| {
-            large(line, place)?;
-            line.reset()
-        }),
-        each("an end at places in and between large blocks", places, |line, place| {
-            large(line, place)?;
-            line.close()
-        }),
-        Attack::new("a reset before a word").by(ENDS, |line| line.reset()),
-    ]
+        .map(|attack| attack.of(small())),
+        both(
+            ["a reset at places in and between large blocks", "an end at places in and between large blocks"],
+            places,
+            large,
+        ),
+    ];
+    let wordless = Attack::new("a reset before a word").by(ENDS, |line| line.reset());
+    pairs.into_iter().flatten().chain([wordless]).collect()
 }
 
 /// Enough for many of those peers to be asked for some at the same time.
@@ -84,16 +66,28 @@ fn small() -> Content {
     Content::single("small", PIECES * PIECE_LEN, PIECE_LEN)
 }
 
-/// A peer for each place in what it says.
-fn each(
-    name: &'static str,
-    places: impl IntoIterator<Item = usize>,
-    stop: impl Fn(&mut Line, usize) -> io::Result<()> + Clone + Send + Sync + 'static,
-) -> Attack {
-    places.into_iter().fold(Attack::new(name), |attack, place| {
-        let stop = stop.clone();
-        attack.by(ENDS, move |line| stop(line, place))
-    })
+/// Of one name with resets, of the other with ends in good order: a peer for each place in what it says.
+fn both(
+    [reset, end]: [&'static str; 2],
+    places: impl IntoIterator<Item = usize> + Clone,
+    say: fn(&mut Line, usize) -> io::Result<()>,
+) -> [Attack; 2] {
+    let each = |name, stop: fn(&Line) -> io::Result<()>| {
+        places.clone().into_iter().fold(Attack::new(name), |attack, place| {
+            attack.by(ENDS, move |line| {
+                say(line, place)?;
+                stop(line)
+            })
+        })
+    };
+    [each(reset, Line::reset), each(end, Line::close)]
+}
+
+/// Answers the handshake up to that place.
+fn shake_hands(line: &mut Line, place: usize) -> io::Result<()> {
+    line.read_handshake()?;
+    let hello = line.handshake(0);
+    line.raw(&hello[..place])
 }
 
 /// Says all up to that place: the bitfield, UNCHOKE, two blocks.
