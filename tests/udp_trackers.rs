@@ -66,10 +66,7 @@ struct Server {
 
 impl Server {
     /// `answer` gets every request and its number from 0, and gives the datagrams to send.
-    fn start(
-        ip: &str,
-        mut answer: impl FnMut(&Request, usize) -> Vec<Vec<u8>> + Send + 'static,
-    ) -> Self {
+    fn start(ip: &str, mut answer: impl FnMut(&Request, usize) -> Vec<Vec<u8>> + Send + 'static) -> Self {
         let socket = UdpSocket::bind(format!("{ip}:0")).unwrap();
         let addr = socket.local_addr().unwrap();
         let requests = Arc::new(Mutex::new(Vec::new()));
@@ -233,7 +230,7 @@ fn foreign_cut_and_repeated_datagrams_are_nobodys() {
         datagrams.extend((0..16).map(|len| proper[..len].to_vec()));
         // Errors and answers to what was not asked, and one to somebody else.
         datagrams.push([&[0, 0, 0, 3], &other_transaction[4..8], b"go away"].concat());
-        datagrams.push(request.answer(2 - request.action(), &[0; 40]));
+        datagrams.push(request.answer((request.action() + 1) % 3, &[0; 40]));
         datagrams.push(request.answer(77, &[0; 40]));
         datagrams.extend([proper.clone(), proper]);
         datagrams
@@ -354,7 +351,9 @@ fn a_reply_of_the_largest_size_is_read_up_to_the_limit() {
 }
 
 /// Answers with an HTTP reply over IPv6, and with a redirect to itself at first.
-fn http_v6(answer: impl Fn(&str, SocketAddr) -> Vec<u8> + Send + 'static) -> (String, Arc<Mutex<Vec<String>>>) {
+fn http_v6(
+    answer: impl Fn(&str, SocketAddr) -> Vec<u8> + Send + 'static,
+) -> (String, Arc<Mutex<Vec<String>>>) {
     let listener = TcpListener::bind("[::1]:0").unwrap();
     let addr = listener.local_addr().unwrap();
     let requests = Arc::new(Mutex::new(Vec::new()));
@@ -384,7 +383,8 @@ fn http_goes_over_ipv6_as_well() {
         if line.contains("/announce?") {
             return format!("HTTP/1.1 302 Found\r\nLocation: http://{addr}/x\r\n\r\n").into_bytes();
         }
-        [format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n", body.len()).as_bytes(), body, b"rest"].concat()
+        [format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n", body.len()).as_bytes(), body, b"rest"]
+            .concat()
     });
     assert_eq!(ask_http(&url, SOON).unwrap().peers, peers());
     let requests = requests.lock().unwrap();
@@ -408,7 +408,10 @@ fn what_comes_over_ipv6_is_bounded_and_checked() {
         let result = saying(bytes);
         let is_malformed = matches!(&result, Err(TrackerError::Http(HttpError::Malformed { .. })));
         // A server that closes with something unread resets the connection.
-        assert!(is_malformed || matches!(&result, Err(TrackerError::Http(HttpError::Io { .. }))), "{result:?}");
+        assert!(
+            is_malformed || matches!(&result, Err(TrackerError::Http(HttpError::Io { .. }))),
+            "{result:?}"
+        );
     }
     let status = Err(TrackerError::Status { status: 404, reason: "Not Found".to_owned() });
     assert_eq!(saying(b"HTTP/1.0 404 Not Found\r\n\r\n".to_vec()), status);
