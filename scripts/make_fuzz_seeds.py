@@ -119,12 +119,30 @@ write(
     }),
     huge_interval=b"d8:intervali99999999999999999999e5:peers0:e", page=b"<!DOCTYPE html>\n", gzip=b"\x1f\x8b\x08\0\0\0\0\0",
 )
+
+
+def datagram(how, body):
+    return bytes([how, len(body)]) + body
+
+
+# The first byte says what is asked; each datagram has one that says how it is made to fit, and its length.
+counts = struct.pack(">III", 1800, 3, 5)
+write(
+    "udp_reply",
+    announce=b"\0" + datagram(1, bytes(8)) + datagram(1, counts + peers),
+    announce_v6=b"\2" + datagram(1, bytes(8)) + datagram(1, counts + bytes(15) + b"\1\x1a\xe1"),
+    scrape=b"\1" + datagram(1, bytes(8)) + datagram(1, counts), remembered=b"\4" + datagram(1, counts + peers),
+    forgotten=b"\4" + datagram(3, b"Connection ID missmatch.\0") + datagram(1, bytes(8)) + datagram(1, counts),
+    refusal=b"\0" + datagram(3, b"no \x1b[31m\xff"), late=b"\0" + datagram(0xf0, b"") * 9 + datagram(1, bytes(8)),
+    plain=b"\0" + struct.pack(">II", 1, 7) + counts + peers, plain_scrape=b"\1" + struct.pack(">II", 2, 7) + counts,
+    plain_error=b"\0" + struct.pack(">II", 3, 7) + b"go away", cut=b"\0" + datagram(1, bytes(7)) + datagram(1, bytes(11)),
+)
 write(
     "url",
     relative=b"http://tracker.example:8080/a/b/announce?passkey=1\n../x?y=/../z#w",
     absolute=b"HTTPS://Tracker.Example\nhttp://other:1/", slashes=b"http://h/a\n//other/b", query=b"http://h/a?x&\n?y",
     file=b"http://h/\nfile:///etc/passwd", smuggled=b"http://h/a b\r\nX: y\n/\r\nSet-Cookie: z",
-    user=b"http://user:pw@h/\n/", v6=b"http://[::1]:80/\n/", port=b"http://h:65535\n.", accents="http://h/é\n日".encode(),
+    user=b"http://user:pw@h/\n/", v6=b"http://[::1]:80/\n/", udp=b"udp://[2001:db8::1]:6969/announce?x\nudp://h:1/", port=b"http://h:65535\n.", accents="http://h/é\n日".encode(),
 )
 
 

@@ -159,6 +159,30 @@ fn peers_prints_whom_opentracker_knows() {
 }
 
 #[test]
+fn opentracker_is_asked_over_udp() {
+    let _test = real_client_test!();
+    let payload = small("udp.bin");
+    let dir = workspace::temp_dir("udp");
+    let tracker = Tracker::start(&[&payload]);
+    // The seeder announces over HTTP, so that only our own datagrams are on trial.
+    let seeder_dir = workspace::temp_dir("seeder");
+    let seeder_torrent = payload.torrent(seeder_dir.path(), Some(&tracker.url()));
+    let seeder = Seeder::start(Client::Libtorrent, &seeder_torrent, &payload);
+    tracker.wait_for_peers(&payload, 1);
+    let torrent = payload.torrent(dir.path(), Some(&tracker.udp_url()));
+    let run = ringtide([Path::new("peers"), &torrent], COMMAND_LIMIT);
+    let expected = seeder.addr.to_string();
+    assert!(run.stdout.lines().any(|line| line == expected), "{expected} is missing: {run:?}");
+    for (url, torrent) in [(tracker.udp_url(), &torrent), (tracker.url(), &seeder_torrent)] {
+        let run = ringtide([Path::new("peers"), Path::new("--scrape"), torrent], COMMAND_LIMIT);
+        assert_eq!(run.code, Some(0), "{run:?}");
+        let line = run.stdout.strip_suffix('\n').unwrap_or_default();
+        assert!(line.starts_with(&format!("{url}: 1 seeders, ")), "{run:?}");
+    }
+    download(&torrent, &[], &payload);
+}
+
+#[test]
 fn handshake_prints_the_peer_id_of_each_client() {
     let _test = real_client_test!();
     let payload = small("handshake.bin");

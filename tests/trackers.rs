@@ -12,7 +12,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use ringtide::discovery::announcer::{AnnounceConfig, AnnounceEvent, Announcer, Timing, announce_once};
-use ringtide::discovery::http::{self, HttpError, TRACKER_REPLY_LEN_MAX, TrackerError};
+use ringtide::discovery::ask::{Tracker, TrackerError};
+use ringtide::discovery::http::{self, HttpError, TRACKER_REPLY_LEN_MAX};
 use ringtide::discovery::tracker::{Announce, Reply, ReplyError, Totals};
 use ringtide::discovery::url::{Url, UrlError};
 
@@ -86,7 +87,7 @@ impl Server {
     }
 
     fn announce(&self, timeout: Duration) -> Result<Reply, TrackerError> {
-        http::announce(&Url::parse(&self.url()).unwrap(), &request(), timeout)
+        announce(&self.url(), timeout)
     }
 
     fn requests(&self) -> Vec<String> {
@@ -101,6 +102,10 @@ impl Server {
         };
         self.requests().into_iter().map(event).collect()
     }
+}
+
+fn announce(url: &str, timeout: Duration) -> Result<Reply, TrackerError> {
+    Tracker::new(Url::parse(url).unwrap()).announce(&request(), timeout)
 }
 
 fn ok(body: &[u8]) -> Vec<u8> {
@@ -160,8 +165,7 @@ fn an_announce_carries_the_parameters_and_brings_peers() {
     assert_eq!(server.announce(SOON).unwrap().peers, [PEER.parse().unwrap()]);
     let expected = format!("/announce?{}", request().query());
     assert_eq!(server.requests(), [expected]);
-    let with_key = Url::parse(&format!("http://{}/a?passkey=1", server.addr)).unwrap();
-    http::announce(&with_key, &request(), SOON).unwrap();
+    announce(&format!("http://{}/a?passkey=1", server.addr), SOON).unwrap();
     assert!(server.requests()[1].starts_with("/a?passkey=1&info_hash=%AB%AB"), "{:?}", server.requests());
 }
 
@@ -213,10 +217,12 @@ fn redirects_have_an_end_and_lead_to_http_only() {
     assert_eq!(turning.requests().len(), 1 + http::REDIRECTS_MAX);
     let location = "file:///etc/passwd".to_owned();
     let error = UrlError::Scheme { scheme: "file".to_owned() };
-    assert_eq!(
-        Server::saying(format!("HTTP/1.1 301 Moved\r\nLocation: {location}\r\n\r\n")).announce(SOON),
-        Err(TrackerError::Http(HttpError::Redirect { location, error }))
-    );
+    for (location, error) in [(location, error), ("udp://127.0.0.1:1/".to_owned(), UrlError::UdpRedirect)] {
+        assert_eq!(
+            Server::saying(format!("HTTP/1.1 301 Moved\r\nLocation: {location}\r\n\r\n")).announce(SOON),
+            Err(TrackerError::Http(HttpError::Redirect { location, error }))
+        );
+    }
     assert_eq!(
         Server::saying("HTTP/1.1 301 Moved\r\n\r\n").announce(SOON),
         Err(TrackerError::Http(HttpError::RedirectWithoutLocation))
@@ -321,29 +327,27 @@ fn heads_beyond_the_limit_are_errors_without_a_panic() {
 
 #[test]
 fn a_refused_connection_and_an_unknown_host_are_errors() {
-    let url = Url::parse(&refusing_url()).unwrap();
-    let result = http::announce(&url, &request(), SOON);
+    let result = announce(&refusing_url(), SOON);
     let refused = std::io::ErrorKind::ConnectionRefused;
     assert!(
         matches!(&result, Err(TrackerError::Http(HttpError::Io { kind, .. })) if *kind == refused),
         "{result:?}"
     );
     // Too long for a name, so that no name server is asked.
-    let unknown = Url::parse(&format!("http://{}.invalid/announce", "x".repeat(64))).unwrap();
-    assert!(http::announce(&unknown, &request(), SOON).is_err());
+    assert!(announce(&format!("http://{}.invalid/announce", "x".repeat(64)), SOON).is_err());
 }
 
 #[test]
 fn tls_that_is_none_is_an_error() {
     let server = Server::replying(REPLY);
-    let url = Url::parse(&format!("https://{}/announce", server.addr)).unwrap();
-    assert!(matches!(http::announce(&url, &request(), Duration::from_secs(2)), Err(TrackerError::Http(_))));
+    let url = format!("https://{}/announce", server.addr);
+    assert!(matches!(announce(&url, Duration::from_secs(2)), Err(TrackerError::Http(_))));
 }
 
 #[test]
 fn asking_once_goes_past_the_dead_and_the_silent() {
     let (silent, good) = (Server::silent(), Server::replying(REPLY));
-    let tiers = config(&[&["udp://127.0.0.1:1/".to_owned(), refusing_url()], &[silent.url()], &[good.url()]]);
+    let tiers = config(&[&["wss://127.0.0.1:1/".to_owned(), refusing_url()], &[silent.url()], &[good.url()]]);
     let answer = assert_quick(Duration::from_secs(5), || announce_once(&tiers, TOTALS)).unwrap();
     assert_eq!((answer.url, answer.reply.peers), (good.url(), vec![PEER.parse().unwrap()]));
     assert_eq!(good.events(), ["-"]);
@@ -353,17 +357,17 @@ fn asking_once_goes_past_the_dead_and_the_silent() {
 fn asking_once_ends_although_nobody_answers() {
     let silent = Server::silent();
     let timeout = Duration::from_millis(1500);
-    let mut config = config(&[&[silent.url()], &["udp://127.0.0.1:1/".to_owned()]]);
+    let mut config = config(&[&[silent.url()], &["wss://127.0.0.1:1/".to_owned()]]);
     config.timing.once = timeout;
     let failed = assert_quick(Duration::from_secs(4), || announce_once(&config, TOTALS)).unwrap_err();
-    let udp = TrackerError::Url(UrlError::Scheme { scheme: "udp".to_owned() });
+    let wss = TrackerError::Url(UrlError::Scheme { scheme: "wss".to_owned() });
     let late = TrackerError::Http(HttpError::TimedOut { timeout });
-    assert_eq!(failed.failures, [(silent.url(), late), ("udp://127.0.0.1:1/".to_owned(), udp)]);
+    assert_eq!(failed.failures, [(silent.url(), late), ("wss://127.0.0.1:1/".to_owned(), wss)]);
     assert_eq!(
         failed.to_string(),
         format!(
-            "no tracker has answered: {}: no answer within 1.5 s; udp://127.0.0.1:1/: udp trackers are not \
-             supported yet",
+            "no tracker has answered: {}: no answer within 1.5 s; wss://127.0.0.1:1/: URLs of scheme wss are \
+             not supported, only http, https and udp",
             silent.url()
         )
     );
@@ -377,9 +381,11 @@ fn an_announcer_finds_the_tracker_that_works_and_says_goodbye() {
     let (silent, good) = (Server::silent(), Server::replying(REPLY));
     let dead = refusing_url();
     let (announcer, events) = start(config(&[std::slice::from_ref(&dead), &[silent.url()], &[good.url()]]));
-    assert!(matches!(next(&events), AnnounceEvent::Failed { url, .. } if url == dead));
+    // The tiers are asked side by side.
+    let answers = [next(&events), next(&events)];
+    assert!(answers.iter().any(|event| matches!(event, AnnounceEvent::Failed { url, .. } if *url == dead)));
     let peers = vec![PEER.parse().unwrap()];
-    assert_eq!(next(&events), AnnounceEvent::Peers { url: good.url(), peers });
+    assert!(answers.contains(&AnnounceEvent::Peers { url: good.url(), peers }));
     assert_quick(Duration::from_secs(1), || announcer.finish(true).wait());
     assert_eq!(good.events(), ["started", "completed", "stopped"]);
     assert_eq!(silent.events(), ["started"]);
@@ -411,7 +417,7 @@ fn a_regular_announce_follows_the_interval_and_more_is_asked_for_early() {
 #[test]
 fn failures_are_retried_after_growing_waits() {
     let dead = refusing_url();
-    let mut settings = config(&[&[dead.clone(), "udp://127.0.0.1:1/".to_owned()]]);
+    let mut settings = config(&[&[dead.clone(), "wss://127.0.0.1:1/".to_owned()]]);
     settings.timing.retry_min = Duration::from_millis(50);
     settings.timing.retry_max = Duration::from_millis(120);
     let (_announcer, events) = start(settings);
@@ -425,16 +431,16 @@ fn failures_are_retried_after_growing_waits() {
         }
     }
     assert_eq!(waits, [50, 100, 120, 120]);
-    assert_eq!(failed.iter().filter(|url| url.starts_with("udp")).count(), 1);
+    assert_eq!(failed.iter().filter(|url| url.starts_with("wss")).count(), 1);
     assert_eq!(failed.iter().filter(|url| **url == dead).count(), 4);
 }
 
 #[test]
 fn a_torrent_whose_trackers_cannot_be_asked_is_told_so_once() {
-    let udp = "udp://127.0.0.1:1/announce".to_owned();
-    let (announcer, events) = start(config(&[std::slice::from_ref(&udp)]));
-    let error = TrackerError::Url(UrlError::Scheme { scheme: "udp".to_owned() });
-    assert_eq!(next(&events), AnnounceEvent::Failed { url: udp, error });
+    let wss = "wss://127.0.0.1:1/announce".to_owned();
+    let (announcer, events) = start(config(&[std::slice::from_ref(&wss)]));
+    let error = TrackerError::Url(UrlError::Scheme { scheme: "wss".to_owned() });
+    assert_eq!(next(&events), AnnounceEvent::Failed { url: wss, error });
     assert_eq!(next(&events), AnnounceEvent::Exhausted { retry_in: None });
     announcer.request_more();
     assert!(events.recv_timeout(Duration::from_millis(200)).is_err());

@@ -60,6 +60,9 @@ pub(super) struct Peers {
     /// the torrent file
     #[argh(positional)]
     pub(super) torrent: String,
+    /// print how many peers each tracker counts instead, one tracker a line
+    #[argh(switch)]
+    pub(super) scrape: bool,
 }
 
 /// Exchange handshakes with a peer and print its peer id.

@@ -25,8 +25,8 @@ use signal_hook::low_level;
 use tracing_subscriber::filter::Targets;
 use tracing_subscriber::prelude::*;
 
-use crate::discovery::announcer::announce_once;
-use crate::discovery::tracker::Totals;
+use crate::discovery::announcer::{AnnounceConfig, announce_once, scrape_all};
+use crate::discovery::tracker::{Scrape, Totals};
 use crate::disk::Existing;
 use crate::download::{self, Finished, Interrupt, PEERS_MAX, RECORD_EVERY, Request};
 use crate::error::Error;
@@ -117,12 +117,35 @@ fn describe(metainfo: &Metainfo) -> String {
 fn peers(args: &Peers) -> Result<(), Error> {
     let metainfo = read_torrent(&args.torrent)?;
     let config = download::announce_config(&metainfo, download::peer_id());
+    if args.scrape {
+        return scrape(&config);
+    }
     let totals = Totals { uploaded: 0, downloaded: 0, left: metainfo.geometry.total_len().max(1) };
     let answer = announce_once(&config, totals).map_err(|error| Error::no_tracker(&error.failures))?;
     if let Some(warning) = &answer.reply.warning {
         progress::say(format_args!("ringtide: {} warns: {warning}", answer.url));
     }
     print(&answer.reply.peers.iter().map(|peer| format!("{peer}\n")).collect::<String>())
+}
+
+/// Prints what each tracker counts as soon as it has told.
+fn scrape(config: &AnnounceConfig) -> Result<(), Error> {
+    if config.tiers.is_empty() {
+        return Err(Error::Tracker("the torrent names no tracker".to_owned()));
+    }
+    let mut is_answered = false;
+    let mut printed = Ok(());
+    scrape_all(config, |url, counted| match counted {
+        Ok(_) if printed.is_err() => {}
+        Ok(Scrape { seeders, leechers, downloads }) => {
+            is_answered = true;
+            printed =
+                print(&format!("{url}: {seeders} seeders, {leechers} leechers, {downloads} downloads\n"));
+        }
+        Err(error) => progress::say(format_args!("{url}: cannot be scraped: {error}")),
+    });
+    printed?;
+    if is_answered { Ok(()) } else { Err(Error::Tracker("no tracker could be scraped".to_owned())) }
 }
 
 fn shake_hands(args: &Handshake) -> Result<(), Error> {

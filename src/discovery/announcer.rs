@@ -3,9 +3,10 @@
 //! One thread decides; every request has a short-lived thread, of which [`REQUESTS_MAX`] may be busy. Requests always
 //! end by themselves, so nobody waits for a thread: a program that exits leaves them where they are.
 //!
-//! One tracker that answers is enough, as long as what it says is of use. One that names nobody makes room for the next,
-//! and where its peers come to nothing ([`Announcer::request_more`]) those are asked that were not: no tracker hides the
-//! others, whether it means to or not.
+//! One tracker of each tier is asked at the start. One that answers is enough, as long as what it says is of use. One
+//! that names nobody makes room for the next of its tier, and where the peers of all come to nothing
+//! ([`Announcer::request_more`]) those are asked that were not: no tracker hides the others, whether it means to or not.
+//! Who has answered hears again when its interval is over.
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -15,19 +16,23 @@ use std::thread;
 use std::time::{Duration, Instant};
 use std::{error, fmt};
 
-use super::http::{self, HttpError, TrackerError};
-use super::rounds::{Round, Tiers, TrackerIndex};
-use super::tracker::{Announce, Event, Reply, Totals};
+use super::ask::{Tracker, TrackerError};
+use super::rounds::{Named, Round, Tiers, TrackerIndex};
+use super::tracker::{Announce, Event, Reply, Scrape, Totals};
 
-/// Requests under way at a time.
-pub const REQUESTS_MAX: usize = 8;
+/// Requests under way at a time. A torrent that names more trackers than that, all of them silent, has the rest wait for
+/// the first to time out.
+pub const REQUESTS_MAX: usize = 64;
+
+/// Bytes of the stack of a thread that asks one tracker.
+const STACK_LEN: usize = 256 * 1024;
 
 /// The times that announcing goes by.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Timing {
     /// How long one request may take. Who has nobody else to ask hears of a silent tracker after this.
     pub request: Duration,
-    /// How long one tracker is waited for before the next is asked as well.
+    /// How long one tracker is waited for before the next of its tier is asked as well; shorter when several are silent.
     pub patience: Duration,
     /// The wait after every tracker has failed; doubled each time that happens again.
     pub retry_min: Duration,
@@ -47,7 +52,7 @@ impl Default for Timing {
     fn default() -> Self {
         Self {
             request: Duration::from_secs(20),
-            patience: Duration::from_secs(2),
+            patience: Duration::from_millis(500),
             retry_min: Duration::from_secs(10),
             retry_max: Duration::from_secs(10 * 60),
             more_min: Duration::from_secs(30),
@@ -207,9 +212,12 @@ struct Contact {
 }
 
 impl Contact {
+    fn is_due(&self, now: Instant) -> bool {
+        self.regular_at.is_some_and(|at| at <= now)
+    }
+
     fn can_be_asked(&self, now: Instant) -> bool {
-        let is_due = self.regular_at.is_some_and(|at| at <= now);
-        !self.is_busy && (is_due || self.not_before.is_none_or(|at| at <= now))
+        !self.is_busy && (self.is_due(now) || self.not_before.is_none_or(|at| at <= now))
     }
 }
 
@@ -228,6 +236,8 @@ struct Coordinator {
     is_answered: bool,
     /// When the next round starts; `None` means never.
     next_round_at: Option<Instant>,
+    /// Whether it is to ask all that allow it, not only those that it is time for.
+    is_more_wanted: bool,
     lost_rounds: u32,
 }
 
@@ -252,6 +262,7 @@ impl Coordinator {
             is_whole: true,
             is_answered: false,
             next_round_at: Some(now),
+            is_more_wanted: false,
             lost_rounds: 0,
         }
     }
@@ -289,11 +300,26 @@ impl Coordinator {
     }
 
     fn start_round(&mut self, now: Instant) {
+        let is_more_wanted = std::mem::take(&mut self.is_more_wanted);
         let contacts = &self.contacts;
-        let is_left_out = |contact: &Contact| !contact.is_busy && !contact.can_be_asked(now);
-        let order = self.tiers.order().filter(|&tracker| contacts[tracker].can_be_asked(now));
-        self.round = Some(Round::new(order, self.config.timing.patience, now));
-        self.is_whole = !contacts.iter().any(is_left_out);
+        let is_served = |tier: &[TrackerIndex]| {
+            let later = |at: Instant| at > now;
+            !is_more_wanted && tier.iter().any(|&tracker| contacts[tracker].regular_at.is_some_and(later))
+        };
+        let candidates = |tier: &[TrackerIndex]| {
+            // A tier with a tracker that works needs no other until it is that one's turn again.
+            let is_served = is_served(tier);
+            let is_candidate = |&tracker: &TrackerIndex| {
+                let contact = &contacts[tracker];
+                contact.can_be_asked(now) && (!is_served || contact.is_due(now))
+            };
+            tier.iter().copied().filter(is_candidate).collect::<Vec<_>>()
+        };
+        let tiers: Vec<_> = self.tiers.tiers().map(candidates).collect();
+        let asked =
+            tiers.iter().flatten().count() + contacts.iter().filter(|contact| contact.is_busy).count();
+        self.is_whole = asked == self.tiers.order().count();
+        self.round = Some(Round::new(tiers.into_iter(), self.config.timing.patience, now));
         self.is_answered = false;
     }
 
@@ -330,7 +356,7 @@ impl Coordinator {
     }
 
     fn ask(&mut self, tracker: TrackerIndex) {
-        let Ok(url) = self.tiers.trackers()[tracker].url.clone() else { return };
+        let Ok(named) = self.tiers.trackers()[tracker].tracker.clone() else { return };
         let contact = &mut self.contacts[tracker];
         contact.is_busy = true;
         contact.regular_at = None;
@@ -338,7 +364,7 @@ impl Coordinator {
         let request = self.config.announce((self.totals)(), event, contact.tracker_id.clone());
         let (timeout, inputs) = (self.config.timing.request, self.inputs.clone());
         let ask = move || {
-            let answer = http::announce(&url, &request, timeout);
+            let answer = named.announce(&request, timeout);
             // Nobody hears it when the announcer has ended.
             let _ = inputs.send(Input::Answer { tracker, answer });
         };
@@ -376,6 +402,8 @@ impl Coordinator {
             } else {
                 self.end_round(now);
             }
+        } else {
+            self.next_round_at = Some(self.next_round_at.map_or(regular_at, |at| at.min(regular_at)));
         }
         if let Some(text) = reply.warning {
             (self.events)(AnnounceEvent::Warning { url: url.clone(), text });
@@ -387,7 +415,7 @@ impl Coordinator {
         let Timing { retry_min, retry_max, .. } = self.config.timing;
         if self.lost_rounds == 0 {
             for tracker in self.tiers.trackers() {
-                if let Err(error) = &tracker.url {
+                if let Err(error) = &tracker.tracker {
                     let error = TrackerError::Url(error.clone());
                     (self.events)(AnnounceEvent::Failed { url: tracker.text.clone(), error });
                 }
@@ -412,6 +440,7 @@ impl Coordinator {
         // Who was never put off is part of a round under way.
         if let Some(soonest) = idle.filter_map(|contact| contact.not_before).min() {
             self.next_round_at = self.next_round_at.map(|at| at.min(soonest));
+            self.is_more_wanted |= self.round.is_none();
         }
     }
 
@@ -421,7 +450,7 @@ impl Coordinator {
         let timeout = self.config.timing.finish;
         let answered = |&tracker: &TrackerIndex| self.contacts[tracker].has_answered;
         for tracker in self.tiers.order().filter(answered).take(REQUESTS_MAX) {
-            let Ok(url) = self.tiers.trackers()[tracker].url.clone() else { continue };
+            let Ok(named) = self.tiers.trackers()[tracker].tracker.clone() else { continue };
             let tracker_id = self.contacts[tracker].tracker_id.clone();
             let completed = completed.then_some(Event::Completed);
             let requests: Vec<Announce> = (completed.into_iter().chain([Event::Stopped]))
@@ -431,7 +460,7 @@ impl Coordinator {
             spawn(move || {
                 for request in &requests {
                     // The run is over: there is nobody left to tell of a failure.
-                    let _ = http::announce(&url, request, timeout);
+                    let _ = named.announce(request, timeout);
                 }
                 drop(done);
             });
@@ -441,7 +470,7 @@ impl Coordinator {
 
 /// Runs `job` on a thread of its own; `false` when the system gives none.
 fn spawn(job: impl FnOnce() + Send + 'static) -> bool {
-    thread::Builder::new().name("tracker".to_owned()).spawn(job).is_ok()
+    thread::Builder::new().name("tracker".to_owned()).stack_size(STACK_LEN).spawn(job).is_ok()
 }
 
 /// The answer to [`announce_once`].
@@ -485,24 +514,25 @@ pub fn announce_once(config: &AnnounceConfig, totals: Totals) -> Result<OnceRepl
     let (answers, queue) = mpsc::channel();
     let timeout = config.timing.once;
     let end = Instant::now() + timeout;
-    let mut round = Round::new(tiers.order(), config.timing.patience, Instant::now());
+    let lanes = tiers.tiers().map(<[_]>::to_vec);
+    let mut round = Round::new(lanes, config.timing.patience, Instant::now());
     let mut failures = Vec::new();
     let mut nobody = None;
     let text = |tracker: TrackerIndex| tiers.trackers()[tracker].text.clone();
     while !round.is_lost() && Instant::now() < end {
         let now = Instant::now();
-        while round.silent().len() < REQUESTS_MAX
+        while round.silent().count() < REQUESTS_MAX
             && let Some(tracker) = round.next(now)
         {
-            let Ok(url) = tiers.trackers()[tracker].url.clone() else { continue };
+            let Ok(named) = tiers.trackers()[tracker].tracker.clone() else { continue };
             let (request, own_answers) = (Arc::clone(&request), answers.clone());
             let left = end.saturating_duration_since(now);
-            let ask = move || drop(own_answers.send((tracker, http::announce(&url, &request, left))));
+            let ask = move || drop(own_answers.send((tracker, named.announce(&request, left))));
             if !spawn(ask) {
                 let _ = answers.send((tracker, Err(TrackerError::NoThread)));
             }
         }
-        let wake_at = round.wake_at().filter(|_| round.silent().len() < REQUESTS_MAX).unwrap_or(end);
+        let wake_at = round.wake_at().filter(|_| round.silent().count() < REQUESTS_MAX).unwrap_or(end);
         match queue.recv_timeout(wake_at.min(end).saturating_duration_since(Instant::now())) {
             Ok((tracker, Ok(reply))) => {
                 round.on_useless(tracker);
@@ -522,12 +552,53 @@ pub fn announce_once(config: &AnnounceConfig, totals: Totals) -> Result<OnceRepl
     if let Some(reply) = nobody {
         return Ok(reply);
     }
-    let late = TrackerError::Http(HttpError::TimedOut { timeout });
-    failures.extend(round.silent().iter().map(|&tracker| (text(tracker), late.clone())));
-    let unusable = |tracker: &super::rounds::Named| {
-        let error = tracker.url.as_ref().err()?.clone();
-        Some((tracker.text.clone(), TrackerError::Url(error)))
-    };
+    failures
+        .extend(round.silent().map(|tracker| (text(tracker), silence(&tiers.trackers()[tracker], timeout))));
+    let unusable =
+        |named: &Named| Some((named.text.clone(), TrackerError::Url(named.tracker.as_ref().err()?.clone())));
     failures.extend(tiers.trackers().iter().filter_map(unusable));
     Err(AllFailed { failures })
+}
+
+fn silence(named: &Named, timeout: Duration) -> TrackerError {
+    match &named.tracker {
+        Ok(tracker) => tracker.silence(timeout),
+        Err(error) => TrackerError::Url(error.clone()),
+    }
+}
+
+/// Asks every tracker for the counts of the torrent, all at once, and tells each answer as soon as it is there; those
+/// that are silent for [`Timing::once`] last. Says nothing of this client to anybody.
+pub fn scrape_all(config: &AnnounceConfig, mut on_answer: impl FnMut(&str, Result<Scrape, TrackerError>)) {
+    let tiers = Tiers::new(&config.tiers, config.seed);
+    let (answers, queue) = mpsc::channel();
+    let (timeout, info_hash) = (config.timing.once, config.info_hash);
+    let end = Instant::now() + timeout;
+    let mut waiting = Vec::new();
+    for (index, named) in tiers.trackers().iter().enumerate() {
+        let tracker = match &named.tracker {
+            Ok(tracker) => Arc::<Tracker>::clone(tracker),
+            Err(error) => {
+                on_answer(&named.text, Err(TrackerError::Url(error.clone())));
+                continue;
+            }
+        };
+        waiting.push(index);
+        let own_answers = answers.clone();
+        let ask = move || drop(own_answers.send((index, tracker.scrape(info_hash, timeout))));
+        if !spawn(ask) {
+            let _ = answers.send((index, Err(TrackerError::NoThread)));
+        }
+    }
+    while !waiting.is_empty() {
+        let Ok((index, answer)) = queue.recv_timeout(end.saturating_duration_since(Instant::now())) else {
+            break;
+        };
+        waiting.retain(|&waits| waits != index);
+        on_answer(&tiers.trackers()[index].text, answer);
+    }
+    for index in waiting {
+        let named = &tiers.trackers()[index];
+        on_answer(&named.text, Err(silence(named, timeout)));
+    }
 }

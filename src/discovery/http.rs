@@ -3,16 +3,18 @@
 //! `minreq` does the protocol. What it leaves to its caller is done here: it has no cap on a body, follows redirects
 //! to wherever they lead, and panics on a reply whose head exceeds its limit in a certain way (a subtraction
 //! underflows; built without overflow checks, the limit would be gone instead, which is why the manifest keeps them
-//! on). Such a panic is caught and becomes an error like any other.
+//! on). Such a panic is caught and becomes an error like any other. What it cannot take, an IPv6 address as the host of
+//! an `http` URL, goes through `plain`.
 
 use std::io::{self, Read};
+use std::net::SocketAddr;
 use std::panic::{self, AssertUnwindSafe};
 use std::sync::Once;
 use std::time::{Duration, Instant};
 use std::{error, fmt};
 
-use super::tracker::{Announce, Reply, ReplyError};
-use super::url::{Url, UrlError};
+use super::plain::{self, Failure, Limits};
+use super::url::{Host, Scheme, Url, UrlError};
 
 /// Bytes of the largest body that is read.
 pub const TRACKER_REPLY_LEN_MAX: usize = 1024 * 1024;
@@ -96,54 +98,6 @@ impl fmt::Display for HttpError {
 
 impl error::Error for HttpError {}
 
-/// Why an announce gave nothing.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub enum TrackerError {
-    /// The announce URL cannot be asked.
-    Url(UrlError),
-    /// There was no answer.
-    Http(HttpError),
-    /// The server answered with an error and no reason that a tracker would give.
-    Status {
-        /// The status code.
-        status: u16,
-        /// The words after it.
-        reason: String,
-    },
-    /// The answer is not what a tracker sends, or a refusal.
-    Reply(ReplyError),
-    /// The operating system gave no thread to ask from.
-    NoThread,
-}
-
-impl fmt::Display for TrackerError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Url(error) => error.fmt(f),
-            Self::Http(error) => error.fmt(f),
-            Self::Status { status, reason } => write!(f, "HTTP error {status} {reason}"),
-            Self::Reply(error) => error.fmt(f),
-            Self::NoThread => f.write_str("the system has no thread left to ask it from"),
-        }
-    }
-}
-
-impl error::Error for TrackerError {}
-
-/// Asks one tracker and waits for its answer, at most `timeout` rounded up to a second.
-pub fn announce(url: &Url, request: &Announce, timeout: Duration) -> Result<Reply, TrackerError> {
-    let answer = get(&url.with_query(&request.query()), timeout).map_err(TrackerError::Http)?;
-    let is_success = (200..300).contains(&answer.status);
-    match Reply::parse(&answer.body) {
-        // Some trackers put their reason under a status of 400 or so: it says more than the status does.
-        Err(error) if is_success || matches!(error, ReplyError::Refused { .. }) => {
-            Err(TrackerError::Reply(error))
-        }
-        Ok(reply) if is_success => Ok(reply),
-        _ => Err(TrackerError::Status { status: answer.status, reason: answer.reason }),
-    }
-}
-
 /// Fetches `url`, following redirects, and waits for all of it, at most `timeout` rounded up to a second. Never
 /// panics.
 ///
@@ -196,6 +150,52 @@ impl Deadline {
 
 /// One request, one answer.
 fn fetch(url: &Url, deadline: &Deadline) -> Result<Answer, HttpError> {
+    match (url.scheme(), url.host()) {
+        (Scheme::Http, Host::V6(ip)) => fetch_plain(url, SocketAddr::from((*ip, url.port())), deadline),
+        (Scheme::Udp, _) => Err(HttpError::Malformed { text: "udp URLs are not for HTTP".to_owned() }),
+        _ => fetch_named(url, deadline),
+    }
+}
+
+fn fetch_plain(url: &Url, addr: SocketAddr, deadline: &Deadline) -> Result<Answer, HttpError> {
+    let request = format!(
+        "GET {} HTTP/1.0\r\nHost: {}\r\nUser-Agent: {USER_AGENT}\r\nAccept: */*\r\nConnection: close\r\n\r\n",
+        url.target(),
+        url.authority()
+    );
+    let limits = Limits { head_len_max: HEAD_LEN_MAX, body_len_max: TRACKER_REPLY_LEN_MAX };
+    let response = plain::exchange(addr, request.as_bytes(), limits, deadline.at);
+    let response = response.map_err(|failure| match failure {
+        Failure::Io(error) => deadline.io_error(&error),
+        Failure::Malformed(text) => HttpError::Malformed { text: text.to_owned() },
+        Failure::TooLarge => HttpError::TooLarge,
+    })?;
+    let find = |name: &str| {
+        let found = response.headers.iter().find(|(key, _)| key.eq_ignore_ascii_case(name));
+        found.map(|(_, value)| value.clone())
+    };
+    if let Some(redirect) = redirect(response.status, find)? {
+        return Ok(redirect);
+    }
+    let reason = super::tracker::clean_text(response.reason.trim().as_bytes());
+    Ok(Answer::Final(HttpReply { status: response.status, reason, body: response.body }))
+}
+
+/// What status and headers say: where to look instead, or that the body cannot be read.
+fn redirect(status: u16, header: impl Fn(&str) -> Option<String>) -> Result<Option<Answer>, HttpError> {
+    if matches!(status, 301 | 302 | 303 | 307 | 308) {
+        let location = header("location").ok_or(HttpError::RedirectWithoutLocation)?;
+        return Ok(Some(Answer::Redirect { location }));
+    }
+    match header("content-encoding") {
+        Some(encoding) if !encoding.eq_ignore_ascii_case("identity") => {
+            Err(HttpError::Compressed { encoding })
+        }
+        _ => Ok(None),
+    }
+}
+
+fn fetch_named(url: &Url, deadline: &Deadline) -> Result<Answer, HttpError> {
     // `minreq` counts in seconds.
     let timeout_secs = deadline.left()?.as_millis().div_ceil(1000) as u64;
     let response = minreq::get(url.to_string())
@@ -215,19 +215,13 @@ fn fetch(url: &Url, deadline: &Deadline) -> Result<Answer, HttpError> {
         let found = response.headers.iter().find(|(key, _)| key.eq_ignore_ascii_case(name));
         found.map(|(_, value)| value.trim().to_owned())
     };
-    if matches!(response.status_code, 301 | 302 | 303 | 307 | 308) {
-        let location = header("location").ok_or(HttpError::RedirectWithoutLocation)?;
-        return Ok(Answer::Redirect { location });
-    }
     // This is how `minreq` says that the first line is none of HTTP.
     if response.status_code == 503 && response.reason_phrase == "Server did not provide a status line" {
         return Err(HttpError::Malformed { text: "it has no status line".to_owned() });
     }
-    match header("content-encoding") {
-        Some(encoding) if !encoding.eq_ignore_ascii_case("identity") => {
-            Err(HttpError::Compressed { encoding })
-        }
-        _ => read_body(response, deadline).map(Answer::Final),
+    match redirect(response.status_code, header)? {
+        Some(redirect) => Ok(redirect),
+        None => read_body(response, deadline).map(Answer::Final),
     }
 }
 

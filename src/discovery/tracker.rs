@@ -1,4 +1,5 @@
-//! The tracker protocol over HTTP (BEP 3): the query of an announce and the reply to it. Pure.
+//! The tracker protocol over HTTP: the query of an announce and the reply to it (BEP 3), and of a scrape (BEP 48). Pure.
+//! What is announced and what is answered are the same over UDP.
 //!
 //! A reply is hostile. Nothing in it can fail the whole but a `failure reason` and bytes that are not a bencoded
 //! dictionary: a part that is missing, out of range or of the wrong type is left out.
@@ -64,6 +65,11 @@ pub struct Totals {
     pub left: u64,
 }
 
+impl Totals {
+    /// At the start of a download whose length is not known yet, as that of a magnet link.
+    pub const UNKNOWN_LENGTH: Self = Self { uploaded: 0, downloaded: 0, left: 1 };
+}
+
 /// What a tracker is told.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Announce {
@@ -92,7 +98,7 @@ impl Announce {
         query.push_str("&peer_id=");
         push_encoded(&mut query, &self.peer_id);
         let Totals { uploaded, downloaded, left } = self.totals;
-        let wanted = if self.event == Some(Event::Stopped) { 0 } else { PEERS_WANTED };
+        let wanted = self.peers_wanted();
         // Writing into a `String` cannot fail.
         let _ = write!(
             query,
@@ -109,6 +115,18 @@ impl Announce {
         }
         query
     }
+
+    /// Who leaves needs nobody.
+    pub(super) fn peers_wanted(&self) -> u32 {
+        if self.event == Some(Event::Stopped) { 0 } else { PEERS_WANTED }
+    }
+}
+
+/// The parameter of a scrape's query (BEP 48), without a `?` or `&` in front.
+pub fn scrape_query(info_hash: &[u8; 20]) -> String {
+    let mut query = "info_hash=".to_owned();
+    push_encoded(&mut query, info_hash);
+    query
 }
 
 /// What a tracker answered.
@@ -133,6 +151,8 @@ pub enum ReplyError {
     Bencode(ParseError),
     /// It is something else than a dictionary.
     NotADictionary,
+    /// A scrape's answer says nothing of the torrent.
+    UnknownTorrent,
     /// The tracker refuses; the words are its own.
     Refused {
         /// The `failure reason`.
@@ -145,6 +165,7 @@ impl fmt::Display for ReplyError {
         match self {
             Self::Bencode(error) => write!(f, "the answer is not that of a tracker: {error}"),
             Self::NotADictionary => f.write_str("the answer is not that of a tracker: expected a dictionary"),
+            Self::UnknownTorrent => f.write_str("the tracker does not know the torrent"),
             Self::Refused { reason } => write!(f, "the tracker refuses: {reason}"),
         }
     }
@@ -157,13 +178,7 @@ impl Reply {
     /// with a line break.
     pub fn parse(body: &[u8]) -> Result<Self, ReplyError> {
         let (document, _) = parse_prefix(body, Limits::TRACKER).map_err(ReplyError::Bencode)?;
-        let root = document.root();
-        if root.as_dict().is_none() {
-            return Err(ReplyError::NotADictionary);
-        }
-        if let Some(reason) = root.get("failure reason").and_then(Value::as_bytes) {
-            return Err(ReplyError::Refused { reason: clean_text(reason) });
-        }
+        let root = accepted(document.root())?;
         let mut peers = Vec::new();
         if let Some(list) = root.get("peers") {
             push_peers(&mut peers, list);
@@ -180,6 +195,40 @@ impl Reply {
             warning: root.get("warning message").and_then(Value::as_bytes).map(clean_text),
             tracker_id: tracker_id.filter(|id| id.len() <= TRACKER_ID_LEN_MAX).map(<[u8]>::to_vec),
         })
+    }
+}
+
+/// How many take part in a torrent, as far as a tracker knows.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Scrape {
+    /// Peers that have everything.
+    pub seeders: u64,
+    /// Peers that do not.
+    pub leechers: u64,
+    /// Downloads that were completed.
+    pub downloads: u64,
+}
+
+impl Scrape {
+    /// Reads the body of a tracker's answer (BEP 48). A number that is missing, negative or no number is 0.
+    pub fn parse(body: &[u8], info_hash: &[u8; 20]) -> Result<Self, ReplyError> {
+        let (document, _) = parse_prefix(body, Limits::TRACKER).map_err(ReplyError::Bencode)?;
+        let root = accepted(document.root())?;
+        let counts = root.get("files").and_then(|files| files.get(info_hash));
+        let counts = counts.filter(|counts| counts.as_dict().is_some()).ok_or(ReplyError::UnknownTorrent)?;
+        let count = |key: &str| counts.get(key).and_then(Value::as_u64).unwrap_or(0);
+        Ok(Self { seeders: count("complete"), leechers: count("incomplete"), downloads: count("downloaded") })
+    }
+}
+
+/// A dictionary that is no refusal.
+fn accepted(root: Value<'_>) -> Result<Value<'_>, ReplyError> {
+    if root.as_dict().is_none() {
+        return Err(ReplyError::NotADictionary);
+    }
+    match root.get("failure reason").and_then(Value::as_bytes) {
+        Some(reason) => Err(ReplyError::Refused { reason: clean_text(reason) }),
+        None => Ok(root),
     }
 }
 
@@ -207,7 +256,7 @@ fn push_peers(peers: &mut Vec<SocketAddr>, list: Value<'_>) {
 
 /// Addresses of `N` bytes each: 4 (BEP 23) or 16 (BEP 7) of the IP address, then 2 of the port. A cut one at the end
 /// is dropped.
-fn push_compact<const N: usize>(peers: &mut Vec<SocketAddr>, compact: &[u8]) {
+pub(super) fn push_compact<const N: usize>(peers: &mut Vec<SocketAddr>, compact: &[u8]) {
     for entry in compact.chunks_exact(N) {
         let (ip, port) = entry.split_at(N - 2);
         let ip = match (<[u8; 4]>::try_from(ip), <[u8; 16]>::try_from(ip)) {
@@ -347,6 +396,28 @@ mod tests {
     }
 
     #[test]
+    fn a_scrape_counts_who_is_there() {
+        let hash = [0xfe; 20];
+        let body = |counts: &str| [b"d5:filesd20:", &hash[..], counts.as_bytes(), b"ee"].concat();
+        let scrape = |seeders, leechers, downloads| Ok(Scrape { seeders, leechers, downloads });
+        for (body, expected) in [
+            (body("d8:completei5e10:downloadedi50e10:incompletei10ee"), scrape(5, 10, 50)),
+            (body("d8:completei-5e10:incomplete1:xe"), scrape(0, 0, 0)),
+            (body("le"), Err(ReplyError::UnknownTorrent)),
+            (b"d5:filesdee".to_vec(), Err(ReplyError::UnknownTorrent)),
+            (b"de".to_vec(), Err(ReplyError::UnknownTorrent)),
+            (b"le".to_vec(), Err(ReplyError::NotADictionary)),
+            (b"d14:failure reason2:noe".to_vec(), Err(ReplyError::Refused { reason: "no".to_owned() })),
+        ] {
+            assert_eq!(Scrape::parse(&body, &hash), expected, "{}", body.escape_ascii());
+        }
+        assert_eq!(
+            scrape_query(b"abc%&=0123456789/\0\xff\n"),
+            "info_hash=abc%25%26%3D0123456789%2F%00%FF%0A"
+        );
+    }
+
+    #[test]
     fn what_is_no_reply_is_an_error() {
         assert_eq!(Reply::parse(b"le"), Err(ReplyError::NotADictionary));
         for body in [&b""[..], b"<html>", b"d5:peers", b"d5:peers9999999999:e", &b"d1:a".repeat(9)] {
@@ -367,6 +438,7 @@ mod tests {
         #[test]
         fn no_bytes_make_it_panic(body in proptest::collection::vec(any::<u8>(), 0..200)) {
             let _ = Reply::parse(&body);
+            let _ = Scrape::parse(&body, &[0; 20]);
         }
 
         #[test]

@@ -1,25 +1,66 @@
-//! The URLs that trackers have: `http` or `https`, a host, a port, a path with a query. Pure.
+//! The URLs that trackers have: `http`, `https` or `udp`, a host, a port, a path with a query. Pure.
 //!
 //! Announce URLs come from torrents and redirects from servers, so both are hostile: what a [`Url`] renders to is
-//! visible ASCII only (a line break cannot smuggle a header into the request) and its scheme is one of two.
+//! visible ASCII only (a line break cannot smuggle a header into the request), its scheme is one of three, and that of
+//! a redirect one of two.
 
 use std::fmt;
+use std::net::Ipv6Addr;
 
 /// Bytes of the longest URL that is read.
 pub const URL_LEN_MAX: usize = 8 * 1024;
 
-/// A URL that can be asked over HTTP.
+/// How a tracker is asked.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Scheme {
+    /// HTTP over TCP.
+    Http,
+    /// HTTP over TLS.
+    Https,
+    /// Datagrams (BEP 15).
+    Udp,
+}
+
+impl Scheme {
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Http => "http",
+            Self::Https => "https",
+            Self::Udp => "udp",
+        }
+    }
+}
+
+/// Where a tracker is.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Host {
+    /// A name or an IPv4 address: letters in lower case, digits, `.`, `-` and `_`.
+    Name(String),
+    /// An IPv6 address, in brackets in the URL.
+    V6(Ipv6Addr),
+}
+
+impl fmt::Display for Host {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Name(name) => f.write_str(name),
+            Self::V6(ip) => write!(f, "[{ip}]"),
+        }
+    }
+}
+
+/// A URL that a tracker can be asked by.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Url {
-    secure: bool,
-    host: String,
+    scheme: Scheme,
+    host: Host,
     /// `None` is the scheme's own.
     port: Option<u16>,
     /// Path and query; starts with `/`, has no fragment.
     target: String,
 }
 
-/// Why a text is not a URL that can be asked over HTTP.
+/// Why a text is not a URL that a tracker can be asked by.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum UrlError {
     /// It is longer than [`URL_LEN_MAX`].
@@ -29,17 +70,19 @@ pub enum UrlError {
     },
     /// It has no `scheme://` in front.
     NoScheme,
-    /// Its scheme is neither `http` nor `https`.
+    /// Its scheme is none of `http`, `https` and `udp`.
     Scheme {
         /// The scheme, in lower case.
         scheme: String,
     },
+    /// It is where a redirect leads, and would leave HTTP.
+    UdpRedirect,
     /// The host is empty or has characters that no host name has.
     Host {
         /// The host as it stands in the URL.
         host: String,
     },
-    /// The host is an IPv6 address in brackets, which the HTTP client cannot take.
+    /// The host of an `https` URL is an IPv6 address in brackets, which the HTTP client cannot take.
     Ipv6Host,
     /// It carries a user name or a password.
     UserInfo,
@@ -48,21 +91,26 @@ pub enum UrlError {
         /// The port as it stands in the URL.
         port: String,
     },
+    /// It has no port, and `udp` has none of its own.
+    NoPort,
 }
 
 impl fmt::Display for UrlError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::TooLong { len } => write!(f, "a URL of {len} bytes, at most {URL_LEN_MAX} are read"),
-            Self::NoScheme => f.write_str("not a URL: expected http:// or https:// in front"),
-            Self::Scheme { scheme } if scheme == "udp" => f.write_str("udp trackers are not supported yet"),
+            Self::NoScheme => f.write_str("not a URL: expected http://, https:// or udp:// in front"),
             Self::Scheme { scheme } => {
-                write!(f, "URLs of scheme {scheme} are not supported, only http and https")
+                write!(f, "URLs of scheme {scheme} are not supported, only http, https and udp")
             }
+            Self::UdpRedirect => f.write_str("a redirect may lead to http and https only"),
             Self::Host { host } => write!(f, "{host:?} is not the name or address of a host"),
-            Self::Ipv6Host => f.write_str("an IPv6 address in a URL is not supported, use a host name"),
+            Self::Ipv6Host => {
+                f.write_str("an IPv6 address in an https URL is not supported, use a host name")
+            }
             Self::UserInfo => f.write_str("a user name or password in a URL is not supported"),
             Self::Port { port } => write!(f, "port {port:?} is not a number from 1 to 65535"),
+            Self::NoPort => f.write_str("a udp URL needs a port"),
         }
     }
 }
@@ -78,19 +126,29 @@ impl Url {
             return Err(UrlError::TooLong { len: text.len() });
         }
         let (scheme, rest) = split_scheme(text).ok_or(UrlError::NoScheme)?;
-        let secure = match scheme.to_ascii_lowercase().as_str() {
-            "http" => false,
-            "https" => true,
+        let scheme = match scheme.to_ascii_lowercase().as_str() {
+            "http" => Scheme::Http,
+            "https" => Scheme::Https,
+            "udp" => Scheme::Udp,
             other => return Err(UrlError::Scheme { scheme: other.to_owned() }),
         };
         let rest = rest.strip_prefix("//").ok_or(UrlError::NoScheme)?;
         let (authority, target) = rest.split_at(rest.find(['/', '?', '#']).unwrap_or(rest.len()));
         let (host, port) = split_authority(authority)?;
-        Ok(Self { secure, host, port, target: clean_target(target) })
+        match (scheme, &host, port) {
+            (Scheme::Https, Host::V6(_), _) => Err(UrlError::Ipv6Host),
+            (Scheme::Udp, _, None) => Err(UrlError::NoPort),
+            _ => Ok(Self { scheme, host, port, target: clean_target(target) }),
+        }
     }
 
-    /// Where a redirect leads: `location` is absolute or relative to this URL (RFC 3986, section 5).
+    /// Where a redirect leads: `location` is absolute or relative to this URL (RFC 3986, section 5). Never to `udp`.
     pub fn resolve(&self, location: &str) -> Result<Self, UrlError> {
+        let next = self.join(location)?;
+        if next.scheme == Scheme::Udp { Err(UrlError::UdpRedirect) } else { Ok(next) }
+    }
+
+    fn join(&self, location: &str) -> Result<Self, UrlError> {
         let location = location.trim_ascii();
         if location.len() > URL_LEN_MAX {
             return Err(UrlError::TooLong { len: location.len() });
@@ -99,9 +157,9 @@ impl Url {
             return Self::parse(location);
         }
         if location.starts_with("//") {
-            return Self::parse(&format!("{}:{location}", self.scheme()));
+            return Self::parse(&format!("{}:{location}", self.scheme.name()));
         }
-        let path = self.target.split('?').next().unwrap_or_default();
+        let path = self.path();
         let target = match location.as_bytes().first() {
             None | Some(b'#') => self.target.clone(),
             Some(b'/') => without_dots(location),
@@ -122,18 +180,52 @@ impl Url {
         Self { target: format!("{}{joint}{parameters}", self.target), ..self.clone() }
     }
 
-    const fn scheme(&self) -> &'static str {
-        if self.secure { "https" } else { "http" }
+    /// The URL that is asked for counts instead of peers (BEP 48): `announce` at the start of the last part of the path
+    /// becomes `scrape`; where it is not there, the tracker cannot be scraped. `udp` has one URL for both (BEP 15).
+    #[must_use]
+    pub fn scrape(&self) -> Option<Self> {
+        if self.scheme == Scheme::Udp {
+            return Some(self.clone());
+        }
+        let (folder, file) = self.target.split_at(self.path().rfind('/')? + 1);
+        let target = format!("{folder}scrape{}", file.strip_prefix("announce")?);
+        Some(Self { target, ..self.clone() })
+    }
+
+    /// How the tracker is asked.
+    pub const fn scheme(&self) -> Scheme {
+        self.scheme
+    }
+
+    /// Where the tracker is.
+    pub const fn host(&self) -> &Host {
+        &self.host
+    }
+
+    /// The port, whether it is written or the scheme's own; never 0.
+    pub fn port(&self) -> u16 {
+        // `parse` takes no `udp` URL without one.
+        self.port.unwrap_or(if self.scheme == Scheme::Https { 443 } else { 80 })
+    }
+
+    /// Path and query: visible ASCII with a `/` in front.
+    pub fn target(&self) -> &str {
+        &self.target
+    }
+
+    /// The host and, where it is written, the port: the `Host` of an HTTP request.
+    pub(super) fn authority(&self) -> String {
+        self.port.map_or_else(|| self.host.to_string(), |port| format!("{}:{port}", self.host))
+    }
+
+    fn path(&self) -> &str {
+        self.target.split('?').next().unwrap_or_default()
     }
 }
 
 impl fmt::Display for Url {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}://{}", self.scheme(), self.host)?;
-        if let Some(port) = self.port {
-            write!(f, ":{port}")?;
-        }
-        f.write_str(&self.target)
+        write!(f, "{}://{}{}", self.scheme.name(), self.authority(), self.target)
     }
 }
 
@@ -145,27 +237,37 @@ fn split_scheme(text: &str) -> Option<(&str, &str)> {
     valid.then_some((scheme, rest))
 }
 
-fn split_authority(authority: &str) -> Result<(String, Option<u16>), UrlError> {
+fn split_authority(authority: &str) -> Result<(Host, Option<u16>), UrlError> {
     if authority.contains('@') {
         return Err(UrlError::UserInfo);
     }
-    if authority.starts_with('[') {
-        return Err(UrlError::Ipv6Host);
-    }
-    let (host, port) = authority.split_once(':').unwrap_or((authority, ""));
-    let is_host_byte = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_');
-    if host.is_empty() || !host.bytes().all(is_host_byte) {
-        return Err(UrlError::Host { host: host.to_owned() });
-    }
+    let (host, rest) = match authority.strip_prefix('[') {
+        Some(_) => authority.split_at(authority.find(']').map_or(authority.len(), |end| end + 1)),
+        None => authority.split_at(authority.find(':').unwrap_or(authority.len())),
+    };
+    let wrong_host = |host: &str| UrlError::Host { host: host.to_owned() };
+    let known = read_host(host).ok_or_else(|| wrong_host(host))?;
+    let port = match rest.strip_prefix(':') {
+        Some(port) => port,
+        None if rest.is_empty() => "",
+        None => return Err(wrong_host(authority)),
+    };
     if port.is_empty() {
-        return Ok((host.to_ascii_lowercase(), None));
+        return Ok((known, None));
     }
     match port.parse::<u16>() {
-        Ok(number @ 1..) if port.bytes().all(|b| b.is_ascii_digit()) => {
-            Ok((host.to_ascii_lowercase(), Some(number)))
-        }
+        Ok(number @ 1..) if port.bytes().all(|b| b.is_ascii_digit()) => Ok((known, Some(number))),
         _ => Err(UrlError::Port { port: port.to_owned() }),
     }
+}
+
+fn read_host(host: &str) -> Option<Host> {
+    if let Some(inside) = host.strip_prefix('[') {
+        return inside.strip_suffix(']')?.parse().ok().map(Host::V6);
+    }
+    let is_host_byte = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_');
+    let is_name = !host.is_empty() && host.bytes().all(is_host_byte);
+    is_name.then(|| Host::Name(host.to_ascii_lowercase()))
 }
 
 /// Path and query, with a `/` in front, without a fragment, in visible ASCII.
@@ -230,6 +332,9 @@ mod tests {
             "http://tracker.example/announce",
             "https://tracker.example:8443/a/b?passkey=%00x&y=1",
             "http://127.0.0.1:1/",
+            "udp://tracker.example:6969/announce?passkey=1",
+            "udp://[2001:db8::1]:1/",
+            "http://[::1]/announce",
         ] {
             assert_eq!(Url::parse(text).unwrap().to_string(), text);
         }
@@ -243,6 +348,8 @@ mod tests {
             ("http://host:/x#fragment", "http://host/x"),
             ("http://host/a b\r\nX: y", "http://host/a%20b%0D%0AX:%20y"),
             ("http://host/é", "http://host/%C3%A9"),
+            ("UDP://[0:0::1]:9?x", "udp://[::1]:9/?x"),
+            ("http://[::1]:/", "http://[::1]/"),
         ] {
             assert_eq!(Url::parse(text).unwrap().to_string(), expected);
         }
@@ -257,13 +364,19 @@ mod tests {
             ("", UrlError::NoScheme),
             ("tracker.example/announce", UrlError::NoScheme),
             ("http:/host", UrlError::NoScheme),
-            ("UDP://host:1/announce", scheme("udp")),
             ("file:///etc/passwd", scheme("file")),
             ("http://", host("")),
             ("http:///announce", host("")),
             ("http://ho st/", host("ho st")),
             ("http://bücher.example/", host("bücher.example")),
-            ("http://[::1]:80/", UrlError::Ipv6Host),
+            ("https://[::1]:80/", UrlError::Ipv6Host),
+            ("udp://[::1", host("[::1")),
+            ("udp://[::1]x:1/", host("[::1]x:1")),
+            ("udp://[127.0.0.1]:1/", host("[127.0.0.1]")),
+            ("udp://[fe80::1%25eth0]:1/", host("[fe80::1%25eth0]")),
+            ("udp://::1/", host("")),
+            ("udp://host/announce", UrlError::NoPort),
+            ("udp://host:/announce", UrlError::NoPort),
             ("http://user:pw@host/", UrlError::UserInfo),
             ("http://host:0/", port("0")),
             ("http://host:65536/", port("65536")),
@@ -274,7 +387,6 @@ mod tests {
         }
         let long = format!("http://host/{}", "a".repeat(URL_LEN_MAX));
         assert_eq!(Url::parse(&long), Err(UrlError::TooLong { len: long.len() }));
-        assert_eq!(scheme("udp").to_string(), "udp trackers are not supported yet");
     }
 
     #[test]
@@ -295,6 +407,8 @@ mod tests {
             assert_eq!(base.resolve(location).unwrap().to_string(), expected, "{location}");
         }
         assert_eq!(base.resolve("file:///etc/passwd"), Err(UrlError::Scheme { scheme: "file".to_owned() }));
+        assert_eq!(base.resolve("udp://host:1/"), Err(UrlError::UdpRedirect));
+        assert_eq!(base.resolve("http://[::1]:1/").unwrap().to_string(), "http://[::1]:1/");
     }
 
     #[test]
@@ -309,9 +423,33 @@ mod tests {
         }
     }
 
+    #[test]
+    fn the_scrape_url_differs_in_the_last_part_of_the_path() {
+        for (text, expected) in [
+            ("http://h/announce", Some("http://h/scrape")),
+            ("http://h/x/announce?passkey=1/2", Some("http://h/x/scrape?passkey=1/2")),
+            ("http://h/announce.php", Some("http://h/scrape.php")),
+            ("https://h/announce/announce", Some("https://h/announce/scrape")),
+            ("http://h/a", None),
+            ("http://h/announce/", None),
+            ("http://h/?/announce", None),
+            ("udp://h:1/x", Some("udp://h:1/x")),
+        ] {
+            let scrape = Url::parse(text).unwrap().scrape().map(|url| url.to_string());
+            assert_eq!(scrape.as_deref(), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_port_that_is_not_written_is_the_schemes() {
+        for (text, port) in [("http://h", 80), ("https://h", 443), ("udp://h:7", 7), ("https://h:8", 8)] {
+            assert_eq!(Url::parse(text).unwrap().port(), port, "{text}");
+        }
+    }
+
     proptest! {
         #[test]
-        fn a_rendered_url_is_visible_ascii_and_reads_back(text in "https?://[a-z.]{1,9}(:[0-9]{1,5})?[/?].{0,40}", location in ".{0,40}") {
+        fn a_rendered_url_is_visible_ascii_and_reads_back(text in "(https?|udp)://([a-z.]{1,9}|\\[[0-9:]{2,9}\\])(:[0-9]{1,5})?[/?].{0,40}", location in ".{0,40}") {
             if let Ok(url) = Url::parse(&text) {
                 prop_assert_eq!(Url::parse(&url.to_string()), Ok(url.clone()));
                 if let Ok(next) = url.resolve(&location) {

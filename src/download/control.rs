@@ -13,7 +13,7 @@ use super::{
     Interrupt, Observer, Request, Run, Snapshot, Summary, bytes_of, check_interrupt, fall_back, total, wanted,
 };
 use crate::discovery::announcer::{AnnounceEvent, Announcer, Farewell};
-use crate::discovery::http::TrackerError;
+use crate::discovery::ask::TrackerError;
 use crate::discovery::tracker::Totals;
 use crate::error::{Error, Progress};
 use crate::net::backend::Backend;
