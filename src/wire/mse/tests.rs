@@ -7,6 +7,7 @@ use super::*;
 
 /// The other side, which shares nothing with this one.
 #[path = "../../../tests/support/mse.rs"]
+#[allow(unreachable_pub, dead_code, reason = "other tests use it, and other parts of it")]
 mod responder;
 
 use responder::{Answers, Responder};
