@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use argh::{FromArgs, SubCommands};
 
 use crate::disk::Io;
+use crate::download::Encryption;
 use crate::error::Error;
 use crate::net::backend::Backend;
 
@@ -102,6 +103,9 @@ pub(super) struct DownloadPiece {
     /// how to receive: uring, epoll or auto (default: auto, which takes io_uring where the kernel gives one)
     #[argh(option, from_str_fn(backend), arg_name = "name")]
     pub(super) backend: Option<Option<Backend>>,
+    /// encrypt connections: prefer, require or off (default: prefer, for peers that do not answer otherwise)
+    #[argh(option, default = "Encryption::Prefer", arg_name = "when")]
+    pub(super) encryption: Encryption,
     /// wait until everything is on the disk
     #[argh(switch)]
     pub(super) sync: bool,
@@ -143,6 +147,9 @@ pub(super) struct Download {
     /// how to receive: uring, epoll or auto (default: auto, which takes io_uring where the kernel gives one)
     #[argh(option, from_str_fn(backend), arg_name = "name")]
     pub(super) backend: Option<Option<Backend>>,
+    /// encrypt connections: prefer, require or off (default: prefer, for peers that do not answer otherwise)
+    #[argh(option, default = "Encryption::Prefer", arg_name = "when")]
+    pub(super) encryption: Encryption,
     /// wait until everything is on the disk
     #[argh(switch)]
     pub(super) sync: bool,

@@ -210,6 +210,7 @@ fn download_piece(args: DownloadPiece) -> Result<(), Error> {
         sync: args.sync,
         threads: threads(args.threads)?,
         peers: peers_to_ask(args.peer)?,
+        encryption: args.encryption,
         record_every: record_every()?,
         patience: patience(args.timeout)?,
     };
@@ -232,6 +233,7 @@ fn download(args: Download) -> Result<(), Error> {
         sync: args.sync,
         threads: threads(args.threads)?,
         peers: peers_to_ask(args.peer)?,
+        encryption: args.encryption,
         record_every: record_every()?,
         patience: patience(args.timeout)?,
     };

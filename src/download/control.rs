@@ -10,7 +10,8 @@ use std::time::{Duration, Instant};
 
 use super::resume::{Known, Recorder};
 use super::{
-    Interrupt, Observer, Request, Run, Snapshot, Summary, bytes_of, check_interrupt, fall_back, total, wanted,
+    Encryption, Interrupt, Observer, Request, Run, Snapshot, Summary, bytes_of, check_interrupt, fall_back,
+    total, wanted,
 };
 use crate::discovery::announcer::{AnnounceEvent, Announcer, Farewell};
 use crate::discovery::ask::TrackerError;
@@ -25,6 +26,7 @@ use crate::swarm::book::{Book, Outcome, Source};
 use crate::swarm::ledger::Ledger;
 use crate::swarm::picker::Picker;
 use crate::swarm::session::Tally;
+use crate::wire::mse;
 
 /// How often progress is told and timers are looked at.
 const TICK: Duration = Duration::from_millis(100);
@@ -287,6 +289,9 @@ impl<'a> Control<'a> {
         self.homes.remove(&addr);
         let outcome = match &reason {
             CloseReason::OtherTorrent | CloseReason::Ourselves | CloseReason::Poisoned => Outcome::Useless,
+            CloseReason::Unanswered(_) if self.request.encryption == Encryption::Prefer => {
+                Outcome::Unanswered
+            }
             // What it has delivered before does not make it worth another try at once.
             CloseReason::Fault(_) => Outcome::Failed,
             _ if tally.useful > 0 => Outcome::Worked,
@@ -330,13 +335,23 @@ impl<'a> Control<'a> {
             let home = self.home(observer)?;
             self.homes.insert(addr, home);
             let is_crowded = self.book.untried_count() + self.book.dialing_count() > DIALING_MAX;
-            self.cores[home].dial(addr, if is_crowded { DIAL_TIMEOUT_CROWDED } else { DIAL_TIMEOUT });
+            let timeout = if is_crowded { DIAL_TIMEOUT_CROWDED } else { DIAL_TIMEOUT };
+            self.cores[home].dial(addr, self.encryption(addr), timeout);
         }
         // Peers that only keep their place must not keep out those that would serve.
         let is_full = self.homes.len() >= CONNECTIONS_MAX;
         let wanted = if is_full { self.book.untried_count().min(PLACES_WANTED_MAX) } else { 0 };
         self.shared.want_places(wanted);
         Ok(())
+    }
+
+    /// How the dial of a peer is encrypted, if it is.
+    fn encryption(&self, addr: SocketAddr) -> Option<mse::Offer> {
+        match self.request.encryption {
+            Encryption::Off => None,
+            Encryption::Prefer => self.book.is_encrypted(addr).then_some(mse::Offer::Either),
+            Encryption::Require => Some(mse::Offer::Rc4),
+        }
     }
 
     /// The core with the fewest peers; a new one while each has some and more are allowed.
@@ -438,7 +453,12 @@ impl<'a> Control<'a> {
     fn no_peers(&self) -> Error {
         let progress = self.progress();
         if let Some((addr, reason)) = &self.last_trouble {
-            let detail = format!("the last one was {addr}: {reason}");
+            let hint = match (reason, self.request.encryption) {
+                (CloseReason::Unanswered(_), Encryption::Off) => "; it may speak only encrypted",
+                (CloseReason::Unanswered(_), Encryption::Require) => "; it may speak only unencrypted",
+                _ => "",
+            };
+            let detail = format!("the last one was {addr}: {reason}{hint}");
             return Error::NoPeers { progress, detail };
         }
         if self.tracker_answered {

@@ -11,6 +11,7 @@ use std::hash::{BuildHasher, RandomState};
 use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::str::FromStr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -56,10 +57,47 @@ pub struct Request {
     pub threads: usize,
     /// Peers to ask beside those that the trackers name. Of more than [`PEERS_MAX`] the others are left out.
     pub peers: Vec<SocketAddr>,
+    /// Whether connections to peers are encrypted.
+    pub encryption: Encryption,
     /// How often what is verified is written down for a later run: see [`RECORD_EVERY`].
     pub record_every: Duration,
     /// When to give up if nothing comes; `None` for the defaults.
     pub patience: Option<Duration>,
+}
+
+/// Whether connections to peers are encrypted ([`crate::wire::mse`]), which hides the protocol from networks that hinder
+/// it and costs a copy and a cipher.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Encryption {
+    /// None is.
+    Off,
+    /// Those to peers that do not answer otherwise.
+    #[default]
+    Prefer,
+    /// All are.
+    Require,
+}
+
+impl Encryption {
+    /// Its name on the command line.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Off => "off",
+            Self::Prefer => "prefer",
+            Self::Require => "require",
+        }
+    }
+}
+
+impl FromStr for Encryption {
+    type Err = String;
+
+    fn from_str(name: &str) -> Result<Self, String> {
+        [Self::Off, Self::Prefer, Self::Require]
+            .into_iter()
+            .find(|encryption| encryption.name() == name)
+            .ok_or_else(|| format!("'{name}' is not prefer, require or off"))
+    }
 }
 
 /// Where a download stands.

@@ -5,6 +5,7 @@ use std::io;
 
 use crate::swarm::fault::Fault;
 use crate::wire::handshake::HandshakeError;
+use crate::wire::mse::MseError;
 
 /// Why a connection ended, or did not come about.
 #[derive(Debug)]
@@ -15,6 +16,11 @@ pub enum CloseReason {
     DialTimeout,
     /// No handshake in time.
     HandshakeTimeout,
+    /// The peer ended the connection, in good order or with this error, before a byte came from it: what it was told is
+    /// not what it speaks, or it wants nothing of us.
+    Unanswered(Option<io::Error>),
+    /// What came was no handshake of an encrypted connection.
+    Encryption(MseError),
     /// What came was no BitTorrent handshake.
     Handshake(HandshakeError),
     /// The peer serves another torrent.
@@ -43,6 +49,9 @@ impl fmt::Display for CloseReason {
             Self::Dial(error) => write!(f, "cannot connect: {error}"),
             Self::DialTimeout => write!(f, "no connection in time"),
             Self::HandshakeTimeout => write!(f, "no handshake in time"),
+            Self::Unanswered(None) => write!(f, "it closed the connection without an answer"),
+            Self::Unanswered(Some(error)) => write!(f, "connection lost without an answer: {error}"),
+            Self::Encryption(error) => error.fmt(f),
             Self::Handshake(error) => error.fmt(f),
             Self::OtherTorrent => write!(f, "it serves another torrent"),
             Self::Ourselves => write!(f, "it is this process"),

@@ -18,6 +18,7 @@ use super::peer::{self, Peer};
 use super::shared::{Event, Shared};
 use super::uring;
 use crate::swarm::session::Tally;
+use crate::wire::mse;
 
 /// How often timers, stalls and the endgame are looked at.
 const TICK: Duration = Duration::from_millis(100);
@@ -27,7 +28,7 @@ const STOP_PATIENCE: Duration = Duration::from_millis(300);
 /// What the control thread asks of a core. The control thread bounds how many peers it dials.
 #[derive(Debug)]
 enum Command {
-    Dial(SocketAddr, Duration),
+    Dial(SocketAddr, Option<mse::Offer>, Duration),
     Close(SocketAddr),
     Stop,
 }
@@ -61,9 +62,10 @@ impl Core {
         Ok(Self { commands, stopped })
     }
 
-    /// Connects to a peer, which has so long to answer; how it went comes as an [`Event`].
-    pub fn dial(&self, addr: SocketAddr, timeout: Duration) {
-        let _ = self.commands.send(Command::Dial(addr, timeout));
+    /// Connects to a peer, which has so long to answer; how it went comes as an [`Event`]. With an offer the connection
+    /// is an encrypted one, or begins as such.
+    pub fn dial(&self, addr: SocketAddr, encryption: Option<mse::Offer>, timeout: Duration) {
+        let _ = self.commands.send(Command::Dial(addr, encryption, timeout));
     }
 
     /// Closes the connection to a peer that sent wrong data, if this core has it.
@@ -95,8 +97,9 @@ async fn serve(mut inbox: UnboundedReceiver<Command>, backend: Backend, shared: 
     spawn_local(tick(Rc::clone(&peers), Arc::clone(&shared)));
     loop {
         match inbox.recv().await {
-            Some(Command::Dial(addr, timeout)) => {
-                dial(addr, backend, Instant::now() + timeout, &peers, &shared);
+            Some(Command::Dial(addr, encryption, timeout)) => {
+                let peer = Peer::new(addr, backend, encryption, Instant::now() + timeout);
+                dial(addr, peer, &peers, &shared);
             }
             Some(Command::Close(addr)) => {
                 for peer in peers.borrow().iter().filter(|peer| peer.addr() == addr) {
@@ -115,8 +118,8 @@ async fn serve(mut inbox: UnboundedReceiver<Command>, backend: Backend, shared: 
     }
 }
 
-fn dial(addr: SocketAddr, backend: Backend, deadline: Instant, peers: &Peers, shared: &Arc<Shared>) {
-    match Peer::new(addr, backend, deadline) {
+fn dial(addr: SocketAddr, peer: io::Result<Rc<Peer>>, peers: &Peers, shared: &Arc<Shared>) {
+    match peer {
         Ok(peer) => {
             peers.borrow_mut().push(Rc::clone(&peer));
             let (peers, shared) = (Rc::clone(peers), Arc::clone(shared));

@@ -7,6 +7,8 @@
 //! A receive is never dropped and never put under a timeout, as its bytes would be lost: whoever wants a peer gone notes
 //! the reason and shuts the socket down, and the receive ends by itself.
 
+mod opening;
+
 use std::cell::{Cell, RefCell};
 use std::io;
 use std::net::SocketAddr;
@@ -16,6 +18,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::Notify;
 use tokio::task::spawn_local;
 
+use self::opening::Opened;
 use super::backend::Backend;
 use super::close::CloseReason;
 use super::scatter::Scatter;
@@ -26,14 +29,15 @@ use crate::swarm::receive::feed;
 use crate::swarm::session::{Session, Tally};
 use crate::wire::decoder::{Decoder, Limits};
 use crate::wire::extension;
-use crate::wire::handshake::{self, Handshake};
+use crate::wire::handshake;
 use crate::wire::message::{self, Message};
+use crate::wire::mse;
 
 /// A peer that has not sent its handshake by then is given up.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Bytes received at a time while nothing can be predicted.
 const BUFFER_LEN: usize = 16 * 1024;
-/// The same for a peer that is read through the decoder because predictions keep failing.
+/// The same for a peer that is read through the decoder because predictions keep failing, or because it is encrypted.
 const BUFFER_LEN_DECODING: usize = 128 * 1024;
 /// HAVE messages written per peer and tick.
 const HAVES_PER_TICK_MAX: usize = 1024;
@@ -47,6 +51,22 @@ const REQUESTS_HELD: u32 = 2000;
 const BEHIND_PAUSE: Duration = Duration::from_millis(1);
 /// Our name in the extension handshake.
 const CLIENT: &str = concat!("ringtide ", env!("CARGO_PKG_VERSION"));
+
+/// Encrypts what is sent.
+struct Seal {
+    cipher: mse::Cipher,
+    /// So many bytes that wait to be sent are from before.
+    plain: usize,
+}
+
+impl Seal {
+    /// Encrypts the next bytes that are sent.
+    fn apply(&mut self, bytes: &mut [u8]) {
+        let plain = self.plain.min(bytes.len());
+        self.plain -= plain;
+        self.cipher.apply(&mut bytes[plain..]);
+    }
+}
 
 /// Where a peer stands.
 enum Phase {
@@ -65,21 +85,33 @@ struct Talk {
 pub(super) struct Peer {
     addr: SocketAddr,
     socket: Socket,
+    /// What is offered in the encrypted handshake that comes first; `None` for a plain connection.
+    encryption: Option<mse::Offer>,
     phase: RefCell<Phase>,
     out: RefCell<Vec<u8>>,
+    /// For the bytes in `out`, once they are to be encrypted.
+    seal: RefCell<Option<Seal>>,
     out_ready: Notify,
     closing: RefCell<Option<CloseReason>>,
     over: Cell<bool>,
 }
 
 impl Peer {
-    /// A peer about to be dialed, which is given up when it is not there by `deadline`.
-    pub(super) fn new(addr: SocketAddr, backend: Backend, deadline: Instant) -> io::Result<Rc<Self>> {
+    /// A peer about to be dialed, encrypted if there is an offer for that, which is given up when it is not there by
+    /// `deadline`.
+    pub(super) fn new(
+        addr: SocketAddr,
+        backend: Backend,
+        encryption: Option<mse::Offer>,
+        deadline: Instant,
+    ) -> io::Result<Rc<Self>> {
         Ok(Rc::new(Self {
             addr,
             socket: Socket::new(backend, addr)?,
+            encryption,
             phase: RefCell::new(Phase::Dialing { deadline }),
             out: RefCell::default(),
+            seal: RefCell::default(),
             out_ready: Notify::new(),
             closing: RefCell::default(),
             over: Cell::new(false),
@@ -129,6 +161,17 @@ impl Peer {
         Ok(())
     }
 
+    /// Leaves bytes to the writer.
+    fn send(&self, bytes: &[u8]) {
+        self.out.borrow_mut().extend_from_slice(bytes);
+        self.flush();
+    }
+
+    /// Encrypts whatever is left to the writer from now on.
+    fn seal(&self, cipher: mse::Cipher) {
+        *self.seal.borrow_mut() = Some(Seal { cipher, plain: self.out.borrow().len() });
+    }
+
     /// Wakes the writer if there is something to send.
     fn flush(&self) {
         if !self.out.borrow().is_empty() {
@@ -168,6 +211,10 @@ async fn write(peer: Rc<Peer>) {
             peer.out_ready.notified().await;
             continue;
         }
+        // Here and nowhere else, so once for each byte: what a send did not take is sent as it is.
+        if let Some(seal) = &mut *peer.seal.borrow_mut() {
+            seal.apply(&mut bytes);
+        }
         let mut sent = 0;
         while sent < bytes.len() {
             let (result, back) = peer.socket.send(bytes, sent).await;
@@ -187,7 +234,7 @@ async fn talk(peer: &Rc<Peer>, shared: &Shared) -> Result<std::convert::Infallib
     peer.socket.connect(peer.addr).await.map_err(CloseReason::Dial)?;
     peer.check_closing()?;
     *peer.phase.borrow_mut() = Phase::Handshaking { deadline: Instant::now() + HANDSHAKE_TIMEOUT };
-    let (theirs, rest) = shake_hands(peer, shared).await?;
+    let Opened { theirs, rest, cipher } = opening::shake_hands(peer, shared).await?;
     let geometry = shared.geometry();
     let now = Instant::now();
     let session = Session::new(peer.addr, geometry, now, &mut Desk(shared));
@@ -210,39 +257,11 @@ async fn talk(peer: &Rc<Peer>, shared: &Shared) -> Result<std::convert::Infallib
         };
         message::write_extended(&mut peer.out.borrow_mut(), extension::HANDSHAKE_ID, &offer.encode());
     }
-    let mut reader = Reader::new(peer, shared);
+    let mut reader = Reader::new(peer, shared, cipher);
     reader.take(&rest, now)?;
     loop {
         reader.receive().await?;
     }
-}
-
-async fn shake_hands(peer: &Peer, shared: &Shared) -> Result<(Handshake, Vec<u8>), CloseReason> {
-    let features = handshake::EXTENSION | handshake::FAST;
-    let ours = Handshake::new(features, shared.info_hash().0, shared.peer_id());
-    peer.out.borrow_mut().extend_from_slice(&ours.encode());
-    peer.flush();
-    let mut received = Vec::with_capacity(BUFFER_LEN);
-    let mut buffer = vec![0; BUFFER_LEN];
-    while received.len() < handshake::LEN {
-        let (result, back) = peer.socket.recv(buffer).await;
-        peer.check_closing()?;
-        buffer = back;
-        let n = result.map_err(CloseReason::Io)?;
-        if n == 0 {
-            return Err(CloseReason::Closed);
-        }
-        received.extend_from_slice(&buffer[..n]);
-    }
-    let (theirs, rest) = received.split_first_chunk().ok_or(CloseReason::Closed)?;
-    let theirs = Handshake::decode(theirs).map_err(CloseReason::Handshake)?;
-    if theirs.info_hash != shared.info_hash().0 {
-        return Err(CloseReason::OtherTorrent);
-    }
-    if theirs.peer_id == shared.peer_id() {
-        return Err(CloseReason::Ourselves);
-    }
-    Ok((theirs, rest.to_vec()))
 }
 
 /// The receiving side of a peer after the handshake.
@@ -256,12 +275,14 @@ struct Reader<'a> {
     hits: u64,
     /// Receives still to go through the decoder.
     decode_next: u32,
+    /// What comes is encrypted: it has to be in a buffer before it can be put in its place.
+    cipher: Option<mse::Cipher>,
 }
 
 impl<'a> Reader<'a> {
-    fn new(peer: &'a Rc<Peer>, shared: &'a Shared) -> Self {
-        let buffer = vec![0; BUFFER_LEN];
-        Self { peer, shared, scatter: None, buffer, blocks: 0, hits: 0, decode_next: 0 }
+    fn new(peer: &'a Rc<Peer>, shared: &'a Shared, cipher: Option<mse::Cipher>) -> Self {
+        let buffer = vec![0; if cipher.is_some() { BUFFER_LEN_DECODING } else { BUFFER_LEN }];
+        Self { peer, shared, scatter: None, buffer, blocks: 0, hits: 0, decode_next: 0, cipher }
     }
 
     /// Receives once, by a scatter if what comes can be predicted, and works through what came.
@@ -269,6 +290,9 @@ impl<'a> Reader<'a> {
         while self.shared.is_behind() {
             tokio::time::sleep(BEHIND_PAUSE).await;
             self.peer.check_closing()?;
+        }
+        if self.cipher.is_some() {
+            return self.receive_decoded().await;
         }
         let mut scatter = self.scatter.take().unwrap_or_else(Scatter::new);
         let socket = &self.peer.socket;
@@ -334,7 +358,10 @@ impl<'a> Reader<'a> {
         let now = Instant::now();
         let received = self.check(result, now)?;
         Counters::add(&self.shared.counters().received, received as u64);
-        let buffer = std::mem::take(&mut self.buffer);
+        let mut buffer = std::mem::take(&mut self.buffer);
+        if let Some(cipher) = &mut self.cipher {
+            cipher.apply(&mut buffer[..received]);
+        }
         let taken = self.take(&buffer[..received], now);
         self.buffer = buffer;
         taken.map(drop)

@@ -63,6 +63,8 @@ pub enum Outcome {
     Worked,
     /// It has not: refused, timed out, closed early, broke the protocol.
     Failed,
+    /// It has ended the connection without an answer to a plain handshake, which those do that only speak encrypted.
+    Unanswered,
     /// It never will: this client itself, another torrent.
     Useless,
 }
@@ -84,12 +86,16 @@ struct Entry {
     was_tried: bool,
     /// In a row, at most [`FAILURES_MAX`].
     failures: u32,
+    /// Whether it is to be dialed encrypted: it did not answer to the plain handshake, and either was not dialed
+    /// encrypted since or was connected so.
+    encrypted: bool,
 }
 
 impl Entry {
-    /// Lower is dialed sooner: the untried, then those that have failed least; the user's own before others.
-    fn rank(&self) -> (bool, u32, std::cmp::Reverse<Source>) {
-        (self.was_tried, self.failures, std::cmp::Reverse(self.source))
+    /// Lower is dialed sooner: the untried, then those that have failed least; of these the encrypted, so that a second
+    /// try follows the first, and then the user's own before others.
+    fn rank(&self) -> (bool, u32, bool, std::cmp::Reverse<Source>) {
+        (self.was_tried, self.failures, !self.encrypted, std::cmp::Reverse(self.source))
     }
 
     /// Whether it may make room for an address that was not tried.
@@ -173,14 +179,23 @@ impl Book {
     pub fn on_closed(&mut self, addr: SocketAddr, outcome: Outcome, now: Instant) {
         let addr = canonical(addr);
         let Some(&place) = self.places.get(&addr) else { return };
+        let was_dialing = self.entries[place].state == State::Dialing;
         if !self.leave(place) {
             return;
         }
         let entry = &mut self.entries[place];
+        if outcome == Outcome::Unanswered && was_dialing && !entry.encrypted {
+            // This way it is untried.
+            (entry.encrypted, entry.was_tried) = (true, false);
+            entry.state = State::Idle { retry_at: now };
+            return;
+        }
         entry.was_tried = true;
+        // After a dial that failed encrypted, the next is a plain one again.
+        entry.encrypted &= !was_dialing;
         match outcome {
             Outcome::Worked => entry.failures = 0,
-            Outcome::Failed => entry.failures = (entry.failures + 1).min(FAILURES_MAX),
+            Outcome::Failed | Outcome::Unanswered => entry.failures = (entry.failures + 1).min(FAILURES_MAX),
             Outcome::Useless => return entry.state = State::Useless,
         }
         let (first, longest) = entry.source.backoff();
@@ -223,6 +238,11 @@ impl Book {
         let addr = canonical(addr);
         let entry = self.places.get(&addr).map(|&place| &self.entries[place]);
         self.banned.contains(&addr.ip()) || entry.is_some_and(|entry| entry.state == State::Banned)
+    }
+
+    /// Whether this address is to be dialed encrypted.
+    pub fn is_encrypted(&self, addr: SocketAddr) -> bool {
+        self.places.get(&canonical(addr)).is_some_and(|&place| self.entries[place].encrypted)
     }
 
     /// How many addresses are known, whatever became of them.
@@ -278,7 +298,7 @@ impl Book {
             return false;
         }
         self.places.insert(addr, self.entries.len());
-        self.entries.push(Entry { addr, source, state, was_tried: false, failures: 0 });
+        self.entries.push(Entry { addr, source, state, was_tried: false, failures: 0, encrypted: false });
         true
     }
 
@@ -460,6 +480,59 @@ mod tests {
     }
 
     #[test]
+    fn who_does_not_answer_is_dialed_encrypted_at_once() {
+        let now = Instant::now();
+        let mut book = Book::new(&[]);
+        for number in 0..3 {
+            book.add(numbered(number), Source::Tracker, now);
+        }
+        assert_eq!(book.next_dial(now), Some(numbered(0)));
+        assert_eq!(book.next_dial(now), Some(numbered(1)));
+        book.on_closed(numbered(1), Outcome::Unanswered, now);
+        assert!(book.is_encrypted(numbered(1)) && !book.is_encrypted(numbered(0)));
+        assert_eq!(book.next_dial(now), Some(numbered(1)), "before those that were never dialed");
+        assert!(book.on_connected(numbered(1)));
+        book.on_closed(numbered(1), Outcome::Failed, now);
+        assert!(book.is_encrypted(numbered(1)), "it was connected so");
+    }
+
+    #[test]
+    fn who_answers_neither_way_backs_off() {
+        let mut now = Instant::now();
+        let mut book = Book::new(&[]);
+        book.add(numbered(1), Source::Tracker, now);
+        for (failures, wait) in [5, 10, 20].into_iter().enumerate() {
+            for encrypted in [false, true] {
+                assert_eq!(book.earliest_retry(now), Some(now));
+                assert_eq!(book.next_dial(now), Some(numbered(1)));
+                assert_eq!(book.is_encrypted(numbered(1)), encrypted, "after {failures} failures");
+                book.on_closed(numbered(1), Outcome::Unanswered, now);
+            }
+            assert_eq!(book.earliest_retry(now), Some(now + secs(wait)));
+            now += secs(wait);
+        }
+        assert!(book.is_exhausted());
+    }
+
+    #[test]
+    fn whoever_cannot_be_reached_encrypted_is_dialed_plain_again() {
+        let mut now = Instant::now();
+        let mut book = Book::new(&[]);
+        book.add(numbered(1), Source::Tracker, now);
+        book.next_dial(now);
+        book.on_closed(numbered(1), Outcome::Unanswered, now);
+        book.next_dial(now);
+        book.on_connected(numbered(1));
+        book.on_closed(numbered(1), Outcome::Worked, now);
+        now += RETRY_WORKED;
+        assert_eq!(book.next_dial(now), Some(numbered(1)));
+        assert!(book.is_encrypted(numbered(1)));
+        book.on_closed(numbered(1), Outcome::Failed, now);
+        assert!(!book.is_encrypted(numbered(1)));
+        assert_eq!(book.earliest_retry(now), Some(now + secs(5)));
+    }
+
+    #[test]
     fn a_ban_is_for_the_machine_but_not_for_this_one() {
         let now = Instant::now();
         let mut book = Book::new(&[]);
@@ -522,7 +595,12 @@ mod tests {
     fn ops() -> impl Strategy<Value = Vec<Op>> {
         let number = || 0u8..24;
         let source = prop_oneof![Just(Source::Tracker), Just(Source::Manual)];
-        let outcome = prop_oneof![Just(Outcome::Worked), Just(Outcome::Failed), Just(Outcome::Useless)];
+        let outcome = prop_oneof![
+            Just(Outcome::Worked),
+            Just(Outcome::Failed),
+            Just(Outcome::Unanswered),
+            Just(Outcome::Useless)
+        ];
         let op = prop_oneof![
             4 => (number(), source).prop_map(|(n, source)| Op::Add(n, source)),
             4 => Just(Op::Dial),

@@ -80,14 +80,16 @@ impl Tracker {
 
     /// Waits until it knows this many peers of a torrent.
     pub fn wait_for_peers(&self, payload: &Payload, count: u64) {
-        let found = wait_for(ANNOUNCE_LIMIT, || {
-            let known = self.scrape(payload.info_hash).unwrap_or(0);
-            (known >= count).then_some(())
-        });
+        let found = wait_for(ANNOUNCE_LIMIT, || (self.peer_count(payload) >= count).then_some(()));
         if found.is_none() {
             let known = self.scrape(payload.info_hash);
             panic!("the tracker has {known:?} peers for {}, expected {count}", payload.name);
         }
+    }
+
+    /// How many peers of a torrent it knows.
+    pub fn peer_count(&self, payload: &Payload) -> u64 {
+        self.scrape(payload.info_hash).unwrap_or(0)
     }
 
     /// How many peers, seeders or not, it has for a torrent.

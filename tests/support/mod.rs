@@ -3,6 +3,8 @@
 //! * [`program`]: runs `ringtide`, whole or until a signal.
 //! * [`tracker`]: an HTTP server that answers announces and remembers them.
 //! * [`peer`]: a seeder as strict as those of the CodeCrafters course, or one that does a certain thing wrong.
+//! * [`mse`]: the encrypted handshake, from the side that is dialed.
+//! * [`encrypted`]: a front that makes an encrypted peer of any other.
 //! * [`content`]: what is seeded, from `test_samples/` or made up.
 //! * [`memory`]: the most memory that a process has had.
 //!
@@ -15,8 +17,10 @@
 )]
 
 pub mod content;
+pub mod encrypted;
 pub mod folder;
 pub mod memory;
+pub mod mse;
 pub mod peer;
 pub mod program;
 pub mod tracker;

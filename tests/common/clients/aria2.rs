@@ -2,7 +2,7 @@
 
 use std::process::Command;
 
-use super::Job;
+use super::{Crypto, Job};
 
 pub fn command(job: &Job<'_>) -> Command {
     let mut command = Command::new("aria2c");
@@ -26,6 +26,11 @@ pub fn command(job: &Job<'_>) -> Command {
         "--console-log-level=notice",
         "--show-console-readout=false",
     ]);
+    match job.crypto {
+        Crypto::Any => {}
+        Crypto::Handshake => drop(command.arg("--bt-require-crypto=true")),
+        Crypto::Rc4 => drop(command.arg("--bt-force-encryption=true")),
+    }
     command.arg("--torrent-file").arg(job.torrent);
     command
 }

@@ -2,7 +2,7 @@
 
 use std::process::{Command, Stdio};
 
-use super::Job;
+use super::{Crypto, Job};
 
 const SCRIPT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/common/clients/libtorrent_seeder.py");
 
@@ -11,6 +11,11 @@ pub fn command(job: &Job<'_>) -> Command {
     command.arg(SCRIPT).arg(job.torrent).arg(job.data).arg(job.addr.to_string());
     if !job.complete {
         command.arg("--partial");
+    }
+    match job.crypto {
+        Crypto::Any => {}
+        Crypto::Handshake => drop(command.arg("--encrypted=both")),
+        Crypto::Rc4 => drop(command.arg("--encrypted=rc4")),
     }
     command
 }

@@ -1,11 +1,12 @@
-"""Seeds one torrent with libtorrent until it is killed: TORRENT DIRECTORY ADDRESS:PORT [--partial]"""
+"""Seeds one torrent with libtorrent until it is killed: TORRENT DIRECTORY ADDRESS:PORT [--partial] [--encrypted=both|rc4]"""
 
 import sys
 
 import libtorrent as lt
 
 torrent, directory, address = sys.argv[1:4]
-partial = sys.argv[4:] == ["--partial"]
+partial = "--partial" in sys.argv[4:]
+encrypted = [option.partition("=")[2] for option in sys.argv[4:] if option.startswith("--encrypted=")]
 
 session = lt.session(
     {
@@ -26,6 +27,15 @@ session = lt.session(
         | lt.alert.category_t.tracker_notification,
     }
 )
+
+if encrypted:
+    session.apply_settings(
+        {
+            "in_enc_policy": lt.enc_policy.forced,
+            "out_enc_policy": lt.enc_policy.forced,
+            "allowed_enc_level": getattr(lt.enc_level, encrypted[0]),
+        }
+    )
 
 if partial:
     others = lt.ip_filter()

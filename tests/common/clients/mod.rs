@@ -19,6 +19,7 @@ use tempfile::TempDir;
 use super::payload::Payload;
 use super::probe;
 use super::process::{Process, wait_for};
+use super::tracker::Tracker;
 use super::workspace;
 
 /// How long a client may take to start and to check the hashes of what it has.
@@ -43,6 +44,17 @@ pub enum Client {
     Libtorrent,
 }
 
+/// Which connections a client takes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Crypto {
+    /// Any.
+    Any,
+    /// Those that begin encrypted, however they go on.
+    Handshake,
+    /// Those that are encrypted to their end.
+    Rc4,
+}
+
 /// What a seeder is asked to do.
 pub struct Job<'a> {
     /// The metainfo file.
@@ -54,6 +66,8 @@ pub struct Job<'a> {
     /// Whether the content is complete. A seeder of a part must stay one: it does not talk to the addresses
     /// of the other clients, 127.0.0.2 to 127.0.0.5.
     complete: bool,
+    /// Which connections it is to take.
+    crypto: Crypto,
     /// A directory for its configuration and state.
     home: PathBuf,
 }
@@ -133,18 +147,43 @@ impl Seeder {
         data: &Path,
         piece_count: u32,
     ) -> Self {
+        let complete = piece_count == payload.piece_count();
+        let is_ready = |seeder: &mut Self| seeder.wait_until_ready(payload, piece_count);
+        Self::start_until(client, ip, torrent, data, complete, Crypto::Any, is_ready)
+    }
+
+    /// Starts a client that has everything and takes only encrypted connections, and waits until the tracker knows it.
+    pub fn start_encrypted(
+        client: Client,
+        crypto: Crypto,
+        torrent: &Path,
+        payload: &Payload,
+        tracker: &Tracker,
+    ) -> Self {
+        let is_ready = |seeder: &mut Self| seeder.wait_until_announced(payload, tracker);
+        Self::start_until(client, client.ip(), torrent, payload.dir(), true, crypto, is_ready)
+    }
+
+    fn start_until(
+        client: Client,
+        ip: IpAddr,
+        torrent: &Path,
+        data: &Path,
+        complete: bool,
+        crypto: Crypto,
+        is_ready: impl Fn(&mut Self) -> bool,
+    ) -> Self {
         for _ in 0..START_TRIES_MAX {
             let home = workspace::temp_dir("client");
             let addr = SocketAddr::new(ip, workspace::free_port(ip));
-            let complete = piece_count == payload.piece_count();
-            let job = Job { torrent, data, addr, complete, home: home.path().to_owned() };
+            let job = Job { torrent, data, addr, complete, crypto, home: home.path().to_owned() };
             let log = home.path().join("log");
             let process = Process::spawn(&format!("{client:?}"), &mut client.command(&job), &log)
                 .unwrap_or_else(|error| {
                     panic!("{client:?}: {error}; scripts/install_clients.sh installs it")
                 });
             let mut seeder = Self { client, addr, process, _home: home };
-            if seeder.wait_until_ready(payload, piece_count) {
+            if is_ready(&mut seeder) {
                 return seeder;
             }
         }
@@ -170,6 +209,23 @@ impl Seeder {
         });
         let Some(ready) = ready else {
             panic!("{:?} at {} does not offer {piece_count} pieces, but {last:?}", self.client, self.addr)
+        };
+        if !ready {
+            eprintln!("{:?} ended:\n{}", self.client, self.process.log_tail());
+        }
+        ready
+    }
+
+    /// True when the tracker knows a peer, false when it ended instead.
+    fn wait_until_announced(&mut self, payload: &Payload, tracker: &Tracker) -> bool {
+        let ready = wait_for(READY_LIMIT, || {
+            if self.process.exited().is_some() {
+                return Some(false);
+            }
+            (tracker.peer_count(payload) > 0).then_some(true)
+        });
+        let Some(ready) = ready else {
+            panic!("{:?} at {} does not announce itself", self.client, self.addr)
         };
         if !ready {
             eprintln!("{:?} ended:\n{}", self.client, self.process.log_tail());

@@ -3,7 +3,7 @@
 use std::fs;
 use std::process::Command;
 
-use super::Job;
+use super::{Crypto, Job};
 
 pub fn command(job: &Job<'_>) -> Command {
     fs::create_dir_all(job.home.join("session")).expect("the session folder is made");
@@ -27,7 +27,7 @@ fn settings(job: &Job<'_>) -> String {
          network.port_random.set = no\n\
          dht.mode.set = disable\n\
          protocol.pex.set = no\n\
-         protocol.encryption.set = allow_incoming\n\
+         protocol.encryption.set = {encryption}\n\
          trackers.use_udp.set = yes\n\
          pieces.hash.on_completion.set = no\n\
          pieces.preload.type.set = 0\n\
@@ -40,6 +40,11 @@ fn settings(job: &Job<'_>) -> String {
         data = job.data.display(),
         ip = job.addr.ip(),
         port = job.addr.port(),
+        encryption = match job.crypto {
+            Crypto::Any => "allow_incoming",
+            Crypto::Handshake => "allow_incoming,require",
+            Crypto::Rc4 => "allow_incoming,require,require_rc4",
+        },
     );
     if !job.complete {
         settings += "ipv4_filter.add_address = 127.0.0.2/31, unwanted\n\

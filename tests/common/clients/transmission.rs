@@ -4,7 +4,7 @@ use std::fs;
 use std::net::SocketAddr;
 use std::process::Command;
 
-use super::Job;
+use super::{Crypto, Job};
 
 pub fn command(job: &Job<'_>) -> Command {
     let watched = job.home.join("watched");
@@ -40,7 +40,7 @@ fn settings(job: &Job<'_>) -> String {
     "lpd-enabled": false,
     "pex-enabled": false,
     "utp-enabled": false,
-    "encryption": 0,
+    "encryption": {encryption},
     "upload-slots-per-torrent": 100,
     "peer-limit-per-torrent": 100,
     "speed-limit-up-enabled": false,
@@ -55,5 +55,7 @@ fn settings(job: &Job<'_>) -> String {
 "#,
         port = job.addr.port(),
         filtered = !job.complete,
+        // It has no way to insist on RC4, and takes it where it can.
+        encryption = if job.crypto == Crypto::Any { 0 } else { 2 },
     )
 }

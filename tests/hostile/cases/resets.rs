@@ -8,7 +8,7 @@ use crate::hostile::line::{BLOCK_LEN, Line, id, message};
 use crate::support::content::Content;
 
 /// How an end looks from the other side: a reset may come before or after what was sent before it is read.
-const ENDS: End = End::OneOf(&["it closed the connection", "connection lost: ", "cannot connect: "]);
+const ENDS: End = End::OneOf(&["it closed the connection", "connection lost", "cannot connect: "]);
 
 /// Bytes of a piece, which is one block: few, so that there can be a connection for each place in it.
 const PIECE_LEN: usize = 48;

@@ -1,0 +1,116 @@
+//! Downloads from real clients that take only encrypted connections.
+
+mod common;
+
+use std::path::Path;
+use std::time::Duration;
+
+use common::clients::{Client, Crypto, Seeder};
+use common::payload::{Layout, Payload};
+use common::program::{Run, ringtide};
+use common::record::real_client_test;
+use common::tracker::Tracker;
+use common::workspace;
+
+/// How long a download may take: transmission lets nobody in before its next ten-second round.
+const LIMIT: Duration = Duration::from_secs(60);
+
+#[test]
+fn from_libtorrent() {
+    let _test = real_client_test!();
+    download_from(Client::Libtorrent, Crypto::Rc4);
+    download_from(Client::Libtorrent, Crypto::Handshake);
+}
+
+#[test]
+fn from_transmission() {
+    let _test = real_client_test!();
+    download_from(Client::Transmission, Crypto::Handshake);
+}
+
+#[test]
+fn from_aria2() {
+    let _test = real_client_test!();
+    download_from(Client::Aria2, Crypto::Rc4);
+    download_from(Client::Aria2, Crypto::Handshake);
+}
+
+#[test]
+fn from_rtorrent() {
+    let _test = real_client_test!();
+    download_from(Client::Rtorrent, Crypto::Rc4);
+    download_from(Client::Rtorrent, Crypto::Handshake);
+}
+
+/// Who takes any connection is dialed plain, and encrypted where it is required.
+#[test]
+fn from_clients_that_take_both() {
+    let _test = real_client_test!();
+    let (payload, dir) = (payload(), workspace::temp_dir("both"));
+    for client in Client::ALL {
+        let tracker = Tracker::start(&[&payload]);
+        let torrent = payload.torrent(dir.path(), Some(&tracker.url()));
+        let _seeder = Seeder::start(client, &torrent, &payload);
+        tracker.wait_for_peers(&payload, 1);
+        let plain = download(&["--encryption", "prefer"], &torrent, &payload);
+        assert!(count(&plain, "blocks_direct") > 0, "{client:?} was not dialed plain: {}", plain.stdout);
+        let encrypted = download(&["--encryption", "require"], &torrent, &payload);
+        assert_eq!(count(&encrypted, "blocks_direct"), 0, "{client:?} was dialed plain");
+    }
+}
+
+fn payload() -> Payload {
+    Payload::create("encrypted.bin", Layout::Single(24 * 1024 * 1024 + 4321), 128 * 1024, 6)
+}
+
+/// Downloads from a client that takes only encrypted connections, in each way.
+fn download_from(client: Client, crypto: Crypto) {
+    let (payload, dir) = (payload(), workspace::temp_dir("encrypted"));
+    let tracker = Tracker::start(&[&payload]);
+    let torrent = payload.torrent(dir.path(), Some(&tracker.url()));
+    let _seeder = Seeder::start_encrypted(client, crypto, &torrent, &payload, &tracker);
+    for backend in ["epoll", "uring"] {
+        download(&["--backend", backend], &torrent, &payload);
+        let required = ["--backend", backend, "--encryption", "require"];
+        let run = download(&required, &torrent, &payload);
+        assert_eq!(count(&run, "blocks_direct"), 0, "{client:?}: not all was encrypted: {}", run.stdout);
+    }
+
+    let output = dir.path().join("refused");
+    let args = [
+        Path::new("download"),
+        Path::new("--encryption"),
+        Path::new("off"),
+        Path::new("--timeout"),
+        Path::new("4"),
+        Path::new("-q"),
+        Path::new("-o"),
+        &output,
+        &torrent,
+    ];
+    let run = ringtide(args, LIMIT);
+    assert_eq!((run.code, &*run.stdout), (Some(4), ""), "{client:?}: {run:?}");
+    assert!(run.stderr.contains("no peers left to ask"), "{client:?}: {run:?}");
+    assert!(run.stderr.contains("without an answer"), "{client:?}: {run:?}");
+    assert!(run.elapsed < Duration::from_secs(15), "{client:?}: {run:?}");
+}
+
+/// Downloads into a new place, and compares.
+fn download(options: &[&str], torrent: &Path, payload: &Payload) -> Run {
+    let place = workspace::temp_dir("output");
+    let output = place.path().join("output");
+    let mut args = vec!["download".to_owned(), "--json".to_owned(), "-q".to_owned()];
+    args.extend(options.iter().map(|&option| option.to_owned()));
+    args.extend(["-o".to_owned(), output.display().to_string(), torrent.display().to_string()]);
+    let run = ringtide(&args, LIMIT);
+    assert_eq!(run.code, Some(0), "{options:?}: {}", run.stderr);
+    payload.assert_same(&output);
+    eprintln!("{options:?}: {} bytes in {:.2?}: {}", payload.total_len, run.elapsed, run.stdout.trim_end());
+    run
+}
+
+/// A number of the summary.
+fn count(run: &Run, key: &str) -> u64 {
+    let summary: serde_json::Value = serde_json::from_str(&run.stdout).expect("the summary is JSON");
+    summary[key].as_u64().expect("it is a number")
+}
