@@ -116,7 +116,7 @@ fn describe(metainfo: &Metainfo) -> String {
 
 fn peers(args: &Peers) -> Result<(), Error> {
     let metainfo = read_torrent(&args.torrent)?;
-    let config = download::announce_config(&metainfo, download::peer_id());
+    let config = download::announce_config(&metainfo, download::peer_id(), None);
     let totals = Totals { uploaded: 0, downloaded: 0, left: metainfo.geometry.total_len().max(1) };
     let answer = announce_once(&config, totals).map_err(|error| Error::no_tracker(&error.failures))?;
     if let Some(warning) = &answer.reply.warning {
@@ -187,6 +187,7 @@ fn download_piece(args: DownloadPiece) -> Result<(), Error> {
         sync: args.sync,
         threads: threads(args.threads)?,
         peers: args.peer,
+        port: args.port,
         record_every: record_every()?,
         patience: patience(args.timeout)?,
     };
@@ -209,6 +210,7 @@ fn download(args: Download) -> Result<(), Error> {
         sync: args.sync,
         threads: threads(args.threads)?,
         peers: args.peer,
+        port: args.port,
         record_every: record_every()?,
         patience: patience(args.timeout)?,
     };

@@ -2,7 +2,7 @@
 
 use std::cell::RefCell;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpStream};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::mpsc;
@@ -24,11 +24,12 @@ const TICK: Duration = Duration::from_millis(100);
 /// How long a stopping core waits for its peers' operations to end.
 const STOP_PATIENCE: Duration = Duration::from_millis(300);
 
-/// What the control thread asks of a core. The control thread bounds how many peers it dials.
+/// What the control thread asks of a core. The control thread bounds how many peers it dials and lets in.
 #[derive(Debug)]
 enum Command {
     Dial(SocketAddr, Duration),
-    Close(SocketAddr),
+    Adopt(TcpStream, SocketAddr),
+    Close(SocketAddr, CloseReason),
     Stop,
 }
 
@@ -66,9 +67,14 @@ impl Core {
         let _ = self.commands.send(Command::Dial(addr, timeout));
     }
 
-    /// Closes the connection to a peer that sent wrong data, if this core has it.
-    pub fn close(&self, addr: SocketAddr) {
-        let _ = self.commands.send(Command::Close(addr));
+    /// Takes over the connection of a peer that has dialed us; how it goes comes as an [`Event`].
+    pub fn adopt(&self, stream: TcpStream, addr: SocketAddr) {
+        let _ = self.commands.send(Command::Adopt(stream, addr));
+    }
+
+    /// Closes the connection to a peer for that reason, if this core has it.
+    pub fn close(&self, addr: SocketAddr, reason: CloseReason) {
+        let _ = self.commands.send(Command::Close(addr, reason));
     }
 
     /// Asks the core to close all connections and end.
@@ -96,11 +102,17 @@ async fn serve(mut inbox: UnboundedReceiver<Command>, backend: Backend, shared: 
     loop {
         match inbox.recv().await {
             Some(Command::Dial(addr, timeout)) => {
-                dial(addr, backend, Instant::now() + timeout, &peers, &shared);
+                let deadline = Instant::now() + timeout;
+                let peer = Peer::new(addr, backend, deadline).map_err(CloseReason::Dial);
+                run(addr, peer, &peers, &shared);
             }
-            Some(Command::Close(addr)) => {
-                for peer in peers.borrow().iter().filter(|peer| peer.addr() == addr) {
-                    peer.close(CloseReason::Poisoned);
+            Some(Command::Adopt(stream, addr)) => {
+                let peer = Peer::adopt(stream, addr, backend).map_err(CloseReason::Io);
+                run(addr, peer, &peers, &shared);
+            }
+            Some(Command::Close(addr, reason)) => {
+                if let Some(peer) = peers.borrow().iter().find(|peer| peer.addr() == addr) {
+                    peer.close(reason);
                 }
             }
             Some(Command::Stop) | None => break,
@@ -115,8 +127,9 @@ async fn serve(mut inbox: UnboundedReceiver<Command>, backend: Backend, shared: 
     }
 }
 
-fn dial(addr: SocketAddr, backend: Backend, deadline: Instant, peers: &Peers, shared: &Arc<Shared>) {
-    match Peer::new(addr, backend, deadline) {
+/// Runs a peer in a task of its own, if it has come about.
+fn run(addr: SocketAddr, peer: Result<Rc<Peer>, CloseReason>, peers: &Peers, shared: &Arc<Shared>) {
+    match peer {
         Ok(peer) => {
             peers.borrow_mut().push(Rc::clone(&peer));
             let (peers, shared) = (Rc::clone(peers), Arc::clone(shared));
@@ -126,9 +139,7 @@ fn dial(addr: SocketAddr, backend: Backend, deadline: Instant, peers: &Peers, sh
                 peers.borrow_mut().retain(|other| !Rc::ptr_eq(other, &peer));
             });
         }
-        Err(error) => {
-            shared.tell(Event::Closed { addr, reason: CloseReason::Dial(error), tally: Tally::default() });
-        }
+        Err(reason) => shared.tell(Event::Closed { addr, reason, tally: Tally::default() }),
     }
 }
 

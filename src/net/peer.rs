@@ -1,4 +1,4 @@
-//! One peer on one core: dial, handshake, then receive and request until one side closes.
+//! One peer on one core: dial (unless it has dialed us), handshake, then receive and request until one side closes.
 //!
 //! Three parties touch a [`Peer`], all on the same thread: its reader (the task that runs [`run`]), its writer (a task
 //! that sends what the others leave in `out`, so that a receive and a send go to the kernel together), and the core's
@@ -9,7 +9,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::io;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpStream};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
@@ -64,6 +64,8 @@ struct Talk {
 /// One peer.
 pub(super) struct Peer {
     addr: SocketAddr,
+    /// It has dialed us, and so speaks first.
+    is_caller: bool,
     socket: Socket,
     phase: RefCell<Phase>,
     out: RefCell<Vec<u8>>,
@@ -75,15 +77,26 @@ pub(super) struct Peer {
 impl Peer {
     /// A peer about to be dialed, which is given up when it is not there by `deadline`.
     pub(super) fn new(addr: SocketAddr, backend: Backend, deadline: Instant) -> io::Result<Rc<Self>> {
-        Ok(Rc::new(Self {
+        Ok(Self::of(addr, Socket::new(backend, addr)?, Phase::Dialing { deadline }))
+    }
+
+    /// A peer that has dialed us.
+    pub(super) fn adopt(stream: TcpStream, addr: SocketAddr, backend: Backend) -> io::Result<Rc<Self>> {
+        let phase = Phase::Handshaking { deadline: Instant::now() + HANDSHAKE_TIMEOUT };
+        Ok(Self::of(addr, Socket::adopt(backend, stream)?, phase))
+    }
+
+    fn of(addr: SocketAddr, socket: Socket, phase: Phase) -> Rc<Self> {
+        Rc::new(Self {
             addr,
-            socket: Socket::new(backend, addr)?,
-            phase: RefCell::new(Phase::Dialing { deadline }),
+            is_caller: matches!(phase, Phase::Handshaking { .. }),
+            socket,
+            phase: RefCell::new(phase),
             out: RefCell::default(),
             out_ready: Notify::new(),
             closing: RefCell::default(),
             over: Cell::new(false),
-        }))
+        })
     }
 
     /// Where it is.
@@ -142,7 +155,7 @@ impl Peer {
     }
 }
 
-/// Runs one peer from dial to close and reports how it ended.
+/// Runs one peer from dial, or from its call, to close and reports how it ended.
 pub(super) async fn run(peer: Rc<Peer>, shared: &Shared) {
     spawn_local(write(Rc::clone(&peer)));
     let Err(reason) = talk(&peer, shared).await;
@@ -184,9 +197,11 @@ async fn write(peer: Rc<Peer>) {
 }
 
 async fn talk(peer: &Rc<Peer>, shared: &Shared) -> Result<std::convert::Infallible, CloseReason> {
-    peer.socket.connect(peer.addr).await.map_err(CloseReason::Dial)?;
-    peer.check_closing()?;
-    *peer.phase.borrow_mut() = Phase::Handshaking { deadline: Instant::now() + HANDSHAKE_TIMEOUT };
+    if !peer.is_caller {
+        peer.socket.connect(peer.addr).await.map_err(CloseReason::Dial)?;
+        peer.check_closing()?;
+        *peer.phase.borrow_mut() = Phase::Handshaking { deadline: Instant::now() + HANDSHAKE_TIMEOUT };
+    }
     let (theirs, rest) = shake_hands(peer, shared).await?;
     let geometry = shared.geometry();
     let now = Instant::now();
@@ -204,7 +219,7 @@ async fn talk(peer: &Rc<Peer>, shared: &Shared) -> Result<std::convert::Infallib
             metadata: false,
             pex: false,
             reqq: REQUESTS_HELD,
-            port: None,
+            port: shared.port(),
             your_ip: Some(peer.addr.ip()),
             version: CLIENT,
         };
@@ -220,19 +235,11 @@ async fn talk(peer: &Rc<Peer>, shared: &Shared) -> Result<std::convert::Infallib
 async fn shake_hands(peer: &Peer, shared: &Shared) -> Result<(Handshake, Vec<u8>), CloseReason> {
     let features = handshake::EXTENSION | handshake::FAST;
     let ours = Handshake::new(features, shared.info_hash().0, shared.peer_id());
+    let mut received = if peer.is_caller { hear_caller(peer, shared).await? } else { Vec::new() };
     peer.out.borrow_mut().extend_from_slice(&ours.encode());
     peer.flush();
-    let mut received = Vec::with_capacity(BUFFER_LEN);
-    let mut buffer = vec![0; BUFFER_LEN];
     while received.len() < handshake::LEN {
-        let (result, back) = peer.socket.recv(buffer).await;
-        peer.check_closing()?;
-        buffer = back;
-        let n = result.map_err(CloseReason::Io)?;
-        if n == 0 {
-            return Err(CloseReason::Closed);
-        }
-        received.extend_from_slice(&buffer[..n]);
+        receive_more(peer, &mut received).await?;
     }
     let (theirs, rest) = received.split_first_chunk().ok_or(CloseReason::Closed)?;
     let theirs = Handshake::decode(theirs).map_err(CloseReason::Handshake)?;
@@ -243,6 +250,31 @@ async fn shake_hands(peer: &Peer, shared: &Shared) -> Result<(Handshake, Vec<u8>
         return Err(CloseReason::Ourselves);
     }
     Ok((theirs, rest.to_vec()))
+}
+
+/// What a peer that has dialed us says first. It hears nothing from us before it has named our torrent.
+async fn hear_caller(peer: &Peer, shared: &Shared) -> Result<Vec<u8>, CloseReason> {
+    let mut received = Vec::new();
+    loop {
+        receive_more(peer, &mut received).await?;
+        match handshake::called(&received).map_err(CloseReason::Handshake)? {
+            Some(info_hash) if info_hash == shared.info_hash().0 => return Ok(received),
+            Some(_) => return Err(CloseReason::OtherTorrent),
+            None => {}
+        }
+    }
+}
+
+async fn receive_more(peer: &Peer, received: &mut Vec<u8>) -> Result<(), CloseReason> {
+    let (result, buffer) = peer.socket.recv(vec![0; BUFFER_LEN]).await;
+    peer.check_closing()?;
+    match result.map_err(CloseReason::Io)? {
+        0 => Err(CloseReason::Closed),
+        n => {
+            received.extend_from_slice(&buffer[..n]);
+            Ok(())
+        }
+    }
 }
 
 /// The receiving side of a peer after the handshake.
