@@ -11,7 +11,7 @@ const INTERFACES_MAX: usize = 16;
 const FOLDER: &str = "/proc/thread-self/net";
 
 /// The interface of the machine itself.
-const LOOPBACK: &str = "lo";
+pub(super) const LOOPBACK: &str = "lo";
 
 /// An interface that is up.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]

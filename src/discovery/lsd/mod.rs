@@ -27,7 +27,7 @@ use tokio::net::UdpSocket;
 use tokio::sync::oneshot;
 use tokio::task::{JoinHandle, LocalSet, spawn_local};
 
-use self::interfaces::Interface;
+use self::interfaces::{Interface, LOOPBACK};
 use self::message::{MESSAGE_LEN_MAX, Search};
 use self::neighbours::{Budget, Neighbours};
 
@@ -256,6 +256,10 @@ fn open(place: Place, interface: &str) -> io::Result<UdpSocket> {
             socket.set_multicast_all_v4(false)?;
             socket.join_multicast_v4_n(group.ip(), &InterfaceIndexOrAddress::Index(place.index))?;
             socket.set_multicast_ttl_v4(HOPS)?;
+            if interface == LOOPBACK {
+                // By itself the kernel gives no address of this interface to what it sends.
+                socket.set_multicast_if_v4(&Ipv4Addr::LOCALHOST)?;
+            }
             // Other clients of this machine are neighbours, too.
             socket.set_multicast_loop_v4(true)?;
         }
