@@ -78,6 +78,13 @@ pub enum Error {
         /// The output path.
         path: PathBuf,
     },
+    /// The user's port is not to be had.
+    Port {
+        /// Which.
+        port: u16,
+        /// What the system says.
+        error: io::Error,
+    },
     /// The kernel gives no ring.
     Uring(io::Error),
     /// The system gives no thread.
@@ -132,7 +139,7 @@ impl Error {
             | Self::Bencode(_)
             | Self::Torrent { .. }
             | Self::Stdout(_) => 1,
-            Self::Usage(_) => 2,
+            Self::Usage(_) | Self::Port { .. } => 2,
             Self::Tracker(_) => 3,
             Self::Peer { .. } | Self::NoPeers { .. } | Self::Stalled { .. } => 4,
             Self::Disk(_) | Self::NotOurs { .. } => 5,
@@ -172,6 +179,11 @@ impl fmt::Display for Error {
                 "{} already holds something else: no piece of it belongs to this torrent; give another -o, or \
                  --overwrite to replace it",
                 path.display()
+            ),
+            Self::Port { port, error } => write!(
+                f,
+                "cannot listen on port {port}: {}; give another --port, or 0 to listen nowhere",
+                plain(error)
             ),
             Self::Uring(error) => write!(f, "io_uring is not available: {}", uring_advice(error)),
             Self::Thread(error) => write!(f, "cannot start a thread: {}", plain(error)),

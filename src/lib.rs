@@ -13,7 +13,7 @@
 //! | [`hash`] | SHA-1 of many pieces at once in SIMD lanes, and the threads that do it | |
 //! | [`disk`] | where bytes land: preallocated files, mapped or written, through leases | |
 //! | [`net`] | the shell: one thread a core, with a ring or with epoll; dial, receive, send | |
-//! | [`discovery`] | where peers come from: HTTP and HTTPS trackers | |
+//! | [`discovery`] | where peers come from: HTTP and HTTPS trackers, the local network | |
 //! | [`download`] | puts them together; runs on the control thread | |
 //! | [`error`] | what reaches the user, with its exit code | |
 //! | [`cli`] | the command line | |

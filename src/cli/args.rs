@@ -94,6 +94,9 @@ pub(super) struct DownloadPiece {
     /// ask this peer too, as IP:PORT or [IPV6]:PORT; may be given several times
     #[argh(option, from_str_fn(peer), arg_name = "ip:port")]
     pub(super) peer: Vec<SocketAddr>,
+    /// let peers dial us at this port (default: one of 6881 to 6889, or any if they are taken; 0: nowhere)
+    #[argh(option, arg_name = "n")]
+    pub(super) port: Option<u16>,
     /// replace what the output holds
     #[argh(switch)]
     pub(super) overwrite: bool,
@@ -138,6 +141,9 @@ pub(super) struct Download {
     /// ask this peer too, as IP:PORT or [IPV6]:PORT; may be given several times
     #[argh(option, from_str_fn(peer), arg_name = "ip:port")]
     pub(super) peer: Vec<SocketAddr>,
+    /// let peers dial us at this port (default: one of 6881 to 6889, or any if they are taken; 0: nowhere)
+    #[argh(option, arg_name = "n")]
+    pub(super) port: Option<u16>,
     /// replace what the output holds
     #[argh(switch)]
     pub(super) overwrite: bool,

@@ -116,7 +116,7 @@ fn describe(metainfo: &Metainfo) -> String {
 
 fn peers(args: &Peers) -> Result<(), Error> {
     let metainfo = read_torrent(&args.torrent)?;
-    let config = download::announce_config(&metainfo, download::peer_id());
+    let config = download::announce_config(&metainfo, download::peer_id(), None);
     if args.scrape {
         return scrape(&config);
     }
@@ -210,6 +210,7 @@ fn download_piece(args: DownloadPiece) -> Result<(), Error> {
         sync: args.sync,
         threads: threads(args.threads)?,
         peers: peers_to_ask(args.peer)?,
+        port: args.port,
         encryption: args.encryption,
         record_every: record_every()?,
         patience: patience(args.timeout)?,
@@ -233,6 +234,7 @@ fn download(args: Download) -> Result<(), Error> {
         sync: args.sync,
         threads: threads(args.threads)?,
         peers: peers_to_ask(args.peer)?,
+        port: args.port,
         encryption: args.encryption,
         record_every: record_every()?,
         patience: patience(args.timeout)?,

@@ -72,7 +72,7 @@ pub struct AnnounceConfig {
     pub info_hash: [u8; 20],
     /// Names this run.
     pub peer_id: [u8; 20],
-    /// Where this client would listen.
+    /// Where this client listens, or would.
     pub port: u16,
     /// Lets a tracker know this client again from another address.
     pub key: u32,

@@ -8,6 +8,7 @@ use std::sync::atomic::Ordering;
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
+use super::callers::Callers;
 use super::resume::{Known, Recorder};
 use super::{
     Encryption, Interrupt, Observer, Request, Run, Snapshot, Summary, bytes_of, check_interrupt, fall_back,
@@ -20,6 +21,7 @@ use crate::error::{Error, Progress};
 use crate::net::backend::Backend;
 use crate::net::close::CloseReason;
 use crate::net::core::Core;
+use crate::net::listener::{self, Caller};
 use crate::net::shared::{Event, Shared};
 use crate::swarm::bitfield::Bitfield;
 use crate::swarm::book::{Book, Outcome, Source};
@@ -54,6 +56,7 @@ const PATIENCE_STALLED: Duration = Duration::from_secs(300);
 /// What reaches the control thread.
 enum Input {
     Net(Event),
+    Caller(Caller),
     Announce(AnnounceEvent),
 }
 
@@ -115,6 +118,7 @@ struct Control<'a> {
     /// On which core each peer lives.
     homes: HashMap<SocketAddr, usize>,
     book: Book,
+    callers: Callers,
     announcer: Option<Announcer>,
     recorder: Option<Recorder>,
     outbox: mpsc::Sender<Input>,
@@ -151,14 +155,15 @@ impl<'a> Control<'a> {
         let events = Box::new(move |event| drop(net.send(Input::Net(event))));
         let peer_id = super::peer_id();
         let (metainfo, output) = (Arc::clone(metainfo), Arc::clone(&run.output));
-        let shared =
-            Shared::new(metainfo, output, ledger, peer_id, request.threads, events).map_err(Error::Thread)?;
+        let port = run.listener.as_ref().map(|listener| listener.port());
+        let shared = Shared::new(metainfo, output, ledger, peer_id, port, request.threads, events)
+            .map_err(Error::Thread)?;
         let recorder = run.notes.clone().filter(|_| !complete).map(|notes| {
             let (output, shared) = (Arc::clone(&run.output), Arc::clone(&shared));
             Recorder::new(notes, request.record_every, known, have, output, shared)
         });
         let now = Instant::now();
-        let mut book = Book::new(&[]);
+        let mut book = Book::new(&super::own_addresses(port));
         for &peer in &request.peers {
             book.add(peer, Source::Manual, now);
         }
@@ -170,6 +175,7 @@ impl<'a> Control<'a> {
             cores_max: request.threads,
             homes: HashMap::new(),
             book,
+            callers: Callers::new(run.listener.clone()),
             announcer: None,
             recorder,
             outbox: outbox.clone(),
@@ -186,13 +192,15 @@ impl<'a> Control<'a> {
             last_connected: now,
         };
         if !complete {
+            let callers = outbox.clone();
+            control.callers.open(Box::new(move |caller| drop(callers.send(Input::Caller(caller)))));
             control.start_announcer(peer_id, outbox)?;
         }
         Ok(control)
     }
 
     fn start_announcer(&mut self, peer_id: [u8; 20], outbox: mpsc::Sender<Input>) -> Result<(), Error> {
-        let config = super::announce_config(&self.request.metainfo, peer_id);
+        let config = super::announce_config(&self.request.metainfo, peer_id, self.shared.port());
         let (shared, total, kept) = (Arc::clone(&self.shared), total(self.request), self.kept);
         let totals = move || {
             let verified = shared.counters().verified.load(Ordering::Relaxed);
@@ -245,6 +253,7 @@ impl<'a> Control<'a> {
 
     /// Ends all connections and starts to say good-bye to the trackers.
     fn stop(&mut self, completed: bool) -> Option<Farewell> {
+        self.callers.shut();
         for core in &self.cores {
             core.stop();
         }
@@ -259,16 +268,18 @@ impl<'a> Control<'a> {
     fn take(&mut self, input: Input, observer: &mut dyn Observer) -> Result<(), Error> {
         match input {
             Input::Net(Event::Connected(addr)) => {
+                self.callers.greeted(addr);
                 if !self.book.on_connected(addr) {
-                    self.close(addr);
+                    self.close(addr, CloseReason::Crowded);
                 }
             }
+            Input::Caller(caller) => self.on_caller(caller, observer)?,
             Input::Net(Event::Closed { addr, reason, tally }) => self.on_closed(addr, reason, tally),
             Input::Net(Event::Poisoned(addr)) => {
                 self.last_trouble = Some((addr, CloseReason::Poisoned));
                 tracing::warn!(peer = %addr, "banned: it sent wrong data");
                 for addr in self.book.ban(addr) {
-                    self.close(addr);
+                    self.close(addr, CloseReason::Poisoned);
                 }
             }
             Input::Net(Event::Disk(error)) => return Err(Error::Disk(error)),
@@ -279,14 +290,32 @@ impl<'a> Control<'a> {
         Ok(())
     }
 
-    fn close(&self, addr: SocketAddr) {
+    fn close(&self, addr: SocketAddr, reason: CloseReason) {
         if let Some(&home) = self.homes.get(&addr) {
-            self.cores[home].close(addr);
+            self.cores[home].close(addr, reason);
         }
+    }
+
+    /// Gives one who has dialed us to the core with the fewest peers, if he may stay.
+    fn on_caller(&mut self, caller: Caller, observer: &mut dyn Observer) -> Result<(), Error> {
+        let addr = caller.addr;
+        let is_full = self.homes.len() >= CONNECTIONS_MAX;
+        if is_full || self.homes.contains_key(&addr) || self.book.is_banned(addr) {
+            listener::reset(&caller.stream);
+            return Ok(());
+        }
+        let home = self.home(observer)?;
+        self.homes.insert(addr, home);
+        let stream = self.callers.admit(caller, Instant::now());
+        self.cores[home].adopt(stream, addr);
+        Ok(())
     }
 
     fn on_closed(&mut self, addr: SocketAddr, reason: CloseReason, tally: Tally) {
         self.homes.remove(&addr);
+        if self.callers.left(addr) {
+            return;
+        }
         let outcome = match &reason {
             CloseReason::OtherTorrent | CloseReason::Ourselves | CloseReason::Poisoned => Outcome::Useless,
             CloseReason::Unanswered(_) if self.request.encryption == Encryption::Prefer => {
@@ -341,7 +370,11 @@ impl<'a> Control<'a> {
         // Peers that only keep their place must not keep out those that would serve.
         let is_full = self.homes.len() >= CONNECTIONS_MAX;
         let wanted = if is_full { self.book.untried_count().min(PLACES_WANTED_MAX) } else { 0 };
+        let wanted = wanted.max(usize::from(self.callers.is_full()));
         self.shared.want_places(wanted);
+        for addr in self.callers.overdue(now) {
+            self.close(addr, CloseReason::HandshakeTimeout);
+        }
         Ok(())
     }
 
@@ -446,7 +479,7 @@ impl<'a> Control<'a> {
     /// user gave none is left (or, as long as nothing has come, none that has not failed several times).
     fn is_hopeless(&self, now: Instant) -> bool {
         let nobody = if self.blocks > 0 { !self.may_return(now) } else { self.book.is_exhausted() };
-        nobody && self.trackers_failed && !self.tracker_answered
+        nobody && !self.callers.has_strangers() && self.trackers_failed && !self.tracker_answered
     }
 
     /// Why there is nobody: the trackers' fault if they are the only source and all of them failed.

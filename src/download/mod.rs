@@ -3,13 +3,14 @@
 //! The calling thread is the control thread. It decides whom to dial and when to give up, a few times a second, and
 //! never touches the data: that goes from the rings to the output to the verifier.
 
+mod callers;
 mod check;
 mod control;
 mod resume;
 
 use std::hash::{BuildHasher, RandomState};
 use std::io;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::sync::Arc;
@@ -24,10 +25,11 @@ use crate::meta::geometry::PieceIndex;
 use crate::meta::torrent::Metainfo;
 use crate::net::backend::Backend;
 use crate::net::core;
+use crate::net::listener::Listener;
 use crate::swarm::bitfield::Bitfield;
 use crate::swarm::book::MANUAL_MAX;
 
-/// The port told to trackers. Nobody listens there: this client does not serve.
+/// The port told to trackers by a client that listens nowhere: they want one.
 const PORT: u16 = 6881;
 
 /// How often what is verified is synced and recorded, as a rule. Downloads that take less pay nothing for it.
@@ -59,6 +61,8 @@ pub struct Request {
     pub peers: Vec<SocketAddr>,
     /// Whether connections to peers are encrypted.
     pub encryption: Encryption,
+    /// Where other peers may dial us: `None` for one of the usual ports or else any, `Some(0)` for nowhere.
+    pub port: Option<u16>,
     /// How often what is verified is written down for a later run: see [`RECORD_EVERY`].
     pub record_every: Duration,
     /// When to give up if nothing comes; `None` for the defaults.
@@ -192,12 +196,13 @@ pub type Interrupt = Arc<AtomicUsize>;
 pub fn run(request: &Request, interrupt: &Interrupt, observer: &mut dyn Observer) -> Result<Finished, Error> {
     let started = Instant::now();
     let backend = backend(request, observer)?;
+    let listener = listen(request.port)?;
     let (output, found) = Output::open(plan(request)?.with_io(request.io), request.existing)?;
     if request.sync {
         output.write_back_early();
     }
     let (notes, known) = Notes::open(request, &output, observer);
-    let run = Run { request, backend, output, notes, started, interrupt };
+    let run = Run { request, backend, listener, output, notes, started, interrupt };
     let (have, checked) = match run.look_around(&found, &known, observer) {
         Ok(looked) => looked,
         Err(error) => return Err(undo(&run.output, error)),
@@ -215,6 +220,7 @@ pub fn run(request: &Request, interrupt: &Interrupt, observer: &mut dyn Observer
 struct Run<'a> {
     request: &'a Request,
     backend: Backend,
+    listener: Option<Arc<Listener>>,
     output: Arc<Output>,
     notes: Option<Notes>,
     started: Instant,
@@ -319,13 +325,34 @@ fn fall_back(error: io::Error, observer: &mut dyn Observer) -> Backend {
     Backend::Epoll
 }
 
-/// What a run announces of a torrent, and to whom.
-pub fn announce_config(metainfo: &Metainfo, peer_id: [u8; 20]) -> AnnounceConfig {
+/// Listens where the user wishes. Who wishes for no certain port can do without any.
+fn listen(port: Option<u16>) -> Result<Option<Arc<Listener>>, Error> {
+    if port == Some(0) {
+        return Ok(None);
+    }
+    match (Listener::start(port), port) {
+        (Ok(listener), _) => Ok(Some(Arc::new(listener))),
+        (Err(error), Some(port)) => Err(Error::Port { port, error }),
+        (Err(error), None) => {
+            tracing::warn!("nobody can dial this client: {error}");
+            Ok(None)
+        }
+    }
+}
+
+/// What the address of a client that listens at that port looks like from this machine.
+fn own_addresses(port: Option<u16>) -> Vec<SocketAddr> {
+    let at = |port| [(Ipv4Addr::LOCALHOST, port).into(), (Ipv6Addr::LOCALHOST, port).into()];
+    port.into_iter().flat_map(at).collect()
+}
+
+/// What a run announces of a torrent, and to whom. Without a port it listens nowhere.
+pub fn announce_config(metainfo: &Metainfo, peer_id: [u8; 20], port: Option<u16>) -> AnnounceConfig {
     AnnounceConfig {
         tiers: metainfo.tiers.clone(),
         info_hash: metainfo.info_hash.0,
         peer_id,
-        port: PORT,
+        port: port.unwrap_or(PORT),
         key: random() as u32,
         seed: random(),
         timing: Timing::default(),

@@ -2,7 +2,7 @@
 
 use std::cell::RefCell;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpStream};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::mpsc;
@@ -25,11 +25,12 @@ const TICK: Duration = Duration::from_millis(100);
 /// How long a stopping core waits for its peers' operations to end.
 const STOP_PATIENCE: Duration = Duration::from_millis(300);
 
-/// What the control thread asks of a core. The control thread bounds how many peers it dials.
+/// What the control thread asks of a core. The control thread bounds how many peers it dials and lets in.
 #[derive(Debug)]
 enum Command {
     Dial(SocketAddr, Option<mse::Offer>, Duration),
-    Close(SocketAddr),
+    Adopt(TcpStream, SocketAddr),
+    Close(SocketAddr, CloseReason),
     Stop,
 }
 
@@ -68,9 +69,14 @@ impl Core {
         let _ = self.commands.send(Command::Dial(addr, encryption, timeout));
     }
 
-    /// Closes the connection to a peer that sent wrong data, if this core has it.
-    pub fn close(&self, addr: SocketAddr) {
-        let _ = self.commands.send(Command::Close(addr));
+    /// Takes over the connection of a peer that has dialed us; how it goes comes as an [`Event`].
+    pub fn adopt(&self, stream: TcpStream, addr: SocketAddr) {
+        let _ = self.commands.send(Command::Adopt(stream, addr));
+    }
+
+    /// Closes the connection to a peer for that reason, if this core has it.
+    pub fn close(&self, addr: SocketAddr, reason: CloseReason) {
+        let _ = self.commands.send(Command::Close(addr, reason));
     }
 
     /// Asks the core to close all connections and end.
@@ -99,11 +105,15 @@ async fn serve(mut inbox: UnboundedReceiver<Command>, backend: Backend, shared: 
         match inbox.recv().await {
             Some(Command::Dial(addr, encryption, timeout)) => {
                 let peer = Peer::new(addr, backend, encryption, Instant::now() + timeout);
-                dial(addr, peer, &peers, &shared);
+                run(addr, peer.map_err(CloseReason::Dial), &peers, &shared);
             }
-            Some(Command::Close(addr)) => {
-                for peer in peers.borrow().iter().filter(|peer| peer.addr() == addr) {
-                    peer.close(CloseReason::Poisoned);
+            Some(Command::Adopt(stream, addr)) => {
+                let peer = Peer::adopt(stream, addr, backend).map_err(CloseReason::Io);
+                run(addr, peer, &peers, &shared);
+            }
+            Some(Command::Close(addr, reason)) => {
+                if let Some(peer) = peers.borrow().iter().find(|peer| peer.addr() == addr) {
+                    peer.close(reason);
                 }
             }
             Some(Command::Stop) | None => break,
@@ -118,7 +128,8 @@ async fn serve(mut inbox: UnboundedReceiver<Command>, backend: Backend, shared: 
     }
 }
 
-fn dial(addr: SocketAddr, peer: io::Result<Rc<Peer>>, peers: &Peers, shared: &Arc<Shared>) {
+/// Runs a peer in a task of its own, if it has come about.
+fn run(addr: SocketAddr, peer: Result<Rc<Peer>, CloseReason>, peers: &Peers, shared: &Arc<Shared>) {
     match peer {
         Ok(peer) => {
             peers.borrow_mut().push(Rc::clone(&peer));
@@ -129,9 +140,7 @@ fn dial(addr: SocketAddr, peer: io::Result<Rc<Peer>>, peers: &Peers, shared: &Ar
                 peers.borrow_mut().retain(|other| !Rc::ptr_eq(other, &peer));
             });
         }
-        Err(error) => {
-            shared.tell(Event::Closed { addr, reason: CloseReason::Dial(error), tally: Tally::default() });
-        }
+        Err(reason) => shared.tell(Event::Closed { addr, reason, tally: Tally::default() }),
     }
 }
 

@@ -57,6 +57,13 @@ impl Socket {
         Ok(Self { stream, wait: RefCell::default(), has_received: Cell::new(false) })
     }
 
+    /// The socket of a peer that has dialed this client.
+    pub(super) fn adopt(stream: StdStream) -> io::Result<Self> {
+        stream.set_nonblocking(true)?;
+        let stream = TcpStream::from_std(stream)?;
+        Ok(Self { stream, wait: RefCell::default(), has_received: Cell::new(false) })
+    }
+
     /// Waits until it is connected. [`Socket::shutdown`] ends the attempt.
     pub(super) async fn connected(&self) -> io::Result<()> {
         self.stream.writable().await?;

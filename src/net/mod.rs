@@ -3,12 +3,13 @@
 //!
 //! The only user of tokio-uring. Reads top down: [`core`] runs peers, `peer` runs one connection, `scatter` tells
 //! the kernel where its receives go, `socket` has the operations, which `uring` and `epoll` do; [`backend`] says which of
-//! the two; [`shared`] is what all cores share.
+//! the two; [`listener`] takes the connections of those who dial us; [`shared`] is what all cores share.
 
 pub mod backend;
 pub mod close;
 pub mod core;
 mod epoll;
+pub mod listener;
 mod peer;
 mod scatter;
 pub mod shared;

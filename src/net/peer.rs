@@ -1,4 +1,4 @@
-//! One peer on one core: dial, handshake, then receive and request until one side closes.
+//! One peer on one core: dial (unless it has dialed us), handshake, then receive and request until one side closes.
 //!
 //! Three parties touch a [`Peer`], all on the same thread: its reader (the task that runs [`run`]), its writer (a task
 //! that sends what the others leave in `out`, so that a receive and a send go to the kernel together), and the core's
@@ -11,7 +11,7 @@ mod opening;
 
 use std::cell::{Cell, RefCell};
 use std::io;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpStream};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
@@ -68,6 +68,15 @@ impl Seal {
     }
 }
 
+/// How a connection comes about.
+#[derive(Clone, Copy)]
+enum Way {
+    /// We dial. With an offer the encrypted handshake comes first.
+    Dialed(Option<mse::Offer>),
+    /// The peer has dialed us, and so speaks first.
+    Called,
+}
+
 /// Where a peer stands.
 enum Phase {
     Dialing { deadline: Instant },
@@ -84,9 +93,8 @@ struct Talk {
 /// One peer.
 pub(super) struct Peer {
     addr: SocketAddr,
+    way: Way,
     socket: Socket,
-    /// What is offered in the encrypted handshake that comes first; `None` for a plain connection.
-    encryption: Option<mse::Offer>,
     phase: RefCell<Phase>,
     out: RefCell<Vec<u8>>,
     /// For the bytes in `out`, once they are to be encrypted.
@@ -105,17 +113,27 @@ impl Peer {
         encryption: Option<mse::Offer>,
         deadline: Instant,
     ) -> io::Result<Rc<Self>> {
-        Ok(Rc::new(Self {
+        Ok(Self::of(addr, Socket::new(backend, addr)?, Way::Dialed(encryption), Phase::Dialing { deadline }))
+    }
+
+    /// A peer that has dialed us.
+    pub(super) fn adopt(stream: TcpStream, addr: SocketAddr, backend: Backend) -> io::Result<Rc<Self>> {
+        let phase = Phase::Handshaking { deadline: Instant::now() + HANDSHAKE_TIMEOUT };
+        Ok(Self::of(addr, Socket::adopt(backend, stream)?, Way::Called, phase))
+    }
+
+    fn of(addr: SocketAddr, socket: Socket, way: Way, phase: Phase) -> Rc<Self> {
+        Rc::new(Self {
             addr,
-            socket: Socket::new(backend, addr)?,
-            encryption,
-            phase: RefCell::new(Phase::Dialing { deadline }),
+            way,
+            socket,
+            phase: RefCell::new(phase),
             out: RefCell::default(),
             seal: RefCell::default(),
             out_ready: Notify::new(),
             closing: RefCell::default(),
             over: Cell::new(false),
-        }))
+        })
     }
 
     /// Where it is.
@@ -185,7 +203,7 @@ impl Peer {
     }
 }
 
-/// Runs one peer from dial to close and reports how it ended.
+/// Runs one peer from dial, or from its call, to close and reports how it ended.
 pub(super) async fn run(peer: Rc<Peer>, shared: &Shared) {
     spawn_local(write(Rc::clone(&peer)));
     let Err(reason) = talk(&peer, shared).await;
@@ -231,9 +249,11 @@ async fn write(peer: Rc<Peer>) {
 }
 
 async fn talk(peer: &Rc<Peer>, shared: &Shared) -> Result<std::convert::Infallible, CloseReason> {
-    peer.socket.connect(peer.addr).await.map_err(CloseReason::Dial)?;
-    peer.check_closing()?;
-    *peer.phase.borrow_mut() = Phase::Handshaking { deadline: Instant::now() + HANDSHAKE_TIMEOUT };
+    if let Way::Dialed(_) = peer.way {
+        peer.socket.connect(peer.addr).await.map_err(CloseReason::Dial)?;
+        peer.check_closing()?;
+        *peer.phase.borrow_mut() = Phase::Handshaking { deadline: Instant::now() + HANDSHAKE_TIMEOUT };
+    }
     let Opened { theirs, rest, cipher } = opening::shake_hands(peer, shared).await?;
     let geometry = shared.geometry();
     let now = Instant::now();
@@ -251,7 +271,7 @@ async fn talk(peer: &Rc<Peer>, shared: &Shared) -> Result<std::convert::Infallib
             metadata: false,
             pex: false,
             reqq: REQUESTS_HELD,
-            port: None,
+            port: shared.port(),
             your_ip: Some(peer.addr.ip()),
             version: CLIENT,
         };

@@ -121,6 +121,7 @@ pub struct Shared {
     output: Arc<Output>,
     metainfo: Arc<Metainfo>,
     peer_id: [u8; 20],
+    port: Option<u16>,
     /// How many connections are to end so that others can be made.
     places_wanted: AtomicUsize,
     /// Blocks that receives are aimed at.
@@ -136,12 +137,14 @@ const AIMED_SHARE: usize = 8;
 const AIMED_MIN: usize = 2;
 
 impl Shared {
-    /// The shared state of a download of the pieces that the ledger wants, verified on up to `threads` threads.
+    /// The shared state of a download of the pieces that the ledger wants, verified on up to `threads` threads, by a
+    /// client of that name that listens at `port`, if it does.
     pub fn new(
         metainfo: Arc<Metainfo>,
         output: Arc<Output>,
         ledger: Ledger<PieceLease>,
         peer_id: [u8; 20],
+        port: Option<u16>,
         threads: usize,
         events: Box<EventsFn>,
     ) -> std::io::Result<Arc<Self>> {
@@ -154,7 +157,7 @@ impl Shared {
         let verdicts = Arc::clone(&board);
         let verifier = Verifier::start(threads, move |hashed| verdicts.judge(hashed))?;
         let (places_wanted, aimed) = (AtomicUsize::new(0), AtomicUsize::new(0));
-        Ok(Arc::new(Self { board, verifier, output, metainfo, peer_id, places_wanted, aimed }))
+        Ok(Arc::new(Self { board, verifier, output, metainfo, peer_id, port, places_wanted, aimed }))
     }
 
     /// The sums so far.
@@ -175,6 +178,11 @@ impl Shared {
     /// Our peer id.
     pub const fn peer_id(&self) -> [u8; 20] {
         self.peer_id
+    }
+
+    /// Where we listen, if we do.
+    pub const fn port(&self) -> Option<u16> {
+        self.port
     }
 
     /// Waits until all pieces that are complete are judged. For when no peer is left that completes others.

@@ -4,7 +4,7 @@
 //! and a receive is never dropped. Whoever wants it ended shuts the socket down or cancels the receive, and waits.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpStream};
 use std::os::fd::{AsRawFd, RawFd};
 use std::rc::Rc;
 
@@ -37,6 +37,15 @@ impl Socket {
         match backend {
             Backend::Uring => uring::Socket::new(addr).map(Self::Uring),
             Backend::Epoll => epoll::Socket::dial(addr).map(Self::Epoll),
+        }
+    }
+
+    /// The socket of a peer that has dialed this client. To be called on a runtime of that backend.
+    pub(super) fn adopt(backend: Backend, stream: TcpStream) -> io::Result<Self> {
+        stream.set_nodelay(true)?;
+        match backend {
+            Backend::Uring => Ok(Self::Uring(uring::Socket::adopt(stream))),
+            Backend::Epoll => epoll::Socket::adopt(stream).map(Self::Epoll),
         }
     }
 

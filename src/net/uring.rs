@@ -11,7 +11,7 @@
 use std::cell::RefCell;
 use std::io;
 use std::marker::PhantomData;
-use std::net::{Shutdown, SocketAddr};
+use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::os::fd::{AsRawFd, RawFd};
 use std::rc::Rc;
 
@@ -98,6 +98,11 @@ impl Socket {
     /// A socket for a peer at that address, not yet connected.
     pub(super) fn new(addr: SocketAddr) -> io::Result<Rc<Self>> {
         Ok(Rc::new(Self { inner: socket::tcp(addr, Type::STREAM)? }))
+    }
+
+    /// The socket of a peer that has dialed this client.
+    pub(super) fn adopt(stream: TcpStream) -> Rc<Self> {
+        Rc::new(Self { inner: stream.into() })
     }
 
     /// Connects to the peer. [`Socket::shutdown`] ends the attempt.

@@ -22,6 +22,17 @@ pub struct Handshake {
     pub peer_id: [u8; 20],
 }
 
+/// The info hash in the first bytes of a handshake; `None` while it has not come. It fails as soon as what has come
+/// cannot become a handshake: who is called does not have to wait for the rest of it.
+pub fn called(bytes: &[u8]) -> Result<Option<[u8; 20]>, HandshakeError> {
+    let head = &bytes[..bytes.len().min(PROTOCOL.len())];
+    match head.first() {
+        Some(&got) if got != PROTOCOL[0] => Err(HandshakeError::ProtocolLength { got }),
+        _ if !PROTOCOL.starts_with(head) => Err(HandshakeError::Protocol),
+        _ => Ok(bytes.get(28..).and_then(|rest| rest.first_chunk()).copied()),
+    }
+}
+
 impl Handshake {
     /// A handshake that announces the given features: [`EXTENSION`], [`FAST`], their union or 0.
     pub const fn new(features: u64, info_hash: [u8; 20], peer_id: [u8; 20]) -> Self {
@@ -125,6 +136,18 @@ mod tests {
         let mut wrong_name = good;
         wrong_name[19] = b'L';
         assert_eq!(Handshake::decode(&wrong_name), Err(HandshakeError::Protocol));
+    }
+
+    #[test]
+    fn a_caller_is_known_by_its_info_hash_or_sent_away_at_once() {
+        let good = Handshake::new(0, [1; 20], [2; 20]).encode();
+        for len in 0..=LEN {
+            let expected = (len >= 48).then_some([1; 20]);
+            assert_eq!(called(&good[..len]), Ok(expected), "{len} bytes");
+        }
+        assert_eq!(called(b"\x14"), Err(HandshakeError::ProtocolLength { got: 0x14 }));
+        assert_eq!(called(b"GET / HTTP/1.1"), Err(HandshakeError::ProtocolLength { got: b'G' }));
+        assert_eq!(called(b"\x13BitTorrenT"), Err(HandshakeError::Protocol));
     }
 
     proptest! {

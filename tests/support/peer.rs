@@ -26,6 +26,9 @@ const MESSAGE_LEN_MAX: usize = 4096;
 /// The pause between two bytes of a handshake that drips.
 const DRIP_EVERY: Duration = Duration::from_secs(3);
 
+/// The pause before a peer that dials does so again.
+const CALL_AGAIN: Duration = Duration::from_millis(50);
+
 /// How long a peer that has stopped answering keeps the connection: longer than any test waits.
 const SILENCE: Duration = Duration::from_secs(120);
 
@@ -145,11 +148,32 @@ impl Peer {
                     content: content.clone(),
                     script: script.clone(),
                     seen: Arc::clone(&log),
+                    calls: false,
                 };
                 thread::spawn(move || connection.run());
             }
         });
         Ok(Self { addr, seen })
+    }
+
+    /// A seeder that listens nowhere: it dials `to` whenever `to` gives an address.
+    pub fn calling(
+        content: &Content,
+        script: Script,
+        to: impl Fn() -> Option<SocketAddr> + Send + 'static,
+    ) -> Self {
+        let seen = Arc::<Mutex<Seen>>::default();
+        let (content, log) = (content.clone(), Arc::clone(&seen));
+        thread::spawn(move || {
+            loop {
+                if let Some(stream) = to().and_then(|addr| TcpStream::connect(addr).ok()) {
+                    let (content, script, seen) = (content.clone(), script.clone(), Arc::clone(&log));
+                    Connection { stream, content, script, seen, calls: true }.run();
+                }
+                thread::sleep(CALL_AGAIN);
+            }
+        });
+        Self { addr: SocketAddr::from(([0, 0, 0, 0], 0)), seen }
     }
 
     /// What it has seen so far.
@@ -171,6 +195,8 @@ struct Connection {
     content: Content,
     script: Script,
     seen: Arc<Mutex<Seen>>,
+    /// It has dialed, and so speaks first.
+    calls: bool,
 }
 
 impl Connection {
@@ -191,6 +217,9 @@ impl Connection {
     /// Serves until the other side leaves (the outer error) or does something wrong (the inner one).
     fn talk(&mut self) -> io::Result<Result<(), String>> {
         let mut reader = BufReader::new(self.stream.try_clone()?);
+        if self.calls {
+            self.stream.write_all(&self.hello())?;
+        }
         let mut theirs = [0; 68];
         reader.read_exact(&mut theirs)?;
         let (reserved, peer_id) = (theirs[20..28].try_into(), theirs[48..].try_into());
@@ -215,11 +244,9 @@ impl Connection {
             }
             _ => {}
         }
-        let mut hello = handshake(&self.content.info_hash);
-        if self.script.reqq.is_some() {
-            hello[25] |= 0x10;
+        if !self.calls {
+            self.stream.write_all(&self.hello())?;
         }
-        self.stream.write_all(&hello)?;
         if let Hello::ProperThen(bytes) = self.script.hello.clone() {
             self.stream.write_all(&bytes)?;
             thread::sleep(SILENCE);
@@ -238,6 +265,14 @@ impl Connection {
             self.send(20, format!("\0d1:mde4:reqqi{reqq}ee").as_bytes())?;
         }
         self.serve(&mut reader)
+    }
+
+    fn hello(&self) -> Vec<u8> {
+        let mut hello = handshake(&self.content.info_hash);
+        if self.script.reqq.is_some() {
+            hello[25] |= 0x10;
+        }
+        hello
     }
 
     fn serve(&mut self, reader: &mut BufReader<TcpStream>) -> io::Result<Result<(), String>> {

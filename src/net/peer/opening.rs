@@ -2,7 +2,7 @@
 
 use std::hash::{BuildHasher, RandomState};
 
-use super::{BUFFER_LEN, Peer};
+use super::{BUFFER_LEN, Peer, Way};
 use crate::net::close::CloseReason;
 use crate::net::shared::Shared;
 use crate::wire::handshake::{self, Handshake};
@@ -22,9 +22,13 @@ pub(super) async fn shake_hands(peer: &Peer, shared: &Shared) -> Result<Opened, 
     let features = handshake::EXTENSION | handshake::FAST;
     let ours = Handshake::new(features, shared.info_hash().0, shared.peer_id()).encode();
     let mut line = Incoming::new(peer);
-    match peer.encryption {
-        None => peer.send(&ours),
-        Some(offer) => line.encrypt(offer, &shared.info_hash().0, ours).await?,
+    match peer.way {
+        Way::Dialed(None) => peer.send(&ours),
+        Way::Dialed(Some(offer)) => line.encrypt(offer, &shared.info_hash().0, ours).await?,
+        Way::Called => {
+            line.hear_caller(&shared.info_hash().0).await?;
+            peer.send(&ours);
+        }
     }
     while line.received.len() < handshake::LEN {
         line.receive().await?;
@@ -53,7 +57,9 @@ struct Incoming<'a> {
 impl<'a> Incoming<'a> {
     fn new(peer: &'a Peer) -> Self {
         let (buffer, received) = (vec![0; BUFFER_LEN], Vec::with_capacity(BUFFER_LEN));
-        Self { peer, buffer, received, has_answered: false, cipher: None }
+        // Who has dialed us was told nothing that it could have left unanswered.
+        let has_answered = matches!(peer.way, Way::Called);
+        Self { peer, buffer, received, has_answered, cipher: None }
     }
 
     async fn receive(&mut self) -> Result<(), CloseReason> {
@@ -74,6 +80,18 @@ impl<'a> Incoming<'a> {
         }
         self.received.extend_from_slice(bytes);
         Ok(())
+    }
+
+    /// Waits until a peer that has dialed us names our torrent. It hears nothing from us before.
+    async fn hear_caller(&mut self, info_hash: &[u8; 20]) -> Result<(), CloseReason> {
+        loop {
+            self.receive().await?;
+            match handshake::called(&self.received).map_err(CloseReason::Handshake)? {
+                Some(named) if named == *info_hash => return Ok(()),
+                Some(_) => return Err(CloseReason::OtherTorrent),
+                None => {}
+            }
+        }
     }
 
     /// Begins the connection with an encrypted handshake that carries ours.

@@ -1,19 +1,22 @@
-"""Seeds one torrent with libtorrent until it is killed: TORRENT DIRECTORY ADDRESS:PORT [--partial] [--encrypted=both|rc4]"""
+"""Seeds one torrent with libtorrent until it is killed: TORRENT DIRECTORY ADDRESS:PORT [--partial] [--lsd]
+[--connect IP:PORT] [--encrypted=both|rc4]"""
 
 import sys
 
 import libtorrent as lt
 
 torrent, directory, address = sys.argv[1:4]
-partial = "--partial" in sys.argv[4:]
-encrypted = [option.partition("=")[2] for option in sys.argv[4:] if option.startswith("--encrypted=")]
+options = sys.argv[4:]
+partial = "--partial" in options
+callee = options[options.index("--connect") + 1].rsplit(":", 1) if "--connect" in options else None
+encrypted = [option.partition("=")[2] for option in options if option.startswith("--encrypted=")]
 
 session = lt.session(
     {
         "listen_interfaces": address,
         "outgoing_interfaces": address.rsplit(":", 1)[0].strip("[]"),
         "enable_dht": False,
-        "enable_lsd": False,
+        "enable_lsd": "--lsd" in options,
         "enable_upnp": False,
         "enable_natpmp": False,
         "enable_incoming_utp": False,
@@ -50,5 +53,7 @@ handle = session.add_torrent(parameters)
 
 while True:
     session.wait_for_alert(1000)
+    if callee and handle.status().is_seeding and not handle.status().num_peers:
+        handle.connect_peer((callee[0], int(callee[1])))
     for alert in session.pop_alerts():
         print(alert.message(), flush=True)

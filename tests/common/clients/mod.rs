@@ -106,6 +106,15 @@ impl Client {
     }
 }
 
+/// Starts libtorrent with all content at that address, with more options of its script. It is not waited for.
+pub fn start_libtorrent(torrent: &Path, payload: &Payload, addr: SocketAddr, options: &[&str]) -> Process {
+    let home = workspace::temp_dir("client").keep();
+    let job =
+        Job { torrent, data: payload.dir(), addr, complete: true, crypto: Crypto::Any, home: home.clone() };
+    let mut command = libtorrent::command(&job);
+    Process::spawn("Libtorrent", command.args(options), &home.join("log")).expect("there is a Python")
+}
+
 /// A client that offers pieces.
 pub struct Seeder {
     /// Which client it is.
