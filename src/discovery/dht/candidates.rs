@@ -12,6 +12,9 @@ use super::krpc::{Node, Transaction};
 /// Nodes that are known of at a time. The farthest that were not asked make room for closer ones.
 pub(super) const CANDIDATES_MAX: usize = 256;
 
+/// Of those, nodes whose id does not fit their address. Anybody can make up any number of them next to the target.
+pub(super) const MISFITS_MAX: usize = CANDIDATES_MAX / 2;
+
 /// Nodes at one place that are known of before one answers. More than one, so that who names a wrong port or id for
 /// somebody else's address does not hide the right one.
 const PER_PLACE_MAX: usize = 2;
@@ -95,9 +98,18 @@ impl Candidates {
             return;
         }
         self.insert(node, State::Fresh);
-        if self.list.len() > CANDIDATES_MAX
-            && let Some(farthest) = self.list.iter().rposition(|candidate| candidate.state == State::Fresh)
-        {
+        if self.list.iter().filter(|candidate| !candidate.fits).count() > MISFITS_MAX {
+            self.drop_farthest(|candidate| !candidate.fits);
+        }
+        if self.list.len() > CANDIDATES_MAX {
+            self.drop_farthest(|_| true);
+        }
+    }
+
+    /// Drops the farthest node of some that was not asked.
+    fn drop_farthest(&mut self, is_one: impl Fn(&Candidate) -> bool) {
+        let is_one = |candidate: &Candidate| candidate.state == State::Fresh && is_one(candidate);
+        if let Some(farthest) = self.list.iter().rposition(is_one) {
             self.list.remove(farthest);
         }
     }
@@ -285,6 +297,21 @@ mod tests {
         }
         assert_eq!(candidates.list().len(), CANDIDATES_MAX);
         assert_eq!(candidates.list().last().unwrap().node.id.0[0], 127);
+    }
+
+    #[test]
+    fn misfits_leave_room_for_others() {
+        let mut candidates = empty();
+        for n in 0..=255_u8 {
+            let ip = [8, 8, n, 1].into();
+            candidates.name(Node { id: NodeId::of_ip(ip, [n; ID_LEN]), addr: SocketAddr::new(ip, 1) });
+        }
+        for n in 0..=255_u8 {
+            candidates.name(node(0, &format!("9.9.{n}.1:1")));
+            candidates.name(node(0, &format!("9.9.{n}.2:1")));
+        }
+        let misfits = candidates.list().iter().filter(|candidate| !candidate.fits).count();
+        assert_eq!((candidates.list().len(), misfits), (CANDIDATES_MAX, MISFITS_MAX));
     }
 
     #[test]

@@ -240,9 +240,8 @@ impl Reply {
         let text = |key: &str| reply.get(key).and_then(Value::as_bytes);
         let id = text("id").and_then(|id| id.try_into().ok()).map(NodeId).ok_or(Unusable::NoId)?;
         let is_believable = |addr: &SocketAddr| Scope::of(addr.ip()) >= scope;
-        let nodes = |list: Vec<Node>| {
-            list.into_iter().filter(|node| is_believable(&node.addr)).take(REPLY_NODES_MAX)
-        };
+        let nodes =
+            |list: Vec<Node>| list.into_iter().filter(|node| is_believable(&node.addr)).take(REPLY_NODES_MAX);
         let v4 = text("nodes").map(read_nodes::<6>).unwrap_or_default();
         let v6 = text("nodes6").map(read_nodes::<18>).unwrap_or_default();
         let peers = reply.get("values").and_then(Value::as_list).into_iter().flatten();
@@ -352,7 +351,10 @@ mod tests {
             ),
         ] {
             let datagram = query.encode(*b"abcd", ID);
-            assert_eq!(datagram.escape_ascii().to_string(), format!("{head}{tail}").as_bytes().escape_ascii().to_string());
+            assert_eq!(
+                datagram.escape_ascii().to_string(),
+                format!("{head}{tail}").as_bytes().escape_ascii().to_string()
+            );
             assert_eq!(read(&datagram), Err(Unusable::NoAnswer));
         }
     }
@@ -411,7 +413,8 @@ mod tests {
             assert_eq!(reply, expected, "{rest}");
         }
         let token = "x".repeat(TOKEN_LEN_MAX + 1);
-        let datagram = format!("d1:rd2:id20:abcdefghij01234567895:token{}:{token}e1:t4:abcd1:y1:re", token.len());
+        let datagram =
+            format!("d1:rd2:id20:abcdefghij01234567895:token{}:{token}e1:t4:abcd1:y1:re", token.len());
         assert_eq!(reply(datagram.as_bytes()).token, None);
     }
 

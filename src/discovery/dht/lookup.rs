@@ -42,6 +42,9 @@ pub const FIND_MAX: Duration = Duration::from_secs(30);
 /// Peers that one lookup hands out.
 pub const PEERS_MAX: usize = 2000;
 
+/// Of those, peers that only nodes with an id that does not fit their address have named.
+pub const DOUBTFUL_PEERS_MAX: usize = PEERS_MAX / 2;
+
 /// Addresses to begin at, per family, that are kept until they are asked.
 pub const SEEDS_MAX: usize = 64;
 
@@ -75,7 +78,8 @@ pub struct Lookup {
     identity: Identity,
     searches: Vec<Search>,
     peers: HashSet<SocketAddr>,
-    /// Of those, what was not handed out yet.
+    doubtful_peers: usize,
+    /// Of the peers, what was not handed out yet.
     found: Vec<SocketAddr>,
 }
 
@@ -84,9 +88,16 @@ impl Lookup {
     pub fn new(config: LookupConfig, identity: Identity, now: Instant) -> Self {
         let families = [(config.v4, Family::V4), (config.v6, Family::V6)].into_iter();
         let searches = families.filter(|(is_there, _)| *is_there);
-        let searches =
-            searches.map(|(_, family)| Search::new(family, NodeId(config.info_hash))).collect();
-        Self { config, started: now, identity, searches, peers: HashSet::new(), found: Vec::new() }
+        let searches = searches.map(|(_, family)| Search::new(family, NodeId(config.info_hash))).collect();
+        Self {
+            config,
+            started: now,
+            identity,
+            searches,
+            peers: HashSet::new(),
+            doubtful_peers: 0,
+            found: Vec::new(),
+        }
     }
 
     /// Adds a node whose id is known, perhaps from a time before.
@@ -128,16 +139,20 @@ impl Lookup {
         // A second node at one address may be its owner's next try to be heard.
         if counts {
             reply.nodes.into_iter().for_each(|node| self.add_node(node));
-            reply.peers.into_iter().for_each(|peer| self.add_peer(peer));
+            let is_doubtful = !node.id.fits(from.ip());
+            reply.peers.into_iter().for_each(|peer| self.add_peer(peer, is_doubtful));
         }
     }
 
-    fn add_peer(&mut self, peer: SocketAddr) {
+    fn add_peer(&mut self, peer: SocketAddr, is_doubtful: bool) {
         let is_ours =
             self.config.port == Some(peer.port()) && self.identity.externals().any(|ip| ip == peer.ip());
-        if !is_ours && self.peers.len() < PEERS_MAX && self.peers.insert(peer) {
-            self.found.push(peer);
+        let is_full = is_doubtful && self.doubtful_peers >= DOUBTFUL_PEERS_MAX;
+        if is_ours || is_full || self.peers.len() >= PEERS_MAX || !self.peers.insert(peer) {
+            return;
         }
+        self.doubtful_peers += usize::from(is_doubtful);
+        self.found.push(peer);
     }
 
     /// The next datagram to send now.
@@ -152,7 +167,8 @@ impl Lookup {
             let datagram = match &step {
                 Step::Find(_) => {
                     // Alone, a family is what is meant where nothing is said.
-                    let want = if config.v4 && config.v6 { Want { v4: true, v6: true } } else { Want::default() };
+                    let want =
+                        if config.v4 && config.v6 { Want { v4: true, v6: true } } else { Want::default() };
                     Query::GetPeers { info_hash: config.info_hash, want }.encode(transaction, sender)
                 }
                 Step::Announce(_, token) => {
@@ -201,6 +217,13 @@ impl Lookup {
         self.searches.iter().any(|search| search.is_poor())
     }
 
+    /// Whether a node was asked at this address, or could not be.
+    pub fn has_asked(&self, addr: SocketAddr) -> bool {
+        let family = Family::of(addr.ip());
+        let search = self.searches.iter().find(|search| search.family == family);
+        search.is_some_and(|search| !search.candidates.may_ask(addr))
+    }
+
     /// The nodes that have answered, those of a family together, the closest first.
     pub fn nodes(&self) -> impl Iterator<Item = Node> {
         self.searches.iter().flat_map(|search| search.candidates.answered(View::All)).map(|(node, _)| *node)
@@ -247,6 +270,8 @@ struct Search {
     queries: usize,
     /// Once the closest nodes are found, those that are still to hear of us.
     announces: Option<VecDeque<(SocketAddr, Vec<u8>)>>,
+    /// Whether it has ended for lack of time or queries, so that no seed starts it again.
+    is_spent: bool,
 }
 
 impl Search {
@@ -258,11 +283,13 @@ impl Search {
             in_flight: Vec::new(),
             queries: 0,
             announces: None,
+            is_spent: false,
         }
     }
 
     fn add_seed(&mut self, addr: SocketAddr) {
-        if self.seeds.len() == SEEDS_MAX || self.seeds.contains(&addr) || !self.candidates.may_ask(addr) {
+        let is_known = self.seeds.contains(&addr) || !self.candidates.may_ask(addr);
+        if is_known || self.is_spent || self.seeds.len() == SEEDS_MAX {
             return;
         }
         self.seeds.push_back(addr);
@@ -299,7 +326,10 @@ impl Search {
             return None;
         }
         if self.announces.is_none() {
-            if let Some(addr) = self.next_to_ask().filter(|_| may_find && self.queries < QUERIES_MAX) {
+            self.is_spent = !may_find || self.queries >= QUERIES_MAX;
+            if !self.is_spent
+                && let Some(addr) = self.next_to_ask()
+            {
                 return Some(Step::Find(addr));
             }
             if !self.in_flight.is_empty() {
@@ -314,7 +344,8 @@ impl Search {
 
     /// Seeds and known nodes take turns, as do the two views of those, so that none of them can starve another.
     fn next_to_ask(&mut self) -> Option<SocketAddr> {
-        let views = if self.queries & 2 == 0 { [View::All, View::Fitting] } else { [View::Fitting, View::All] };
+        let views =
+            if self.queries & 2 == 0 { [View::All, View::Fitting] } else { [View::Fitting, View::All] };
         let known = views.into_iter().find_map(|view| self.candidates.next(view, CLOSEST));
         if !self.is_poor() || (known.is_some() && self.queries & 1 == 1) {
             return known;
@@ -328,7 +359,8 @@ impl Search {
     fn closest(&self) -> VecDeque<(SocketAddr, Vec<u8>)> {
         let mut closest = VecDeque::new();
         for view in [View::All, View::Fitting] {
-            let willing = self.candidates.answered(view).filter_map(|(node, token)| Some((node.addr, token?)));
+            let willing =
+                self.candidates.answered(view).filter_map(|(node, token)| Some((node.addr, token?)));
             for (addr, token) in willing.take(CLOSEST) {
                 if !closest.iter().any(|(other, _)| *other == addr) {
                     closest.push_back((addr, token.to_vec()));
