@@ -1,10 +1,13 @@
 //! arvidn's libtorrent, driven by a few lines of Python.
 
+use std::path::Path;
 use std::process::{Command, Stdio};
 
 use super::Job;
 
 const SCRIPT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/common/clients/libtorrent_seeder.py");
+
+const DHT_SCRIPT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/common/clients/libtorrent_dht.py");
 
 pub fn command(job: &Job<'_>) -> Command {
     let mut command = Command::new(python());
@@ -12,6 +15,13 @@ pub fn command(job: &Job<'_>) -> Command {
     if !job.complete {
         command.arg("--partial");
     }
+    command
+}
+
+/// A DHT of so many sessions, the last of which seeds.
+pub fn dht_command(count: usize, torrent: &Path, data: &Path) -> Command {
+    let mut command = Command::new(python());
+    command.args(["-W", "ignore", DHT_SCRIPT, &count.to_string()]).arg(torrent).arg(data);
     command
 }
 

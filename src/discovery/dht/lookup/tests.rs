@@ -48,7 +48,7 @@ struct Network {
 
 impl Network {
     /// So many nodes of each manner, one address each but for the sybils. The honest ones closest to the info hash
-    /// store the peers.
+    /// in each family store the peers.
     fn new(seed: u64, manners: &[(Manner, usize)], loss_per_mille: u64, peers: &[SocketAddr]) -> Self {
         let mut network = Self {
             nodes: Vec::new(),
@@ -62,12 +62,13 @@ impl Network {
                 network.add(manner, n);
             }
         }
-        let target = NodeId(HASH);
-        let mut honest: Vec<usize> = (0..network.nodes.len()).collect();
-        honest.retain(|index| network.nodes[*index].manner == Manner::Honest);
-        honest.sort_by_key(|index| network.nodes[*index].node.id.distance(target));
-        for (index, peer) in honest.iter().take(CLOSEST).zip(peers.iter().cycle()) {
-            network.nodes[*index].stored.push(*peer);
+        for family in Family::ALL {
+            let is_one = |node: &&mut SimNode| {
+                node.manner == Manner::Honest && Family::of(node.node.addr.ip()) == family
+            };
+            let mut honest: Vec<&mut SimNode> = network.nodes.iter_mut().filter(is_one).collect();
+            honest.sort_by_key(|node| node.node.id.distance(NodeId(HASH)));
+            honest.into_iter().take(CLOSEST).for_each(|node| node.stored = peers.to_vec());
         }
         network
     }
@@ -132,7 +133,7 @@ impl Network {
         let target = NodeId(HASH);
         match self.nodes[index].manner {
             Manner::Honest | Manner::Dead => {
-                // It knows a part of the others, and names the closest of each family.
+                // It knows a part of the others, one at an address, and names the closest of each family.
                 let len = self.nodes.len();
                 let some: Vec<usize> = (0..60).map(|_| self.index(len)).collect();
                 let mut known: Vec<Node> = some.into_iter().map(|index| self.nodes[index].node).collect();
@@ -142,7 +143,8 @@ impl Network {
                 known.extend(all.into_iter().take(16));
                 known.retain(|node| node.id.distance(target) < own);
                 known.sort_by_key(|node| node.id.distance(target));
-                known.dedup();
+                let mut ips = HashSet::new();
+                known.retain(|node| ips.insert(node.addr.ip()));
                 let (v4, v6): (Vec<Node>, Vec<Node>) =
                     known.into_iter().partition(|node| node.addr.is_ipv4());
                 let nodes = v4.into_iter().take(8).chain(v6.into_iter().take(8)).collect();
