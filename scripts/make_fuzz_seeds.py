@@ -162,3 +162,22 @@ write(
     newer=record(100_000, 16384, 1, b"\x10", b"\x12", version=2), signed=closed + hashlib.sha1(closed).digest(),
     odd_state=record(100_000, 16384, 2, b"\x10", b"\x12"), foreign=b'{"resume": 1}',
 )
+
+NODE_V4 = bytes(range(20)) + b"\x01\x02\x03\x04\x1a\xe1"
+NODE_V6 = bytes(range(20)) + b"\x20\x01\x0d\xb8" + bytes(11) + b"\1\x1a\xe1"
+write(
+    "krpc",
+    libtorrent=bencode({
+        "ip": b"\x05\x06\x07\x08\x1a\xe1", "r": {
+            "id": bytes(range(20)), "nodes": NODE_V4 * 8, "nodes6": NODE_V6 * 8, "p": 6881, "token": b"aoeu",
+            "values": [NODE_V4[20:], NODE_V6[20:], NODE_V4[20:]],
+        },
+        "t": b"abcd", "v": b"LT\2\1", "y": b"r",
+    }),
+    error=bencode({"e": [203, b"Invalid token"], "t": b"abcd", "y": b"e"}),
+    query=bencode({"a": {"id": bytes(20)}, "q": b"ping", "t": b"aa", "y": b"q"}),
+    odd_types=bencode({"ip": 1, "r": {"id": bytes(20), "nodes": [], "token": 1, "values": {}}, "t": b"abcd", "y": b"r"}),
+    one_string=bencode({"r": {"id": bytes(20), "values": [NODE_V4[20:] * 5]}, "t": b"abcd", "y": b"r"}),
+    local=bencode({"r": {"id": bytes(20), "nodes": bytes(20) + b"\x7f\0\0\1\0\1"}, "t": b"abcd", "y": b"r"}),
+    no_id=b"d1:t4:abcd1:y1:re",
+)

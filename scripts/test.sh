@@ -5,7 +5,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 
 # The test binaries whose every test downloads from real clients, and where those note that they ran.
-real_client_binaries=(real_swarm encryption disk_faults lsd)
+real_client_binaries=(real_swarm encryption dht lsd disk_faults)
 scratch=$(mktemp -d)
 trap 'rm -rf "$scratch"' EXIT
 # An interrupted script leaves by the same door.

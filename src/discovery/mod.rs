@@ -1,12 +1,14 @@
-//! Where peers come from: trackers and the local network. A source of peers runs on threads of its own and hands
-//! addresses over by a callback, so that no name lookup, dead server or slow reply is ever felt by the rings that move the data.
+//! Where peers come from: trackers, the DHT and the local network. A source of peers runs on threads of its own and
+//! hands addresses over by a callback, so that no name lookup, dead server or slow reply is ever felt by the rings that
+//! move the data.
 //!
 //! `url` and `tracker` are pure (text and bytes in, values out), and so is `rounds`, which decides whom to ask next. `http`
 //! and `udp` do one blocking request, `ask` takes the one that a URL calls for, and `announcer` keeps asking for as long
-//! as a download lasts. `lsd` talks to the neighbours.
+//! as a download lasts. [`dht`] is a node of the DHT, and [`lsd`] talks to the neighbours.
 
 pub mod announcer;
 pub mod ask;
+pub mod dht;
 pub mod http;
 pub mod lsd;
 mod plain;

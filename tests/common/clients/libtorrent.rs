@@ -1,10 +1,13 @@
 //! arvidn's libtorrent, driven by a few lines of Python.
 
+use std::path::Path;
 use std::process::{Command, Stdio};
 
 use super::{Crypto, Job};
 
 const SCRIPT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/common/clients/libtorrent_seeder.py");
+
+const DHT_SCRIPT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/common/clients/libtorrent_dht.py");
 
 pub fn command(job: &Job<'_>) -> Command {
     let mut command = Command::new(python());
@@ -17,6 +20,13 @@ pub fn command(job: &Job<'_>) -> Command {
         Crypto::Handshake => drop(command.arg("--encrypted=both")),
         Crypto::Rc4 => drop(command.arg("--encrypted=rc4")),
     }
+    command
+}
+
+/// A DHT of so many sessions, the last of which seeds.
+pub fn dht_command(count: usize, torrent: &Path, data: &Path) -> Command {
+    let mut command = Command::new(python());
+    command.args(["-W", "ignore", DHT_SCRIPT, &count.to_string()]).arg(torrent).arg(data);
     command
 }
 

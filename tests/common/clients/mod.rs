@@ -8,11 +8,11 @@ mod libtorrent;
 mod rtorrent;
 mod transmission;
 
-use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
+use std::{fs, io};
 
 use tempfile::TempDir;
 
@@ -240,5 +240,32 @@ impl Seeder {
             eprintln!("{:?} ended:\n{}", self.client, self.process.log_tail());
         }
         ready
+    }
+}
+
+/// A DHT of libtorrent sessions, the last of which seeds one torrent.
+pub struct DhtSwarm {
+    /// Where the nodes are.
+    pub addrs: Vec<SocketAddr>,
+    _process: Process,
+    _home: TempDir,
+}
+
+impl DhtSwarm {
+    /// Starts `count` nodes and waits until they know each other and the seeder is announced.
+    pub fn start(count: usize, torrent: &Path, payload: &Payload) -> Self {
+        let home = workspace::temp_dir("dht-swarm");
+        let (stdout, stderr) = (home.path().join("stdout"), home.path().join("stderr"));
+        let mut command = libtorrent::dht_command(count, torrent, payload.dir());
+        let mut process = Process::spawn_split("a DHT of libtorrent", &mut command, &stdout, &stderr)
+            .unwrap_or_else(|error| panic!("libtorrent: {error}; scripts/install_clients.sh installs it"));
+        let look = || {
+            assert!(process.exited().is_none(), "the DHT of libtorrent has ended");
+            let said = fs::read_to_string(&stdout).unwrap_or_default();
+            said.lines().any(|line| line == "ready").then_some(said)
+        };
+        let said = wait_for(READY_LIMIT, look).expect("the DHT of libtorrent gets ready");
+        let addrs = said.lines().filter_map(|line| line.strip_prefix("node ")?.parse().ok());
+        Self { addrs: addrs.collect(), _process: process, _home: home }
     }
 }
