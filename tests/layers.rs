@@ -15,7 +15,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("discovery", &["meta"]),
     ("net", &["meta", "wire", "swarm", "hash", "disk"]),
     ("error", &["meta", "disk", "net"]),
-    ("download", &["meta", "swarm", "hash", "disk", "net", "discovery", "error"]),
+    ("download", &["meta", "wire", "swarm", "hash", "disk", "net", "discovery", "error"]),
     ("cli", &["meta", "wire", "hash", "disk", "net", "discovery", "download", "error"]),
 ];
 

@@ -187,6 +187,7 @@ fn download_piece(args: DownloadPiece) -> Result<(), Error> {
         sync: args.sync,
         threads: threads(args.threads)?,
         peers: args.peer,
+        pex: true,
         record_every: record_every()?,
         patience: patience(args.timeout)?,
     };
@@ -209,6 +210,7 @@ fn download(args: Download) -> Result<(), Error> {
         sync: args.sync,
         threads: threads(args.threads)?,
         peers: args.peer,
+        pex: true,
         record_every: record_every()?,
         patience: patience(args.timeout)?,
     };

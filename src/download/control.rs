@@ -25,6 +25,7 @@ use crate::swarm::book::{Book, Outcome, Source};
 use crate::swarm::ledger::Ledger;
 use crate::swarm::picker::Picker;
 use crate::swarm::session::Tally;
+use crate::wire::pex::{Contact, Flags};
 
 /// How often progress is told and timers are looked at.
 const TICK: Duration = Duration::from_millis(100);
@@ -48,6 +49,9 @@ const PATIENCE_UNTRIED: Duration = Duration::from_secs(180);
 const PATIENCE_LOST: Duration = Duration::from_secs(60);
 /// With somebody connected, a download to which nothing comes gives up after so long.
 const PATIENCE_STALLED: Duration = Duration::from_secs(300);
+
+/// How often the cores get to know whom peers may be told of.
+const CONTACTS_EVERY: Duration = Duration::from_secs(10);
 
 /// What reaches the control thread.
 enum Input {
@@ -112,6 +116,8 @@ struct Control<'a> {
     /// On which core each peer lives.
     homes: HashMap<SocketAddr, usize>,
     book: Book,
+    /// When the cores are told next whom peers may be told of; never where there is no peer exchange.
+    contacts_at: Option<Instant>,
     announcer: Option<Announcer>,
     recorder: Option<Recorder>,
     outbox: mpsc::Sender<Input>,
@@ -159,6 +165,11 @@ impl<'a> Control<'a> {
         for &peer in &request.peers {
             book.add(peer, Source::Manual, now);
         }
+        // Of a private torrent only the tracker may tell who is in the swarm (BEP 27).
+        let contacts_at = (request.pex && !request.metainfo.private).then(|| {
+            shared.allow_pex();
+            now
+        });
         let mut control = Self {
             request,
             backend,
@@ -167,6 +178,7 @@ impl<'a> Control<'a> {
             cores_max: request.threads,
             homes: HashMap::new(),
             book,
+            contacts_at,
             announcer: None,
             recorder,
             outbox: outbox.clone(),
@@ -214,6 +226,7 @@ impl<'a> Control<'a> {
                 Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => {}
             }
             self.record();
+            self.tell_contacts();
             observer.downloading(&self.snapshot());
             self.check_patience()?;
         }
@@ -228,6 +241,16 @@ impl<'a> Control<'a> {
                 let outbox = outbox.clone();
                 Box::new(move |error| drop(outbox.send(Input::Net(Event::Disk(error)))))
             });
+        }
+    }
+
+    /// Tells the cores whom peers may be told of: those that were dialed, as they listen there.
+    fn tell_contacts(&mut self) {
+        let now = Instant::now();
+        if self.contacts_at.is_some_and(|at| now >= at) {
+            self.contacts_at = Some(now + CONTACTS_EVERY);
+            let contacts = self.book.dialed().map(|addr| Contact { addr, flags: Flags::REACHABLE });
+            self.shared.set_contacts(contacts.collect());
         }
     }
 
@@ -268,6 +291,19 @@ impl<'a> Control<'a> {
                     self.close(addr);
                 }
             }
+            Input::Net(Event::Pex { from, exchange }) => {
+                let now = Instant::now();
+                let is_new = |contact: &&Contact| self.book.add_told(contact.addr, from, now);
+                let added = exchange.added.iter().filter(is_new).count();
+                tracing::debug!(peer = %from, told = exchange.added.len(), added, "told of peers");
+            }
+            Input::Net(Event::Introduced { addr, our_ip, .. }) => {
+                if let Some(ip) = our_ip {
+                    self.book.on_own_address(addr, ip);
+                }
+            }
+            // There is nobody here who would ask it.
+            Input::Net(Event::DhtNode(_)) => {}
             Input::Net(Event::Disk(error)) => return Err(Error::Disk(error)),
             Input::Net(Event::Complete) => self.complete = true,
             Input::Net(Event::Panicked) => return Err(Error::Panicked),

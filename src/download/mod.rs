@@ -52,6 +52,8 @@ pub struct Request {
     pub threads: usize,
     /// Peers to ask beside those that the trackers name.
     pub peers: Vec<SocketAddr>,
+    /// Whether to learn of peers from peers, and tell them of others (BEP 11). Never done for a private torrent (BEP 27).
+    pub pex: bool,
     /// How often what is verified is written down for a later run: see [`RECORD_EVERY`].
     pub record_every: Duration,
     /// When to give up if nothing comes; `None` for the defaults.

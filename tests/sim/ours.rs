@@ -7,7 +7,7 @@ use ringtide::meta::geometry::Geometry;
 use ringtide::swarm::claim::PieceWriter;
 use ringtide::swarm::fault::Fault;
 use ringtide::swarm::receive::{Forecast, Part, feed};
-use ringtide::swarm::session::Session;
+use ringtide::swarm::session::{Session, Terms};
 use ringtide::wire::decoder::{Decoder, Event, Limits, Position};
 use ringtide::wire::message::PieceHeader;
 
@@ -35,9 +35,16 @@ pub struct Ours {
 }
 
 impl Ours {
-    pub fn new(addr: SocketAddr, geometry: Geometry, now: Instant, board: &mut Board, rng: &mut Rng) -> Self {
+    pub fn new(
+        addr: SocketAddr,
+        geometry: Geometry,
+        fast: bool,
+        now: Instant,
+        board: &mut Board,
+        rng: &mut Rng,
+    ) -> Self {
         Self {
-            session: Session::new(addr, geometry, now, board),
+            session: Session::new(addr, geometry, Terms { fast, pex: false }, now, board),
             decoder: Decoder::new(Limits::of_pieces(geometry.piece_count())),
             shadow: Decoder::new(Limits::of_pieces(geometry.piece_count())),
             socket: Vec::new(),
