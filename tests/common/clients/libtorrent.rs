@@ -9,8 +9,14 @@ const SCRIPT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/common/clients/
 pub fn command(job: &Job<'_>) -> Command {
     let mut command = Command::new(python());
     command.arg(SCRIPT).arg(job.torrent).arg(job.data).arg(job.addr.to_string());
-    if !job.complete {
-        command.arg("--partial");
+    match job.friends {
+        Some(friends) => {
+            command.arg("--friends").args(friends.iter().map(ToString::to_string));
+        }
+        None if !job.complete => {
+            command.arg("--partial");
+        }
+        None => {}
     }
     command
 }

@@ -1,4 +1,4 @@
-"""Seeds one torrent with libtorrent until it is killed: TORRENT DIRECTORY ADDRESS:PORT [--partial]"""
+"""Seeds one torrent with libtorrent until it is killed: TORRENT DIRECTORY ADDRESS:PORT [--partial | --friends ADDRESS:PORT..]"""
 
 import sys
 
@@ -6,6 +6,7 @@ import libtorrent as lt
 
 torrent, directory, address = sys.argv[1:4]
 partial = sys.argv[4:] == ["--partial"]
+has_friends = sys.argv[4:5] == ["--friends"]
 
 session = lt.session(
     {
@@ -36,7 +37,16 @@ parameters = lt.add_torrent_params()
 parameters.ti = lt.torrent_info(torrent)
 parameters.save_path = directory
 parameters.flags &= ~(lt.torrent_flags.auto_managed | lt.torrent_flags.paused)
+if has_friends:
+    # It serves what it has, and stays connected to the others without a word.
+    parameters.flags |= lt.torrent_flags.upload_mode
 handle = session.add_torrent(parameters)
+if has_friends:
+    while handle.status().state in (lt.torrent_status.checking_files, lt.torrent_status.checking_resume_data):
+        session.wait_for_alert(100)
+    for friend in sys.argv[5:]:
+        host, port = friend.rsplit(":", 1)
+        handle.connect_peer((host, int(port)))
 
 while True:
     session.wait_for_alert(1000)

@@ -54,6 +54,8 @@ pub struct Job<'a> {
     /// Whether the content is complete. A seeder of a part must stay one: it does not talk to the addresses
     /// of the other clients, 127.0.0.2 to 127.0.0.5.
     complete: bool,
+    /// Whom it connects to, without fetching anything of them; libtorrent only.
+    friends: Option<&'a [SocketAddr]>,
     /// A directory for its configuration and state.
     home: PathBuf,
 }
@@ -125,6 +127,18 @@ impl Seeder {
         Self::start_at(client, client.ip(), torrent, payload, data, piece_count)
     }
 
+    /// Starts a libtorrent that has `piece_count` pieces in `data`, fetches no others, and connects to its friends.
+    pub fn start_friend(
+        torrent: &Path,
+        payload: &Payload,
+        data: &Path,
+        piece_count: u32,
+        friends: &[SocketAddr],
+    ) -> Self {
+        let client = Client::Libtorrent;
+        Self::start_as(client, client.ip(), torrent, payload, data, piece_count, Some(friends))
+    }
+
     fn start_at(
         client: Client,
         ip: IpAddr,
@@ -133,11 +147,23 @@ impl Seeder {
         data: &Path,
         piece_count: u32,
     ) -> Self {
+        Self::start_as(client, ip, torrent, payload, data, piece_count, None)
+    }
+
+    fn start_as(
+        client: Client,
+        ip: IpAddr,
+        torrent: &Path,
+        payload: &Payload,
+        data: &Path,
+        piece_count: u32,
+        friends: Option<&[SocketAddr]>,
+    ) -> Self {
         for _ in 0..START_TRIES_MAX {
             let home = workspace::temp_dir("client");
             let addr = SocketAddr::new(ip, workspace::free_port(ip));
             let complete = piece_count == payload.piece_count();
-            let job = Job { torrent, data, addr, complete, home: home.path().to_owned() };
+            let job = Job { torrent, data, addr, complete, friends, home: home.path().to_owned() };
             let log = home.path().join("log");
             let process = Process::spawn(&format!("{client:?}"), &mut client.command(&job), &log)
                 .unwrap_or_else(|error| {
