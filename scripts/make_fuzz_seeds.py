@@ -99,6 +99,20 @@ write(
     libtorrent=LIBTORRENT, transmission=TRANSMISSION, reqq_zero=b"d4:reqqi0ee", reqq_huge=b"d4:reqqi99999999999ee",
     reqq_string=b"d4:reqq3:250e", metadata=b"d8:msg_typei1e5:piecei0e10:total_sizei340eedata", deep=b"d1:m" + b"l" * 9,
 )
+v4 = bytes([10, 0, 0, 1, 0x1a, 0xe1, 203, 0, 113, 7, 0xc8, 0xd5])
+v6 = bytes.fromhex("20010db8000000000000000000000001") + b"\x1a\xe1"
+mapped = bytes(10) + b"\xff\xff\x01\x02\x03\x04\x00\x05"
+write(
+    "pex",
+    libtorrent=bencode({
+        "added": v4, "added.f": b"\x12\x10", "added6": v6, "added6.f": b"\x04", "dropped": v4[:6], "dropped6": v6,
+    }),
+    transmission=bencode({"added": v4, "added.f": b"\x02\x00"}), empty=bencode({"added": b"", "dropped": b""}),
+    cut=bencode({"added": v4[:-1], "added.f": b"", "added6": v6[:-1]}), mapped=bencode({"added6": v6 + mapped}),
+    port_zero=bencode({"added": v4[:4] + b"\0\0", "dropped": bytes(6)}),
+    many=bencode({"added": v4 * 55, "added.f": bytes(110), "added6": v6 * 3, "dropped": v4 * 55}),
+    odd_types=bencode({"added": 1, "added.f": [], "added6": {}, "dropped": [v4]}), trailing=b"d5:added0:eand more",
+)
 peers = bytes([127, 0, 0, 1, 0x1a, 0xe1, 10, 0, 0, 1, 0, 0, 255, 255, 255, 255, 255, 255])
 write(
     "tracker_reply",

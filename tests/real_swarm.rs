@@ -91,6 +91,32 @@ fn four_clients_with_a_quarter_of_many_files_each() {
     download_from_quarters(&many_files());
 }
 
+/// Each of four libtorrents has a quarter of the pieces and is connected to the others. We are told of one of them: the
+/// download is complete only if we heard of the others from it (BEP 11).
+#[test]
+fn three_of_four_peers_are_heard_of_from_the_first() {
+    let _test = real_client_test!();
+    let payload = Payload::create("exchange.bin", Layout::Single(16 * 1024 * 1024 + 4321), 64 * 1024, 6);
+    let dir = workspace::temp_dir("download");
+    let torrent = payload.torrent(dir.path(), Some(&dead_tracker()));
+    let owner = |piece: u32| piece as usize / 7 % 4;
+    let mut quarters = Vec::new();
+    let mut friends: Vec<SocketAddr> = Vec::new();
+    let mut seeders = Vec::new();
+    for quarter in 0..4 {
+        let count = (0..payload.piece_count()).filter(|piece| owner(*piece) == quarter).count() as u32;
+        let data = payload.partial_copy(|piece| owner(piece) == quarter);
+        let seeder = Seeder::start_friend(&torrent, &payload, data.path(), count, &friends);
+        friends.push(seeder.addr);
+        seeders.push((seeder, count));
+        quarters.push(data);
+    }
+    download(&torrent, &friends[..1], &payload);
+    for (seeder, count) in &seeders {
+        assert_eq!(seeder.piece_count(&payload), *count, "it fetched from the others");
+    }
+}
+
 /// Four complete seeders at once: nothing is fetched twice into the wrong place, nothing is left out.
 #[test]
 fn four_clients_with_everything() {

@@ -32,6 +32,7 @@ fuzz_target!(|payload: &[u8]| {
         pex: NonZeroU8::new(OUR_PEX_ID).filter(|_| offer.pex),
         port: offer.port.and_then(NonZeroU16::new),
         reqq: NonZeroU32::new(reqq),
+        your_ip: offer.your_ip,
     };
     let ours = offer.encode();
     let document = parse(&ours, Limits::PEER_MESSAGE).expect("ours is bencode");

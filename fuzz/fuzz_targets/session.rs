@@ -52,6 +52,11 @@ fuzz_target!(|input: Input| {
     world.finish();
 });
 
+/// Half of the peers speak the fast extension.
+const fn speaks_fast(place: usize) -> bool {
+    place.is_multiple_of(2)
+}
+
 struct World {
     content: Rc<Content>,
     board: Board,
@@ -117,7 +122,7 @@ impl World {
             return;
         }
         let (now, board) = (self.now, &mut self.board);
-        let peer = self.peers[place].get_or_insert_with(|| Peer::new(addr, &self.content, now, board));
+        let peer = self.peers[place].get_or_insert_with(|| Peer::new(addr, speaks_fast(place), &self.content, now, board));
         act(peer, now, board);
         if !peer.is_open {
             self.close(place);
@@ -172,7 +177,7 @@ impl World {
     /// Lets one honest peer bring what is missing.
     fn finish(mut self) {
         let addr = SocketAddr::from(([127, 0, 0, 1], 9));
-        let mut peer = Peer::new(addr, &self.content, self.now, &mut self.board);
+        let mut peer = Peer::new(addr, true, &self.content, self.now, &mut self.board);
         peer.says_message(Message::HaveAll);
         peer.says_message(Message::Unchoke);
         let mut rounds = 0;

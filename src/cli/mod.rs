@@ -212,6 +212,7 @@ fn download_piece(args: DownloadPiece) -> Result<(), Error> {
         peers: peers_to_ask(args.peer)?,
         port: args.port,
         encryption: args.encryption,
+        pex: true,
         record_every: record_every()?,
         patience: patience(args.timeout)?,
     };
@@ -236,6 +237,7 @@ fn download(args: Download) -> Result<(), Error> {
         peers: peers_to_ask(args.peer)?,
         port: args.port,
         encryption: args.encryption,
+        pex: true,
         record_every: record_every()?,
         patience: patience(args.timeout)?,
     };

@@ -29,6 +29,7 @@ use crate::swarm::ledger::Ledger;
 use crate::swarm::picker::Picker;
 use crate::swarm::session::Tally;
 use crate::wire::mse;
+use crate::wire::pex::{Contact, Flags};
 
 /// How often progress is told and timers are looked at.
 const TICK: Duration = Duration::from_millis(100);
@@ -52,6 +53,9 @@ const PATIENCE_UNTRIED: Duration = Duration::from_secs(180);
 const PATIENCE_LOST: Duration = Duration::from_secs(60);
 /// With somebody connected, a download to which nothing comes gives up after so long.
 const PATIENCE_STALLED: Duration = Duration::from_secs(300);
+
+/// How often the cores get to know whom peers may be told of.
+const CONTACTS_EVERY: Duration = Duration::from_secs(10);
 
 /// What reaches the control thread.
 enum Input {
@@ -119,6 +123,8 @@ struct Control<'a> {
     homes: HashMap<SocketAddr, usize>,
     book: Book,
     callers: Callers,
+    /// When the cores are told next whom peers may be told of; never where there is no peer exchange.
+    contacts_at: Option<Instant>,
     announcer: Option<Announcer>,
     recorder: Option<Recorder>,
     outbox: mpsc::Sender<Input>,
@@ -167,6 +173,11 @@ impl<'a> Control<'a> {
         for &peer in &request.peers {
             book.add(peer, Source::Manual, now);
         }
+        // Of a private torrent only the tracker may tell who is in the swarm (BEP 27).
+        let contacts_at = (request.pex && !request.metainfo.private).then(|| {
+            shared.allow_pex();
+            now
+        });
         let mut control = Self {
             request,
             backend,
@@ -176,6 +187,7 @@ impl<'a> Control<'a> {
             homes: HashMap::new(),
             book,
             callers: Callers::new(run.listener.clone()),
+            contacts_at,
             announcer: None,
             recorder,
             outbox: outbox.clone(),
@@ -225,6 +237,7 @@ impl<'a> Control<'a> {
                 Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => {}
             }
             self.record();
+            self.tell_contacts();
             observer.downloading(&self.snapshot());
             self.check_patience()?;
         }
@@ -239,6 +252,16 @@ impl<'a> Control<'a> {
                 let outbox = outbox.clone();
                 Box::new(move |error| drop(outbox.send(Input::Net(Event::Disk(error)))))
             });
+        }
+    }
+
+    /// Tells the cores whom peers may be told of: those that were dialed, as they listen there.
+    fn tell_contacts(&mut self) {
+        let now = Instant::now();
+        if self.contacts_at.is_some_and(|at| now >= at) {
+            self.contacts_at = Some(now + CONTACTS_EVERY);
+            let contacts = self.book.dialed().map(|addr| Contact { addr, flags: Flags::REACHABLE });
+            self.shared.set_contacts(contacts.collect());
         }
     }
 
@@ -282,6 +305,19 @@ impl<'a> Control<'a> {
                     self.close(addr, CloseReason::Poisoned);
                 }
             }
+            Input::Net(Event::Pex { from, exchange }) => {
+                let now = Instant::now();
+                let is_new = |contact: &&Contact| self.book.add_told(contact.addr, from, now);
+                let added = exchange.added.iter().filter(is_new).count();
+                tracing::debug!(peer = %from, told = exchange.added.len(), added, "told of peers");
+            }
+            Input::Net(Event::Introduced { addr, our_ip, .. }) => {
+                if let Some(ip) = our_ip {
+                    self.book.on_own_address(addr, ip);
+                }
+            }
+            // There is nobody here who would ask it.
+            Input::Net(Event::DhtNode(_)) => {}
             Input::Net(Event::Disk(error)) => return Err(Error::Disk(error)),
             Input::Net(Event::Complete) => self.complete = true,
             Input::Net(Event::Panicked) => return Err(Error::Panicked),

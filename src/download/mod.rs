@@ -63,6 +63,8 @@ pub struct Request {
     pub encryption: Encryption,
     /// Where other peers may dial us: `None` for one of the usual ports or else any, `Some(0)` for nowhere.
     pub port: Option<u16>,
+    /// Whether to learn of peers from peers, and tell them of others (BEP 11). Never done for a private torrent (BEP 27).
+    pub pex: bool,
     /// How often what is verified is written down for a later run: see [`RECORD_EVERY`].
     pub record_every: Duration,
     /// When to give up if nothing comes; `None` for the defaults.

@@ -26,7 +26,7 @@ use super::shared::{Counters, Desk, Event, Shared};
 use super::socket::Socket;
 use crate::disk::{DiskError, PieceLease};
 use crate::swarm::receive::feed;
-use crate::swarm::session::{Session, Tally};
+use crate::swarm::session::{Session, Tally, Terms};
 use crate::wire::decoder::{Decoder, Limits};
 use crate::wire::extension;
 use crate::wire::handshake;
@@ -173,6 +173,9 @@ impl Peer {
             return Err(CloseReason::Crowded);
         }
         shared.with_verified(|verified| session.announce_haves(verified, HAVES_PER_TICK_MAX, &mut out));
+        if session.wants_peers(now) {
+            session.tell_peers(&shared.contacts(), now, &mut out);
+        }
         if wants_claims {
             self.socket.cancel();
         }
@@ -257,19 +260,21 @@ async fn talk(peer: &Rc<Peer>, shared: &Shared) -> Result<std::convert::Infallib
     let Opened { theirs, rest, cipher } = opening::shake_hands(peer, shared).await?;
     let geometry = shared.geometry();
     let now = Instant::now();
-    let session = Session::new(peer.addr, geometry, now, &mut Desk(shared));
+    let offers_pex = theirs.has(handshake::EXTENSION) && shared.allows_pex();
+    let terms = Terms { fast: theirs.has(handshake::FAST), pex: offers_pex };
+    let session = Session::new(peer.addr, geometry, terms, now, &mut Desk(shared));
     let limits = Limits::of_pieces(geometry.piece_count());
     let talk = Box::new(Talk { session, decoder: Decoder::new(limits) });
     *peer.phase.borrow_mut() = Phase::Talking(talk);
     shared.tell(Event::Connected(peer.addr));
-    if theirs.has(handshake::FAST) {
+    if terms.fast {
         // Exactly one message must tell which pieces we have, before all others (BEP 6).
         Message::HaveNone.write(&mut peer.out.borrow_mut());
     }
     if theirs.has(handshake::EXTENSION) {
         let offer = extension::Offer {
             metadata: false,
-            pex: false,
+            pex: terms.pex,
             reqq: REQUESTS_HELD,
             port: shared.port(),
             your_ip: Some(peer.addr.ip()),

@@ -1,8 +1,9 @@
 //! What all cores of a download share: who fetches what, the verifier, the counters, and the way to the control
 //! thread. Nothing here is touched per block but by one relaxed addition per receive.
 
-use std::net::SocketAddr;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::net::{IpAddr, SocketAddr};
+use std::num::NonZeroU16;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -17,7 +18,8 @@ use crate::swarm::bitfield::Bitfield;
 use crate::swarm::claim::{Claim, PieceWriter, Progress};
 use crate::swarm::ledger::Ledger;
 use crate::swarm::poison::Suspects;
-use crate::swarm::session::{Tally, Work};
+use crate::swarm::session::{Gossip, Tally, Work};
+use crate::wire::pex::{Contact, PeerExchange};
 
 impl PieceWriter for PieceLease {
     fn write(&mut self, begin: u32, data: &[u8]) {
@@ -70,6 +72,24 @@ pub enum Event {
     },
     /// A peer sent wrong data.
     Poisoned(SocketAddr),
+    /// A peer told of others.
+    Pex {
+        /// Who told.
+        from: SocketAddr,
+        /// Whom it told of.
+        exchange: PeerExchange,
+    },
+    /// The DHT node of a peer (BEP 5).
+    DhtNode(SocketAddr),
+    /// What a peer says of itself and of us (BEP 10).
+    Introduced {
+        /// The peer's end of the connection.
+        addr: SocketAddr,
+        /// Where it listens, if it says so.
+        listens: Option<SocketAddr>,
+        /// The address at which it sees us.
+        our_ip: Option<IpAddr>,
+    },
     /// The output cannot take what came.
     Disk(DiskError),
     /// Every wanted piece is verified.
@@ -126,6 +146,10 @@ pub struct Shared {
     places_wanted: AtomicUsize,
     /// Blocks that receives are aimed at.
     aimed: AtomicUsize,
+    /// Whether we take part in the peer exchange.
+    pex: AtomicBool,
+    /// Whom peers are told of.
+    contacts: Mutex<Arc<[Contact]>>,
 }
 
 /// Blocks that are in memory of this process, or may come there as receives are aimed at them: 30 MiB. A receive that
@@ -157,7 +181,10 @@ impl Shared {
         let verdicts = Arc::clone(&board);
         let verifier = Verifier::start(threads, move |hashed| verdicts.judge(hashed))?;
         let (places_wanted, aimed) = (AtomicUsize::new(0), AtomicUsize::new(0));
-        Ok(Arc::new(Self { board, verifier, output, metainfo, peer_id, port, places_wanted, aimed }))
+        let (pex, contacts) = (AtomicBool::new(false), Mutex::new(Arc::default()));
+        let shared =
+            Self { board, verifier, output, metainfo, peer_id, port, places_wanted, aimed, pex, contacts };
+        Ok(Arc::new(shared))
     }
 
     /// The sums so far.
@@ -183,6 +210,26 @@ impl Shared {
     /// Where we listen, if we do.
     pub const fn port(&self) -> Option<u16> {
         self.port
+    }
+
+    /// Has the connections that are made from now on take part in the peer exchange (BEP 11).
+    pub fn allow_pex(&self) {
+        self.pex.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether connections take part in the peer exchange.
+    pub(super) fn allows_pex(&self) -> bool {
+        self.pex.load(Ordering::Relaxed)
+    }
+
+    /// Sets whom peers are told of.
+    pub fn set_contacts(&self, contacts: Arc<[Contact]>) {
+        *lock(&self.contacts) = contacts;
+    }
+
+    /// Whom to tell peers of.
+    pub(super) fn contacts(&self) -> Arc<[Contact]> {
+        Arc::clone(&lock(&self.contacts))
     }
 
     /// Waits until all pieces that are complete are judged. For when no peer is left that completes others.
@@ -257,6 +304,21 @@ impl Desk<'_> {
     fn ledger(&self) -> MutexGuard<'_, Ledger<PieceLease>> {
         lock(&self.0.board.ledger)
     }
+
+    fn lease(&self, piece: PieceIndex) -> Option<PieceLease> {
+        match self.0.output.lease(piece) {
+            Ok(lease) => Some(lease),
+            Err(Refused::Disk(error)) => {
+                self.0.tell(Event::Disk(error));
+                None
+            }
+            // Nobody else is given what the picker gives out, so this is the end of the download at most.
+            Err(refused) => {
+                tracing::debug!(%piece, "no lease: {refused}");
+                None
+            }
+        }
+    }
 }
 
 impl Work<PieceLease> for Desk<'_> {
@@ -282,19 +344,13 @@ impl Work<PieceLease> for Desk<'_> {
         has: &Bitfield,
         after: Option<PieceIndex>,
     ) -> Option<Claim<PieceLease>> {
-        let lease = |piece| match self.0.output.lease(piece) {
-            Ok(lease) => Some(lease),
-            Err(Refused::Disk(error)) => {
-                self.0.tell(Event::Disk(error));
-                None
-            }
-            // Nobody else is given what the picker gives out, so this is the end of the download at most.
-            Err(refused) => {
-                tracing::debug!(%piece, "no lease: {refused}");
-                None
-            }
-        };
-        let claim = self.ledger().claim(peer, has, after, lease)?;
+        let claim = self.ledger().claim(peer, has, after, |piece| self.lease(piece))?;
+        claim.lease.prefault();
+        Some(claim)
+    }
+
+    fn claim_of(&mut self, peer: SocketAddr, pieces: &[PieceIndex]) -> Option<Claim<PieceLease>> {
+        let claim = self.ledger().claim_of(peer, pieces, |piece| self.lease(piece))?;
         claim.lease.prefault();
         Some(claim)
     }
@@ -325,6 +381,17 @@ impl Work<PieceLease> for Desk<'_> {
 
     fn help(&mut self, has: &Bitfield, worth: Duration, helpers: u8) -> Option<Arc<Progress>> {
         self.ledger().help(has, worth, helpers)
+    }
+
+    fn hear(&mut self, from: SocketAddr, gossip: Gossip) {
+        let at = |port: NonZeroU16| SocketAddr::new(from.ip(), port.get());
+        self.0.tell(match gossip {
+            Gossip::Peers(exchange) => Event::Pex { from, exchange },
+            Gossip::DhtPort(port) => Event::DhtNode(at(port)),
+            Gossip::Introduction { port, your_ip } => {
+                Event::Introduced { addr: from, listens: port.map(at), our_ip: your_ip }
+            }
+        });
     }
 }
 

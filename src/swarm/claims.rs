@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use super::claim::{BlockSet, Claim, PieceWriter};
-use crate::meta::geometry::{BLOCK_LEN, Block, Geometry};
+use crate::meta::geometry::{BLOCK_LEN, Block, Geometry, PieceIndex};
 
 /// The place of a claim among those of its peer. One of a claim that is gone finds nothing, whatever came in its place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -83,6 +83,20 @@ impl<L> Claims<L> {
             self.open.pop_front();
         }
         None
+    }
+
+    /// The next block to ask for of those pieces that `allows` names; it counts as asked for from now on.
+    pub fn next_block_of(&mut self, allows: impl Fn(PieceIndex) -> bool) -> Option<(Slot, Block)> {
+        let slots = &mut self.slots;
+        self.open.iter().find_map(|&slot| {
+            let held = slots.get_mut(slot.at as usize)?.as_mut().filter(|held| held.slot == slot)?;
+            if allows(held.claim.piece()) { Some((slot, held.next_block()?)) } else { None }
+        })
+    }
+
+    /// The claims and their pieces.
+    pub fn slots(&self) -> Vec<(Slot, PieceIndex)> {
+        self.slots.iter().flatten().map(|held| (held.slot, held.claim.piece())).collect()
     }
 
     /// The peer will not send that block: it is to be asked for again, after those of the other claims.

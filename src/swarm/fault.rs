@@ -41,6 +41,13 @@ pub enum Fault {
         /// How many bytes of them.
         bytes: u64,
     },
+    /// A message of the fast extension, which it has not announced (BEP 6: the connection must be closed).
+    FastNotAgreed,
+    /// Messages of the peer exchange (BEP 11) far too often.
+    PexFlood {
+        /// How many of them were ignored.
+        ignored: u32,
+    },
     /// Nothing at all for [`SILENCE_MAX`](super::session::SILENCE_MAX).
     Silent,
 }
@@ -67,6 +74,12 @@ impl fmt::Display for Fault {
                 write!(f, "it refused all that it was asked for, {times} times in a row")
             }
             Self::Chatter { bytes } => write!(f, "it sent {bytes} bytes of messages and no block"),
+            Self::FastNotAgreed => {
+                write!(f, "it sent a message of the fast extension and has not announced that")
+            }
+            Self::PexFlood { ignored } => {
+                write!(f, "it told of other peers too often, {ignored} times too early")
+            }
             Self::Silent => write!(f, "it sent nothing for too long"),
         }
     }

@@ -8,7 +8,7 @@ use super::bitfield::Bitfield;
 use super::claim::{Claim, PieceWriter, Progress};
 use super::ledger::Ledger;
 use super::picker::Picker;
-use super::session::Work;
+use super::session::{Gossip, Work};
 use crate::meta::geometry::{BLOCK_LEN, Block, Geometry, PieceIndex};
 
 /// The bytes of one piece.
@@ -31,6 +31,7 @@ pub(super) struct Desk {
     pub(super) ledger: Ledger<Memory>,
     pub(super) complete: Vec<Claim<Memory>>,
     pub(super) claims_asked: u32,
+    pub(super) heard: Vec<(SocketAddr, Gossip)>,
 }
 
 impl Desk {
@@ -43,7 +44,8 @@ impl Desk {
     /// Wants everything.
     pub(super) fn of(geometry: Geometry) -> Self {
         let picker = Picker::new(geometry, &Bitfield::full(geometry.piece_count()), 1);
-        Self { geometry, ledger: Ledger::new(geometry, picker), complete: Vec::new(), claims_asked: 0 }
+        let ledger = Ledger::new(geometry, picker);
+        Self { geometry, ledger, complete: Vec::new(), claims_asked: 0, heard: Vec::new() }
     }
 
     pub(super) fn block(&self, piece: u32, index: u32) -> Block {
@@ -81,6 +83,10 @@ impl Work<Memory> for Desk {
         let size = |piece| self.geometry.piece_size(piece) as usize;
         self.ledger.claim(peer, has, after, |piece| Some(Memory(vec![0; size(piece)])))
     }
+    fn claim_of(&mut self, peer: SocketAddr, pieces: &[PieceIndex]) -> Option<Claim<Memory>> {
+        let size = |piece| self.geometry.piece_size(piece) as usize;
+        self.ledger.claim_of(peer, pieces, |piece| Some(Memory(vec![0; size(piece)])))
+    }
     fn supply(&mut self) -> u64 {
         self.ledger.supply()
     }
@@ -90,6 +96,9 @@ impl Work<Memory> for Desk {
     fn complete(&mut self, claim: Claim<Memory>) {
         self.ledger.received(claim.piece());
         self.complete.push(claim);
+    }
+    fn hear(&mut self, from: SocketAddr, gossip: Gossip) {
+        self.heard.push((from, gossip));
     }
     fn help(&mut self, has: &Bitfield, worth: Duration, helpers: u8) -> Option<Arc<Progress>> {
         self.ledger.help(has, worth, helpers)

@@ -128,13 +128,43 @@ impl<L> Ledger<L> {
         lease: impl FnOnce(PieceIndex) -> Option<L>,
     ) -> Option<Claim<L>> {
         if let Some(at) = self.orphans.iter().position(|claim| has.get(claim.piece())) {
-            let claim = self.orphans.remove(at);
-            return claim.map(|mut claim| {
-                claim.hand_over(peer);
-                claim
-            });
+            return self.adopt(at, peer);
         }
         let piece = self.picker.claim(has, after)?;
+        self.begin(peer, piece, lease)
+    }
+
+    /// The first of these pieces, in their order, that is half-done or free; `lease` as for [`Ledger::claim`].
+    pub fn claim_of(
+        &mut self,
+        peer: SocketAddr,
+        pieces: &[PieceIndex],
+        lease: impl FnOnce(PieceIndex) -> Option<L>,
+    ) -> Option<Claim<L>> {
+        for &piece in pieces {
+            if let Some(at) = self.orphans.iter().position(|claim| claim.piece() == piece) {
+                return self.adopt(at, peer);
+            }
+            if self.picker.claim_piece(piece) {
+                return self.begin(peer, piece, lease);
+            }
+        }
+        None
+    }
+
+    fn adopt(&mut self, at: usize, peer: SocketAddr) -> Option<Claim<L>> {
+        let mut claim = self.orphans.remove(at)?;
+        claim.hand_over(peer);
+        Some(claim)
+    }
+
+    /// Makes the claim of a piece that the picker has given out.
+    fn begin(
+        &mut self,
+        peer: SocketAddr,
+        piece: PieceIndex,
+        lease: impl FnOnce(PieceIndex) -> Option<L>,
+    ) -> Option<Claim<L>> {
         let Some(lease) = lease(piece) else {
             self.picker.release(piece);
             return None;

@@ -3,7 +3,7 @@
 //! [`bitfield`] is who has what, [`picker`] which piece is next, [`claim`] the exclusive right to fetch one, [`ledger`]
 //! who fetches what. [`session`] is one peer's state machine, with its [`claims`] and its window of requests
 //! ([`pipeline`]); [`receive`] says where its next bytes belong and walks through them; [`fault`] is what a peer can do wrong, [`poison`] who sent wrong data, [`book`] which addresses to
-//! dial. Nothing here knows a socket, a clock or a source of randomness: the time and a seed are arguments, so a whole
+//! dial, with the [`priority`] that both ends agree on. Nothing here knows a socket, a clock or a source of randomness: the time and a seed are arguments, so a whole
 //! swarm runs again from its seed.
 
 pub mod bitfield;
@@ -15,6 +15,7 @@ pub mod ledger;
 pub mod picker;
 pub mod pipeline;
 pub mod poison;
+pub mod priority;
 pub mod receive;
 pub mod session;
 

@@ -163,11 +163,25 @@ impl Picker {
         }
         self.rarity.settle(&self.free, &self.geometry);
         let piece = self.choose(has, after)?;
+        self.take_free(piece);
+        Some(piece)
+    }
+
+    /// Claims that piece. `false` if it is not free.
+    pub fn claim_piece(&mut self, piece: PieceIndex) -> bool {
+        if !self.free.get(piece) {
+            return false;
+        }
+        self.rarity.settle(&self.free, &self.geometry);
+        self.take_free(piece);
+        true
+    }
+
+    fn take_free(&mut self, piece: PieceIndex) {
         self.move_piece(piece, PieceState::Wanted, PieceState::Claimed);
         self.rarity.remove(piece);
         self.free.clear(piece);
         self.begin_extent(piece);
-        Some(piece)
     }
 
     /// A claimed piece is given up: it is free again.

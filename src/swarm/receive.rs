@@ -393,6 +393,7 @@ mod tests {
     use super::*;
     use crate::meta::geometry::{BLOCK_LEN, Geometry};
     use crate::swarm::fixture::{Desk, Memory};
+    use crate::swarm::session::Terms;
     use crate::wire::decoder::Limits;
     use crate::wire::message::Message;
 
@@ -411,7 +412,13 @@ mod tests {
         let geometry = Geometry::new(u64::from(PIECES * piece_len) - 100, piece_len).unwrap();
         let mut desk = Desk::of(geometry);
         let now = Instant::now();
-        let mut session = Session::new(SocketAddr::from(([127, 0, 0, 1], 1)), geometry, now, &mut desk);
+        let mut session = Session::new(
+            SocketAddr::from(([127, 0, 0, 1], 1)),
+            geometry,
+            Terms { fast: true, pex: false },
+            now,
+            &mut desk,
+        );
         session.message(Message::HaveAll, now, &mut desk).unwrap();
         session.message(Message::Unchoke, now, &mut desk).unwrap();
         let mut decoder = Decoder::new(Limits::of_pieces(PIECES));
@@ -503,7 +510,13 @@ mod tests {
         let geometry = Geometry::new(u64::from(1_000 * BLOCK_LEN), BLOCK_LEN).unwrap();
         let mut desk = Desk::of(geometry);
         let now = Instant::now();
-        let mut session = Session::new(SocketAddr::from(([127, 0, 0, 1], 1)), geometry, now, &mut desk);
+        let mut session = Session::new(
+            SocketAddr::from(([127, 0, 0, 1], 1)),
+            geometry,
+            Terms { fast: true, pex: false },
+            now,
+            &mut desk,
+        );
         session.message(Message::HaveAll, now, &mut desk).unwrap();
         session.message(Message::Unchoke, now, &mut desk).unwrap();
         let mut decoder = Decoder::new(Limits::of_pieces(1_000));

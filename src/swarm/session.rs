@@ -15,7 +15,8 @@
 //! once; it leaves the queue before its claim leaves the session. While claims are held some block of them is
 //! requested, arriving, or yet to be asked for.
 //!
-//! `fetch` has what is asked of a peer, `requests` the queue of it, `help` the endgame, `clock` what has to be done from time to time.
+//! `fetch` has what is asked of a peer, `requests` the queue of it, `help` the endgame, `fast` what is special where both
+//! ends speak the fast extension, `clock` what has to be done from time to time, `gossip` what is said beside pieces.
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
@@ -28,17 +29,20 @@ use super::claims::{Claims, Slot};
 use super::fault::Fault;
 use super::pipeline::Pipeline;
 use crate::meta::geometry::{Block, Geometry, PieceIndex};
-use crate::wire::extension::{self, Offered};
 use crate::wire::message::{Message, PieceHeader, RawBlock};
 
 mod clock;
+mod fast;
 mod fetch;
+mod gossip;
 mod help;
 mod requests;
 
 use requests::{Errand, Request, Requests, Target};
 
 pub use clock::{REQUEST_TIMEOUT, SILENCE_MAX};
+pub use fast::{ALLOWED_MAX, SUGGESTED_MAX};
+pub use gossip::{Gossip, PEX_EARLY_MAX, PEX_EVERY, PEX_IGNORED_MAX};
 
 /// Blocks that may come although nobody waits for them any more: cancelled, or asked for before a choke.
 const LAPSED_MAX: usize = 4096;
@@ -63,6 +67,8 @@ pub trait Work<L> {
     fn wants_any(&mut self, has: &Bitfield) -> bool;
     /// The next piece for this peer, if it has one that nobody fetches.
     fn claim(&mut self, peer: SocketAddr, has: &Bitfield, after: Option<PieceIndex>) -> Option<Claim<L>>;
+    /// The first of these pieces that nobody fetches, in this order.
+    fn claim_of(&mut self, peer: SocketAddr, pieces: &[PieceIndex]) -> Option<Claim<L>>;
     /// A number that changes when a piece can be claimed that could not be before.
     fn supply(&mut self) -> u64;
     /// A claim goes back, with what was fetched of it.
@@ -72,6 +78,17 @@ pub trait Work<L> {
     /// A piece that its holder will take longer than `worth` to fetch, with a block that at most so many `helpers` were
     /// asked for.
     fn help(&mut self, has: &Bitfield, worth: Duration, helpers: u8) -> Option<Arc<Progress>>;
+    /// A peer said something that is no matter of its session.
+    fn hear(&mut self, _from: SocketAddr, _gossip: Gossip) {}
+}
+
+/// What both ends of a connection have agreed on in their handshakes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Terms {
+    /// The fast extension (BEP 6).
+    pub fast: bool,
+    /// The peer exchange (BEP 11): we have offered it, so the peer may.
+    pub pex: bool,
 }
 
 /// Bytes and blocks of one peer.
@@ -120,6 +137,7 @@ impl Lapsed {
 pub struct Session<L> {
     addr: SocketAddr,
     geometry: Geometry,
+    terms: Terms,
     has: Bitfield,
     /// A BITFIELD, HAVE_ALL, HAVE_NONE or HAVE came: another bitfield is an error.
     told_pieces: bool,
@@ -136,6 +154,8 @@ pub struct Session<L> {
     /// There was nothing to claim.
     dry: Option<fetch::Dry>,
     refusals: fetch::Refusals,
+    fast: fast::Fast,
+    talk: gossip::Talk,
     incoming: Incoming,
     lapsed: Lapsed,
     unrequested: u32,
@@ -165,12 +185,19 @@ pub struct Session<L> {
 
 impl<L: PieceWriter> Session<L> {
     /// The session of the peer at `addr`, which has just sent its handshake.
-    pub fn new(addr: SocketAddr, geometry: Geometry, now: Instant, work: &mut impl Work<L>) -> Self {
+    pub fn new(
+        addr: SocketAddr,
+        geometry: Geometry,
+        terms: Terms,
+        now: Instant,
+        work: &mut impl Work<L>,
+    ) -> Self {
         let has = Bitfield::new(geometry.piece_count());
         work.joined(&has);
         Self {
             addr,
             geometry,
+            terms,
             has,
             told_pieces: false,
             choked: true,
@@ -183,6 +210,8 @@ impl<L: PieceWriter> Session<L> {
             last_claimed: None,
             dry: None,
             refusals: fetch::Refusals::default(),
+            fast: fast::Fast::default(),
+            talk: gossip::Talk::new(now),
             incoming: Incoming::Nothing,
             lapsed: Lapsed::default(),
             unrequested: 0,
@@ -239,25 +268,25 @@ impl<L: PieceWriter> Session<L> {
                 let has = Bitfield::from_wire(bytes, self.geometry.piece_count()).map_err(Fault::Bitfield)?;
                 self.on_pieces(has, work)?;
             }
-            Message::HaveAll => self.on_pieces(Bitfield::full(self.geometry.piece_count()), work)?,
-            Message::HaveNone => self.on_pieces(Bitfield::new(self.geometry.piece_count()), work)?,
-            Message::Reject(raw) => self.on_reject(raw, now, work)?,
-            Message::Extended { id: extension::HANDSHAKE_ID, payload } => {
-                if let Some(reqq) = Offered::parse(payload).reqq {
-                    self.pipeline.set_reqq(reqq.get());
-                }
+            Message::HaveAll => {
+                self.check_fast()?;
+                self.on_pieces(Bitfield::full(self.geometry.piece_count()), work)?;
             }
-            // We serve no blocks, so what peers want or cancel is nothing to us; SUGGEST and ALLOWED_FAST are hints
-            // (BEP 6), PORT belongs to the DHT (BEP 5), and other extensions were not offered.
+            Message::HaveNone => {
+                self.check_fast()?;
+                self.on_pieces(Bitfield::new(self.geometry.piece_count()), work)?;
+            }
+            Message::Reject(raw) => self.on_reject(raw, now, work)?,
+            Message::Suggest(index) => self.on_suggest(index)?,
+            Message::AllowedFast(index) => self.on_allowed_fast(index)?,
+            Message::Extended { id, payload } => self.on_extended(id, payload, now, work)?,
+            Message::Port(port) => self.on_port(port, work),
+            // We serve no blocks, so what peers want or cancel is nothing to us.
             Message::KeepAlive
             | Message::Interested
             | Message::NotInterested
             | Message::Request(_)
             | Message::Cancel(_)
-            | Message::Port(_)
-            | Message::Suggest(_)
-            | Message::AllowedFast(_)
-            | Message::Extended { .. }
             | Message::Unknown { .. } => {}
         }
         Ok(())

@@ -72,6 +72,8 @@ pub struct Offered {
     pub port: Option<NonZeroU16>,
     /// How many requests it holds without dropping any.
     pub reqq: Option<NonZeroU32>,
+    /// The address at which it sees us.
+    pub your_ip: Option<IpAddr>,
 }
 
 impl Offered {
@@ -89,8 +91,17 @@ impl Offered {
             pex: name("ut_pex"),
             port: number("p").and_then(|port| NonZeroU16::new(port.try_into().ok()?)),
             reqq: number("reqq").and_then(|reqq| NonZeroU32::new(reqq.try_into().ok()?)),
+            your_ip: root.get("yourip").and_then(|ip| address(ip.as_bytes()?)),
         }
     }
+}
+
+/// An IP address of either family, by its length.
+fn address(bytes: &[u8]) -> Option<IpAddr> {
+    if let Ok(v4) = <[u8; 4]>::try_from(bytes) {
+        return Some(v4.into());
+    }
+    <[u8; 16]>::try_from(bytes).ok().map(|v6| IpAddr::from(v6).to_canonical())
 }
 
 #[cfg(test)]
@@ -123,13 +134,14 @@ mod tests {
     #[test]
     fn theirs_is_read() {
         let payload =
-            b"d1:md11:ut_metadatai3e6:ut_pexi1ee13:metadata_sizei31235e1:pi6881e4:reqqi2000e1:v7:someonee";
+            b"d1:md11:ut_metadatai3e6:ut_pexi1ee13:metadata_sizei31235e1:pi6881e4:reqqi2000e1:v7:someone6:yourip4:\x01\x02\x03\x04e";
         let offered = Offered {
             metadata: NonZeroU8::new(3),
             metadata_size: Some(31235),
             pex: NonZeroU8::new(1),
             port: NonZeroU16::new(6881),
             reqq: NonZeroU32::new(2000),
+            your_ip: Some("1.2.3.4".parse().unwrap()),
         };
         assert_eq!(Offered::parse(payload), offered);
     }
@@ -145,6 +157,8 @@ mod tests {
             b"d1:md11:ut_metadatai0e6:ut_pexi256eee",
             b"d1:mi3e13:metadata_sizei0ee",
             b"d13:metadata_sizei-1e1:pi65536ee",
+            b"d6:yourip5:abcdee",
+            b"d6:youripi5ee",
             b"le",
             b"",
         ] {

@@ -1,12 +1,13 @@
 //! Bytes to messages and back: what two peers say to each other. Pure: bytes in, values out.
 //!
 //! [`handshake`] opens a connection, [`message`] is everything said after it, [`decoder`] cuts a stream of bytes into
-//! messages whatever way the socket split it, [`extension`] is the handshake of the extension protocol, [`mse`] the
-//! one that comes before all of this where a connection is encrypted. Nothing here knows a torrent: whether a piece
-//! exists or a block was asked for is decided in `swarm`.
+//! messages whatever way the socket split it, [`extension`] is the handshake of the extension protocol, [`pex`] what peers
+//! tell of other peers, [`mse`] the handshake that comes before all of this where a connection is encrypted. Nothing here
+//! knows a torrent: whether a piece exists or a block was asked for is decided in `swarm`.
 
 pub mod decoder;
 pub mod extension;
 pub mod handshake;
 pub mod message;
 pub mod mse;
+pub mod pex;

@@ -144,6 +144,9 @@ impl Work<MemoryLease> for Board {
         self.ledger.claim(peer, has, after, |piece| Some(memory.lease(piece)))
     }
 
+    fn claim_of(&mut self, peer: SocketAddr, pieces: &[PieceIndex]) -> Option<Claim<MemoryLease>> {
+        self.ledger.claim_of(peer, pieces, |piece| Some(self.memory.lease(piece)))
+    }
     fn supply(&mut self) -> u64 {
         self.ledger.supply()
     }

@@ -47,6 +47,8 @@ pub struct Connection {
     pub interested: bool,
     unchoking: bool,
     has_choked: bool,
+    /// Pieces that it serves while it chokes.
+    allowed: HashSet<u32>,
     /// What is on its way to the wire.
     pub wire: VecDeque<u8>,
     served: u32,
@@ -65,6 +67,7 @@ impl Connection {
             interested: false,
             unchoking: false,
             has_choked: false,
+            allowed: HashSet::new(),
             wire: VecDeque::new(),
             served: 0,
             sent: 0,
@@ -102,6 +105,17 @@ impl Connection {
             _ => {}
         }
         self.tell_pieces(host, rng);
+        if host.script.fast {
+            for _ in 0..host.script.allows {
+                let piece = rng.below(host.geometry().piece_count() as usize) as u32;
+                self.allow(piece);
+            }
+        }
+    }
+
+    fn allow(&mut self, piece: u32) {
+        self.allowed.insert(piece);
+        self.say(Message::AllowedFast(piece));
     }
 
     fn tell_pieces(&mut self, host: &Host, rng: &mut Rng) {
@@ -194,7 +208,7 @@ impl Connection {
         let block = host.geometry().check_block(raw.index, raw.begin, raw.len).expect("no such block");
         assert!(self.interested, "we asked without being interested");
         assert!(host.told_all() || host.script.pieces.get(block.piece), "we asked for what it has not");
-        if self.choking {
+        if self.choking && !self.allowed.contains(&raw.index) {
             assert!(self.has_choked, "we asked before we were unchoked");
             if host.script.fast {
                 self.say(Message::Reject(raw));
@@ -219,7 +233,9 @@ impl Connection {
         self.say(Message::Choke);
         if !host.script.answers_choked {
             for raw in std::mem::take(&mut self.queue) {
-                if host.script.fast {
+                if self.allowed.contains(&raw.index) {
+                    self.queue.push_back(raw);
+                } else if host.script.fast {
                     self.say(Message::Reject(raw));
                 }
             }
@@ -254,7 +270,7 @@ impl Connection {
             self.violate(violation, raw, host);
         }
         if rng.chance(script.chats) {
-            self.chat(raw, rng);
+            self.chat(raw, host, rng);
         }
         let block = host.geometry().check_block(raw.index, raw.begin, raw.len).unwrap();
         if rng.chance(script.rejects) {
@@ -301,14 +317,17 @@ impl Connection {
         }
     }
 
-    fn chat(&mut self, raw: RawBlock, rng: &mut Rng) {
+    fn chat(&mut self, raw: RawBlock, host: &Host, rng: &mut Rng) {
         match rng.below(8) {
             0 => self.say(Message::KeepAlive),
             1 => self.say(Message::Have(raw.index)),
             2 => self.say(Message::Unknown { id: 77 }),
             3 => self.say(Message::Port(6881)),
-            4 => self.say(Message::Suggest(raw.index)),
-            5 => self.say(Message::AllowedFast(raw.index)),
+            4 if host.script.fast => {
+                let piece = rng.below(host.geometry().piece_count() as usize) as u32;
+                self.say(Message::Suggest(piece));
+            }
+            5 if host.script.fast && self.allowed.len() < 10 => self.allow(raw.index),
             6 => self.say(Message::Request(raw)),
             _ => self.say(Message::NotInterested),
         }

@@ -6,7 +6,7 @@ use std::time::Instant;
 use ringtide::meta::geometry::Geometry;
 use ringtide::swarm::fault::Fault;
 use ringtide::swarm::receive::{Forecast, Part, feed};
-use ringtide::swarm::session::Session;
+use ringtide::swarm::session::{Session, Terms};
 use ringtide::wire::decoder::{Decoder, Event, Limits, Position};
 use ringtide::wire::message::PieceHeader;
 
@@ -34,9 +34,16 @@ pub struct Ours {
 }
 
 impl Ours {
-    pub fn new(addr: SocketAddr, geometry: Geometry, now: Instant, board: &mut Board, rng: &mut Rng) -> Self {
+    pub fn new(
+        addr: SocketAddr,
+        geometry: Geometry,
+        fast: bool,
+        now: Instant,
+        board: &mut Board,
+        rng: &mut Rng,
+    ) -> Self {
         Self {
-            session: Session::new(addr, geometry, now, board),
+            session: Session::new(addr, geometry, Terms { fast, pex: false }, now, board),
             decoder: Decoder::new(Limits::of_pieces(geometry.piece_count())),
             shadow: Decoder::new(Limits::of_pieces(geometry.piece_count())),
             socket: Vec::new(),

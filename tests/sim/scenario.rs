@@ -98,6 +98,7 @@ fn temper(mut script: Script, rng: &mut Rng) -> Script {
         _ => Told::Bitfield,
     };
     script.reqq = [None, Some(1), Some(2), Some(50), Some(500), Some(5_000)][rng.below(6)];
+    script.allows = [0, 0, 1, 10][(rng.next() % 4) as usize];
     script.unchoke_after = rng.spread(1, 3 * SECS);
     if rng.chance(300) {
         // Who chokes before its answers can arrive sends nothing but waste.

@@ -48,6 +48,8 @@ pub struct Script {
     pub backlog: usize,
     /// Whether it speaks BEP 6.
     pub fast: bool,
+    /// Pieces that it serves while it chokes, where it speaks BEP 6.
+    pub allows: u32,
     pub reqq: Option<u32>,
     pub unchoke_after: u64,
     /// Chokes so long after an unchoke, and unchokes again after so long.
@@ -84,6 +86,7 @@ impl Script {
             latency,
             backlog: 64 * 1024,
             fast: true,
+            allows: 0,
             reqq: Some(500),
             unchoke_after: 10_000,
             chokes: None,

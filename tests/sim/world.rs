@@ -264,7 +264,7 @@ impl World {
         }
         let there = &self.hosts[host];
         let (board, rng) = (&mut self.board, &mut self.rng);
-        let mut ours = Ours::new(there.addr, there.geometry(), now, board, rng);
+        let mut ours = Ours::new(there.addr, there.geometry(), there.script.fast, now, board, rng);
         let fresh = ours.cancel(now, board, rng, &mut Vec::new());
         assert_eq!(fresh, Ok(()));
         let theirs = Connection::new(there, rng);

@@ -51,7 +51,10 @@ pub enum Say {
         block: u8,
     },
     Reqq(u16),
-    Extended(Vec<u8>),
+    Extended {
+        id: u8,
+        payload: Vec<u8>,
+    },
     KeepAlive,
     Request {
         piece: u8,

@@ -8,7 +8,7 @@ use ringtide::meta::geometry::{Block, Geometry};
 use ringtide::swarm::bitfield::Bitfield;
 use ringtide::swarm::pipeline::{REQQ_DEFAULT, WINDOW_MAX};
 use ringtide::swarm::receive::{Forecast, Part, feed};
-use ringtide::swarm::session::Session;
+use ringtide::swarm::session::{Session, Terms};
 use ringtide::wire::decoder::{Decoder, Event, Limits};
 use ringtide::wire::extension::Offered;
 use ringtide::wire::message::{Message, PieceHeader, RawBlock};
@@ -41,6 +41,10 @@ pub struct Peer {
 /// What we may do, by what we have received.
 struct Known {
     geometry: Geometry,
+    /// Whether the peer speaks the fast extension: it answers or rejects what it was asked for before a choke.
+    fast: bool,
+    /// Pieces that may be asked for while it chokes.
+    allowed: Bitfield,
     has: Bitfield,
     is_choking: bool,
     is_interested: bool,
@@ -55,13 +59,13 @@ struct Known {
 }
 
 impl Peer {
-    pub fn new(addr: SocketAddr, content: &Rc<Content>, now: Instant, board: &mut Board) -> Self {
+    pub fn new(addr: SocketAddr, fast: bool, content: &Rc<Content>, now: Instant, board: &mut Board) -> Self {
         let geometry = content.geometry;
         let limits = Limits::of_pieces(geometry.piece_count());
         Self {
             addr,
             content: Rc::clone(content),
-            session: Session::new(addr, geometry, now, board),
+            session: Session::new(addr, geometry, Terms { fast, pex: true }, now, board),
             decoder: Decoder::new(limits),
             forecast: Forecast::default(),
             is_aimed: false,
@@ -72,6 +76,8 @@ impl Peer {
             theirs: Decoder::new(limits),
             known: Known {
                 geometry,
+                fast,
+                allowed: Bitfield::new(geometry.piece_count()),
                 has: Bitfield::new(geometry.piece_count()),
                 is_choking: true,
                 is_interested: false,
@@ -110,7 +116,7 @@ impl Peer {
                 let payload = format!("d4:reqqi{reqq}ee");
                 self.says_message(Message::Extended { id: 0, payload: payload.as_bytes() });
             }
-            Say::Extended(ref payload) => self.says_message(Message::Extended { id: 0, payload }),
+            Say::Extended { id, ref payload } => self.says_message(Message::Extended { id: id % 4, payload }),
             Say::KeepAlive => self.says_message(Message::KeepAlive),
             Say::Request { piece, block } => self.says_message(Message::Request(raw(piece, block))),
             Say::Suggest(piece) => self.says_message(Message::Suggest(piece.into())),
@@ -265,7 +271,14 @@ impl Known {
         match message {
             Message::Choke => {
                 self.is_choking = true;
-                self.lapsed.append(&mut self.asked);
+                if !self.fast {
+                    self.lapsed.append(&mut self.asked);
+                }
+            }
+            Message::AllowedFast(index) => {
+                if let Some(piece) = self.geometry.piece(index) {
+                    self.allowed.set(piece);
+                }
             }
             Message::Unchoke => self.is_choking = false,
             Message::HaveAll => self.has = Bitfield::full(len),
@@ -282,7 +295,10 @@ impl Known {
                 if let Ok(block) = self.geometry.check_block(raw.index, raw.begin, raw.len)
                     && !take(&mut self.lapsed, block)
                 {
-                    take(&mut self.asked, block);
+                    // What it rejects while it chokes it no longer allows.
+                    if take(&mut self.asked, block) && self.is_choking {
+                        self.allowed.clear(block.piece);
+                    }
                 }
             }
             Message::Extended { id: 0, payload } => {
@@ -305,7 +321,7 @@ impl Known {
     fn asked_for(&mut self, raw: RawBlock, board: &Board) -> Block {
         let block = self.geometry.check_block(raw.index, raw.begin, raw.len).expect("we asked for no block");
         assert!(self.is_interested, "we asked without being interested");
-        assert!(!self.is_choking, "we asked while choked");
+        assert!(!self.is_choking || self.allowed.get(block.piece), "we asked while choked");
         assert!(self.has.get(block.piece), "we asked for what it has not");
         assert!(!board.memory.is_sealed(block.piece), "we asked for what we have");
         assert!(!self.asked.contains(&block), "we asked twice for {block:?}");

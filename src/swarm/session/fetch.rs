@@ -111,6 +111,8 @@ impl<L: PieceWriter> Session<L> {
                 self.request_own(now, work, out);
                 self.request_help(now, work, out);
             }
+        } else if self.choked {
+            self.fill_choked(now, work, out);
         }
         self.note_debt(now);
         if out.len() > before {
@@ -127,9 +129,13 @@ impl<L: PieceWriter> Session<L> {
     }
 
     fn may_ask(&self, now: Instant) -> bool {
+        !self.choked && self.interested && !self.claims_away && !self.is_refusing(now)
+    }
+
+    /// Whether it has just refused what it was asked for.
+    pub(super) fn is_refusing(&self, now: Instant) -> bool {
         let is_paused = self.refusals.pause_until.is_some_and(|until| now < until);
-        let is_refusing = self.refusals.pending && self.outstanding() > 0;
-        !self.choked && self.interested && !self.claims_away && !is_paused && !is_refusing
+        is_paused || (self.refusals.pending && self.outstanding() > 0)
     }
 
     /// The peer does not read, so it is asked for nothing. What it owes nothing of, others could fetch.
@@ -157,7 +163,9 @@ impl<L: PieceWriter> Session<L> {
             Some(dry) => Some(dry.look(now, work)?),
         };
         loop {
-            let Some(mut claim) = work.claim(self.addr, &self.has, self.last_claimed) else {
+            let claim = self.claim_suggested(work);
+            let claim = claim.or_else(|| work.claim(self.addr, &self.has, self.last_claimed));
+            let Some(claim) = claim else {
                 // What was given back since the claim would be overlooked, so the number is from before it.
                 let Some(supply) = supply else {
                     supply = Some(work.supply());
@@ -166,17 +174,22 @@ impl<L: PieceWriter> Session<L> {
                 self.dry = Some(Dry::looked(supply, now));
                 return None;
             };
-            self.dry = None;
-            self.last_claimed = Some(claim.piece());
-            self.tally.wasted += claim.open_mail(|_| {});
-            if claim.is_complete() {
-                self.complete(claim, work);
-                continue;
-            }
-            self.take_in(claim);
+            self.begin(claim, work);
             if let Some(next) = self.claims.next_block() {
                 return Some(next);
             }
+        }
+    }
+
+    /// Begins with a piece, which may be complete with what helpers have sent.
+    pub(super) fn begin(&mut self, mut claim: Claim<L>, work: &mut impl Work<L>) {
+        self.dry = None;
+        self.last_claimed = Some(claim.piece());
+        self.tally.wasted += claim.open_mail(|_| {});
+        if claim.is_complete() {
+            self.complete(claim, work);
+        } else {
+            self.take_in(claim);
         }
     }
 
@@ -198,15 +211,21 @@ impl<L: PieceWriter> Session<L> {
         work.complete(claim);
     }
 
-    /// Takes a choke. A peer drops what was asked of it then (BEP 3), or rejects each (BEP 6): either way nobody should
-    /// wait for it. One that does so again and again and never sends a block refuses everything.
+    /// Takes a choke. A peer drops what was asked of it then (BEP 3), so nobody should wait for it; one of the fast
+    /// extension answers or rejects each (BEP 6), and is waited for. Who chokes again and again and never sends a block
+    /// refuses everything.
     pub(super) fn on_choke(&mut self, now: Instant, work: &mut impl Work<L>) -> Result<(), Fault> {
-        let refuses = self.outstanding() > 0;
+        let outstanding = self.outstanding();
         self.choked = true;
-        self.forget_requests();
-        self.drop_claims(work);
+        let was_known = if self.terms.fast && outstanding > 0 {
+            self.fast.on_choke(outstanding)
+        } else {
+            self.forget_requests();
+            self.drop_claims(work);
+            false
+        };
         self.dry = Some(Dry::until(now + CHOKED_PAUSE));
-        if refuses { self.refusals.count(now, CHOKED_PAUSE) } else { Ok(()) }
+        if outstanding > 0 && !was_known { self.refusals.count(now, CHOKED_PAUSE) } else { Ok(()) }
     }
 
     /// Takes the refusal of a request.
@@ -216,6 +235,7 @@ impl<L: PieceWriter> Session<L> {
         now: Instant,
         work: &mut impl Work<L>,
     ) -> Result<(), Fault> {
+        self.check_fast()?;
         let block = self.geometry.check_block(raw.index, raw.begin, raw.len).map_err(Fault::Block)?;
         // Each request is answered once and in order, so this is about the one that was cancelled, if any.
         if self.lapsed.take(block) {
@@ -225,6 +245,12 @@ impl<L: PieceWriter> Session<L> {
         let Some(request) = at.and_then(|at| self.requests.remove(at)) else { return Ok(()) };
         if let Target::Own(slot) = request.target {
             self.claims.ask_again(slot, block);
+        }
+        if self.choked {
+            self.fast.forbid(block.piece);
+        }
+        if self.fast.was_due() {
+            return Ok(());
         }
         self.pipeline.on_reject(now);
         self.refusals.pending = true;
@@ -249,13 +275,18 @@ impl<L: PieceWriter> Session<L> {
         if let Incoming::Own(_, block) = self.incoming {
             self.incoming = Incoming::Discard { len: block.len, was_asked: true };
         }
-        for mut claim in self.claims.drain() {
-            self.tally.wasted += claim.open_mail(|_| {});
-            if claim.is_complete() {
-                work.complete(claim);
-            } else {
-                work.give_back(claim);
-            }
+        for claim in self.claims.drain() {
+            self.let_go(claim, work);
+        }
+    }
+
+    /// Gives a claim back, unless it is complete with what helpers have sent.
+    pub(super) fn let_go(&mut self, mut claim: Claim<L>, work: &mut impl Work<L>) {
+        self.tally.wasted += claim.open_mail(|_| {});
+        if claim.is_complete() {
+            work.complete(claim);
+        } else {
+            work.give_back(claim);
         }
     }
 

@@ -1,8 +1,12 @@
+use std::num::NonZeroU16;
+
 use super::*;
 use crate::meta::geometry::BLOCK_LEN;
 use crate::swarm::fixture::{Desk, Memory};
+use crate::swarm::picker::PieceState;
 use crate::swarm::pipeline::{SNUB_AFTER, WINDOW_START};
 use crate::wire::decoder::{Decoder, Event, Limits};
+use crate::wire::pex::{Contact, Flags, PeerExchange};
 
 /// What we said.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -16,6 +20,9 @@ enum Said {
     KeepAlive,
 }
 
+/// What most peers agree to.
+const TERMS: Terms = Terms { fast: true, pex: true };
+
 /// A peer and the session with it.
 struct Peer {
     session: Session<Memory>,
@@ -24,8 +31,27 @@ struct Peer {
 
 impl Peer {
     fn new(port: u16, desk: &mut Desk, now: Instant) -> Self {
+        Self::on_terms(TERMS, port, desk, now)
+    }
+
+    fn on_terms(terms: Terms, port: u16, desk: &mut Desk, now: Instant) -> Self {
         let addr = SocketAddr::from(([127, 0, 0, 1], port));
-        Self { session: Session::new(addr, desk.geometry, now, desk), now }
+        Self { session: Session::new(addr, desk.geometry, terms, now, desk), now }
+    }
+
+    /// One that does not speak the fast extension.
+    fn plain(port: u16, desk: &mut Desk, now: Instant) -> Self {
+        Self::on_terms(Terms { fast: false, ..TERMS }, port, desk, now)
+    }
+
+    /// The same as [`Peer::seed`].
+    fn plain_seed(port: u16, desk: &mut Desk, now: Instant) -> (Self, Vec<Said>) {
+        let mut peer = Self::plain(port, desk, now);
+        let has = Bitfield::full(desk.geometry.piece_count());
+        peer.tells(Message::Bitfield(&has.to_wire()), desk);
+        peer.tells(Message::Unchoke, desk);
+        let said = peer.fill(desk);
+        (peer, said)
     }
 
     /// One that has everything, has unchoked us, and was asked for what the window takes.
@@ -125,7 +151,7 @@ fn start() -> Instant {
 #[test]
 fn a_choke_gives_everything_back_and_late_blocks_are_no_fault() {
     let mut desk = Desk::new(1, 4);
-    let (mut peer, said) = Peer::seed(1, &mut desk, start());
+    let (mut peer, said) = Peer::plain_seed(1, &mut desk, start());
     assert_eq!(requests(&said).len(), 4);
     peer.sends(desk.block(0, 0), &mut desk);
     peer.tells(Message::Choke, &mut desk);
@@ -145,13 +171,15 @@ fn a_choke_gives_everything_back_and_late_blocks_are_no_fault() {
 fn the_rejects_that_follow_a_choke_do_not_count_against_what_was_asked_since() {
     let mut desk = Desk::new(1, 4);
     let (mut peer, _) = Peer::seed(1, &mut desk, start());
+    let window = peer.session.pipeline.window();
     peer.tells(Message::Choke, &mut desk);
+    assert_eq!((peer.session.outstanding(), desk.ledger.orphan_count()), (4, 0), "each is answered");
     peer.tells(Message::Unchoke, &mut desk);
-    assert_eq!(requests(&peer.wait(200, &mut desk)).len(), 4);
     for index in 0..4 {
         peer.rejects(desk.block(0, index), &mut desk);
     }
-    assert_eq!(peer.session.outstanding(), 4);
+    assert_eq!(peer.session.pipeline.window(), window);
+    assert_eq!(requests(&peer.wait(200, &mut desk)).len(), 4);
     for index in 0..4 {
         peer.sends(desk.block(0, index), &mut desk);
     }
@@ -159,9 +187,201 @@ fn the_rejects_that_follow_a_choke_do_not_count_against_what_was_asked_since() {
 }
 
 #[test]
+fn a_fast_peer_that_chokes_may_answer_or_reject_and_keeps_nothing_then() {
+    let mut desk = Desk::new(2, 2);
+    let (mut peer, said) = Peer::seed(1, &mut desk, start());
+    let asked = requests(&said);
+    assert_eq!(asked.len(), 4);
+    peer.tells(Message::Choke, &mut desk);
+    let (first, second) = (asked[0].0, asked[2].0);
+    peer.sends(desk.block(first, 0), &mut desk);
+    peer.rejects(desk.block(second, 0), &mut desk);
+    peer.rejects(desk.block(second, 1), &mut desk);
+    assert_eq!(peer.fill(&mut desk), []);
+    let free = desk.geometry.piece(second).unwrap();
+    assert_eq!(desk.ledger.picker().state(free), PieceState::Wanted, "others can have it");
+    peer.sends(desk.block(first, 1), &mut desk);
+    assert_eq!((desk.complete.len(), peer.session.outstanding()), (1, 0));
+    assert_eq!(peer.session.tally().wasted, 0);
+    assert_eq!(peer.fill(&mut desk), []);
+    peer.tells(Message::Unchoke, &mut desk);
+    assert_eq!(requests(&peer.wait(300, &mut desk)), [(second, 0), (second, 1)]);
+}
+
+#[test]
+fn a_fast_peer_that_chokes_and_is_silent_is_snubbed() {
+    let mut desk = Desk::new(1, 4);
+    let (mut peer, _) = Peer::seed(1, &mut desk, start());
+    peer.tells(Message::Choke, &mut desk);
+    peer.wait(SNUB_AFTER.as_millis() as u64 + 1_000, &mut desk);
+    assert_eq!((peer.session.outstanding(), desk.ledger.picker().free()), (0, 1));
+}
+
+#[test]
+fn allowed_pieces_are_asked_for_while_the_peer_chokes_and_no_others() {
+    let mut desk = Desk::new(3, 2);
+    let mut peer = Peer::new(1, &mut desk, start());
+    peer.tells(Message::AllowedFast(1), &mut desk);
+    peer.tells(Message::AllowedFast(77), &mut desk);
+    assert_eq!(peer.fill(&mut desk), [], "it has nothing yet");
+    peer.tells(Message::Have(0), &mut desk);
+    assert_eq!(peer.fill(&mut desk), [Said::Interested]);
+    peer.tells(Message::Have(1), &mut desk);
+    assert_eq!(requests(&peer.wait(1_100, &mut desk)), [(1, 0), (1, 1)]);
+    peer.sends(desk.block(1, 0), &mut desk);
+    peer.sends(desk.block(1, 1), &mut desk);
+    assert_eq!(peer.wait(3_000, &mut desk), []);
+    peer.tells(Message::AllowedFast(2), &mut desk);
+    peer.tells(Message::AllowedFast(0), &mut desk);
+    peer.tells(Message::Have(2), &mut desk);
+    assert_eq!(requests(&peer.fill(&mut desk)), [(2, 0), (2, 1), (0, 0), (0, 1)]);
+    // What is rejected all the same is not asked for again.
+    peer.rejects(desk.block(2, 0), &mut desk);
+    peer.rejects(desk.block(2, 1), &mut desk);
+    peer.sends(desk.block(0, 0), &mut desk);
+    peer.sends(desk.block(0, 1), &mut desk);
+    assert_eq!(peer.wait(5_000, &mut desk), []);
+    assert_eq!((desk.complete.len(), desk.ledger.picker().free()), (2, 1));
+    peer.tells(Message::Unchoke, &mut desk);
+    assert_eq!(requests(&peer.wait(300, &mut desk)), [(2, 0), (2, 1)]);
+}
+
+#[test]
+fn allowed_pieces_and_suggestions_are_bounded() {
+    let mut desk = Desk::new(1_000, 1);
+    let mut peer = Peer::new(1, &mut desk, start());
+    for piece in 0..1_000 {
+        peer.tells(Message::AllowedFast(piece), &mut desk);
+        peer.tells(Message::Suggest(piece), &mut desk);
+    }
+    peer.tells(Message::HaveAll, &mut desk);
+    let mut asked = 0;
+    for _ in 0..100 {
+        let now = requests(&peer.fill(&mut desk));
+        asked += now.len();
+        for (piece, index) in now {
+            peer.sends(desk.block(piece, index), &mut desk);
+        }
+    }
+    assert_eq!(asked, ALLOWED_MAX);
+    peer.tells(Message::Unchoke, &mut desk);
+    let asked = requests(&peer.fill(&mut desk));
+    assert_eq!(asked[0], (1_000 - SUGGESTED_MAX as u32, 0), "the latest suggestions first");
+}
+
+#[test]
+fn a_suggested_piece_is_fetched_first_where_nobody_fetches_it() {
+    let mut desk = Desk::new(50, 1);
+    let (other, said) = Peer::seed(1, &mut desk, start());
+    let taken = requests(&said)[0].0;
+    let wanted: Vec<u32> = (0..50).filter(|&piece| !requests(&said).contains(&(piece, 0))).collect();
+    let mut peer = Peer::new(2, &mut desk, other.now);
+    peer.tells(Message::HaveAll, &mut desk);
+    for piece in [wanted[7], taken, wanted[3], 50] {
+        peer.tells(Message::Suggest(piece), &mut desk);
+    }
+    peer.tells(Message::Unchoke, &mut desk);
+    assert_eq!(requests(&peer.fill(&mut desk))[..2], [(wanted[7], 0), (wanted[3], 0)]);
+}
+
+#[test]
+fn a_message_of_the_fast_extension_without_it_is_a_fault() {
+    let desk = Desk::new(2, 2);
+    let reject = Message::Reject(desk.block(0, 0).into());
+    for message in [Message::HaveAll, Message::HaveNone, Message::Suggest(0), Message::AllowedFast(0), reject]
+    {
+        let mut desk = Desk::new(2, 2);
+        let mut peer = Peer::plain(1, &mut desk, start());
+        assert_eq!(peer.try_tell(message, &mut desk), Err(Fault::FastNotAgreed), "{message:?}");
+    }
+}
+
+#[test]
+fn gossip_is_passed_on_and_no_more_often_than_it_should_come() {
+    let mut desk = Desk::new(1, 1);
+    let mut peer = Peer::new(1, &mut desk, start());
+    let hello =
+        Message::Extended { id: 0, payload: b"d1:md6:ut_pexi3ee1:pi6881e6:yourip4:\x01\x02\x03\x04e" };
+    let pex = Message::Extended { id: 2, payload: b"d5:added6:\x05\x06\x07\x08\x1a\xe1e" };
+    for _ in 0..2 {
+        peer.tells(hello, &mut desk);
+        peer.tells(Message::Port(0), &mut desk);
+        peer.tells(Message::Port(6882), &mut desk);
+    }
+    let heard: Vec<_> = desk.heard.drain(..).map(|(_, gossip)| gossip).collect();
+    let port = NonZeroU16::new(6881);
+    let your_ip = Some("1.2.3.4".parse().unwrap());
+    let node = Gossip::DhtPort(NonZeroU16::new(6882).unwrap());
+    assert_eq!(heard, [Gossip::Introduction { port, your_ip }, node]);
+
+    for _ in 0..PEX_EARLY_MAX + PEX_IGNORED_MAX {
+        peer.tells(pex, &mut desk);
+    }
+    assert_eq!(desk.heard.len(), PEX_EARLY_MAX as usize);
+    let flood = Fault::PexFlood { ignored: PEX_IGNORED_MAX + 1 };
+    assert_eq!(peer.try_tell(pex, &mut desk), Err(flood));
+    // One a minute is always taken.
+    let mut peer = Peer::new(2, &mut desk, start());
+    desk.heard.clear();
+    for _ in 0..20 {
+        peer.tells(pex, &mut desk);
+        peer.now += PEX_EVERY;
+    }
+    assert_eq!(desk.heard.len(), 20);
+    peer.tells(Message::Extended { id: 2, payload: b"nonsense" }, &mut desk);
+    peer.tells(Message::Extended { id: 9, payload: b"d5:added6:\x05\x06\x07\x08\x1a\xe1e" }, &mut desk);
+    assert_eq!(desk.heard.len(), 20);
+    // What was not offered is not heard.
+    let mut peer = Peer::on_terms(Terms { pex: false, ..TERMS }, 3, &mut desk, start());
+    (0..100).for_each(|_| peer.tells(pex, &mut desk));
+    assert_eq!(desk.heard.len(), 20);
+}
+
+#[test]
+fn a_peer_is_told_who_came_and_who_went_once_a_minute() {
+    let mut desk = Desk::new(1, 1);
+    let mut peer = Peer::new(1, &mut desk, start());
+    let contact = |number: u16| Contact { addr: ([10, 0, 0, 1], number).into(), flags: Flags::REACHABLE };
+    let tell = |peer: &mut Peer, contacts: &[Contact]| {
+        let mut out = Vec::new();
+        if peer.session.wants_peers(peer.now) {
+            peer.session.tell_peers(contacts, peer.now, &mut out);
+        }
+        (!out.is_empty()).then(|| {
+            let mut decoder = Decoder::new(Limits::of_pieces(1));
+            let Ok(Some(Event::Message(Message::Extended { id: 3, payload }))) = decoder.next(&mut &out[..])
+            else {
+                panic!("{out:?}")
+            };
+            PeerExchange::parse(payload)
+        })
+    };
+    let all: Vec<_> = (1..=70).map(contact).collect();
+    peer.now += PEX_EVERY;
+    assert_eq!(tell(&mut peer, &all), None, "it does not take part");
+    peer.now = start();
+    let mut peer = Peer::new(1, &mut desk, peer.now);
+    peer.tells(Message::Extended { id: 0, payload: b"d1:md6:ut_pexi3eee" }, &mut desk);
+    assert_eq!(tell(&mut peer, &all), None, "too early");
+    peer.now += PEX_EVERY;
+    let told = tell(&mut peer, &all).unwrap();
+    assert_eq!((&told.added[..], told.dropped.len()), (&all[..50], 0));
+    assert_eq!(tell(&mut peer, &all), None, "once a minute");
+    peer.now += PEX_EVERY;
+    let told = tell(&mut peer, &all[10..]).unwrap();
+    assert_eq!((&told.added[..], told.dropped.len()), (&all[50..], 10));
+    peer.now += PEX_EVERY;
+    assert_eq!(tell(&mut peer, &all[10..]), None, "nothing has changed");
+    peer.now += PEX_EVERY;
+    assert_eq!(tell(&mut peer, &[]).unwrap().dropped.len(), 50);
+    peer.now += PEX_EVERY;
+    assert_eq!(tell(&mut peer, &[]).unwrap().dropped.len(), 10);
+}
+
+#[test]
 fn a_late_block_that_is_claimed_anew_and_not_yet_asked_for_is_taken_and_not_asked_for() {
     let mut desk = Desk::new(1, 40);
-    let (mut peer, _) = Peer::seed(1, &mut desk, start());
+    let (mut peer, _) = Peer::plain_seed(1, &mut desk, start());
     let window = WINDOW_START;
     peer.tells(Message::Choke, &mut desk);
     peer.tells(Message::Extended { id: 0, payload: b"d4:reqqi1ee" }, &mut desk);
@@ -401,9 +621,7 @@ fn flap(
 #[test]
 fn a_peer_that_chokes_whenever_it_is_asked_is_left_alone_and_then_closed() {
     let mut desk = Desk::new(1, 2);
-    let mut peer = Peer::new(1, &mut desk, start());
-    peer.tells(Message::HaveAll, &mut desk);
-    peer.tells(Message::Unchoke, &mut desk);
+    let (mut peer, _) = Peer::plain_seed(1, &mut desk, start());
     let began = peer.now;
     assert_eq!(flap(&mut peer, &mut desk, |_, _, _| ()), (7, Some(Fault::Refusing { times: 6 })));
     assert!(peer.now.duration_since(began) > Duration::from_secs(12));
@@ -672,7 +890,7 @@ fn haves_are_told_once_in_order_and_not_to_those_who_have_them_or_do_not_read() 
 #[test]
 fn a_peer_that_does_not_read_is_asked_for_nothing_and_holds_nothing() {
     let mut desk = Desk::new(400, 64);
-    let mut peer = Peer::new(1, &mut desk, start());
+    let mut peer = Peer::plain(1, &mut desk, start());
     let mut unread = Vec::new();
     for piece in 0..400 {
         peer.now += Duration::from_secs(1);
@@ -700,7 +918,7 @@ fn a_peer_that_does_not_read_is_asked_for_nothing_and_holds_nothing() {
 #[test]
 fn news_do_not_end_the_pause_of_a_peer_that_choked() {
     let mut desk = Desk::new(2, 4);
-    let mut peer = Peer::new(1, &mut desk, start());
+    let mut peer = Peer::plain(1, &mut desk, start());
     peer.tells(Message::Have(0), &mut desk);
     peer.tells(Message::Unchoke, &mut desk);
     assert_eq!(requests(&peer.fill(&mut desk)).len(), 4);

@@ -12,8 +12,14 @@ const DHT_SCRIPT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/common/clie
 pub fn command(job: &Job<'_>) -> Command {
     let mut command = Command::new(python());
     command.arg(SCRIPT).arg(job.torrent).arg(job.data).arg(job.addr.to_string());
-    if !job.complete {
-        command.arg("--partial");
+    match job.friends {
+        Some(friends) => {
+            command.arg("--friends").args(friends.iter().map(ToString::to_string));
+        }
+        None if !job.complete => {
+            command.arg("--partial");
+        }
+        None => {}
     }
     match job.crypto {
         Crypto::Any => {}

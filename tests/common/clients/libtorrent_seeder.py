@@ -1,5 +1,5 @@
 """Seeds one torrent with libtorrent until it is killed: TORRENT DIRECTORY ADDRESS:PORT [--partial] [--lsd]
-[--connect IP:PORT] [--encrypted=both|rc4]"""
+[--connect IP:PORT] [--encrypted=both|rc4] [--friends ADDRESS:PORT..]"""
 
 import sys
 
@@ -10,6 +10,7 @@ options = sys.argv[4:]
 partial = "--partial" in options
 callee = options[options.index("--connect") + 1].rsplit(":", 1) if "--connect" in options else None
 encrypted = [option.partition("=")[2] for option in options if option.startswith("--encrypted=")]
+friends = options[options.index("--friends") + 1 :] if "--friends" in options else None
 
 session = lt.session(
     {
@@ -49,7 +50,16 @@ parameters = lt.add_torrent_params()
 parameters.ti = lt.torrent_info(torrent)
 parameters.save_path = directory
 parameters.flags &= ~(lt.torrent_flags.auto_managed | lt.torrent_flags.paused)
+if friends is not None:
+    # It serves what it has, and stays connected to the others without a word.
+    parameters.flags |= lt.torrent_flags.upload_mode
 handle = session.add_torrent(parameters)
+if friends is not None:
+    while handle.status().state in (lt.torrent_status.checking_files, lt.torrent_status.checking_resume_data):
+        session.wait_for_alert(100)
+    for friend in friends:
+        host, port = friend.rsplit(":", 1)
+        handle.connect_peer((host, int(port)))
 
 while True:
     session.wait_for_alert(1000)

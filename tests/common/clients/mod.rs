@@ -68,8 +68,18 @@ pub struct Job<'a> {
     complete: bool,
     /// Which connections it is to take.
     crypto: Crypto,
+    /// Whom it connects to, without fetching anything of them; libtorrent only.
+    friends: Option<&'a [SocketAddr]>,
     /// A directory for its configuration and state.
     home: PathBuf,
+}
+
+impl<'a> Job<'a> {
+    /// To offer all that is in `data`, to anybody, from a port and a directory that are to be found yet.
+    fn new(torrent: &'a Path, data: &'a Path, ip: IpAddr) -> Self {
+        let (addr, home) = (SocketAddr::new(ip, 0), PathBuf::new());
+        Self { torrent, data, addr, complete: true, crypto: Crypto::Any, friends: None, home }
+    }
 }
 
 impl Client {
@@ -109,8 +119,7 @@ impl Client {
 /// Starts libtorrent with all content at that address, with more options of its script. It is not waited for.
 pub fn start_libtorrent(torrent: &Path, payload: &Payload, addr: SocketAddr, options: &[&str]) -> Process {
     let home = workspace::temp_dir("client").keep();
-    let job =
-        Job { torrent, data: payload.dir(), addr, complete: true, crypto: Crypto::Any, home: home.clone() };
+    let job = Job { addr, home: home.clone(), ..Job::new(torrent, payload.dir(), addr.ip()) };
     let mut command = libtorrent::command(&job);
     Process::spawn("Libtorrent", command.args(options), &home.join("log")).expect("there is a Python")
 }
@@ -148,6 +157,18 @@ impl Seeder {
         Self::start_at(client, client.ip(), torrent, payload, data, piece_count)
     }
 
+    /// Starts a libtorrent that has `piece_count` pieces in `data`, fetches no others, and connects to its friends.
+    pub fn start_friend(
+        torrent: &Path,
+        payload: &Payload,
+        data: &Path,
+        piece_count: u32,
+        friends: &[SocketAddr],
+    ) -> Self {
+        let client = Client::Libtorrent;
+        Self::start_as(client, client.ip(), torrent, payload, data, piece_count, Some(friends))
+    }
+
     fn start_at(
         client: Client,
         ip: IpAddr,
@@ -156,9 +177,21 @@ impl Seeder {
         data: &Path,
         piece_count: u32,
     ) -> Self {
+        Self::start_as(client, ip, torrent, payload, data, piece_count, None)
+    }
+
+    fn start_as(
+        client: Client,
+        ip: IpAddr,
+        torrent: &Path,
+        payload: &Payload,
+        data: &Path,
+        piece_count: u32,
+        friends: Option<&[SocketAddr]>,
+    ) -> Self {
         let complete = piece_count == payload.piece_count();
-        let is_ready = |seeder: &mut Self| seeder.wait_until_ready(payload, piece_count);
-        Self::start_until(client, ip, torrent, data, complete, Crypto::Any, is_ready)
+        let job = Job { complete, friends, ..Job::new(torrent, data, ip) };
+        Self::start_until(client, &job, |seeder| seeder.wait_until_ready(payload, piece_count))
     }
 
     /// Starts a client that has everything and takes only encrypted connections, and waits until the tracker knows it.
@@ -169,23 +202,16 @@ impl Seeder {
         payload: &Payload,
         tracker: &Tracker,
     ) -> Self {
-        let is_ready = |seeder: &mut Self| seeder.wait_until_announced(payload, tracker);
-        Self::start_until(client, client.ip(), torrent, payload.dir(), true, crypto, is_ready)
+        let job = Job { crypto, ..Job::new(torrent, payload.dir(), client.ip()) };
+        Self::start_until(client, &job, |seeder| seeder.wait_until_announced(payload, tracker))
     }
 
-    fn start_until(
-        client: Client,
-        ip: IpAddr,
-        torrent: &Path,
-        data: &Path,
-        complete: bool,
-        crypto: Crypto,
-        is_ready: impl Fn(&mut Self) -> bool,
-    ) -> Self {
+    /// Does the job at a free port of its address.
+    fn start_until(client: Client, job: &Job<'_>, is_ready: impl Fn(&mut Self) -> bool) -> Self {
         for _ in 0..START_TRIES_MAX {
             let home = workspace::temp_dir("client");
-            let addr = SocketAddr::new(ip, workspace::free_port(ip));
-            let job = Job { torrent, data, addr, complete, crypto, home: home.path().to_owned() };
+            let addr = SocketAddr::new(job.addr.ip(), workspace::free_port(job.addr.ip()));
+            let job = Job { addr, home: home.path().to_owned(), ..*job };
             let log = home.path().join("log");
             let process = Process::spawn(&format!("{client:?}"), &mut client.command(&job), &log)
                 .unwrap_or_else(|error| {
