@@ -13,7 +13,7 @@
 //! | [`hash`] | SHA-1 of many pieces at once in SIMD lanes, and the threads that do it | |
 //! | [`disk`] | where bytes land: preallocated files, mapped or written, through leases | |
 //! | [`net`] | the shell: one thread a core, with a ring or with epoll; dial, receive, send | |
-//! | [`discovery`] | where peers come from: HTTP and HTTPS trackers, the local network | |
+//! | [`discovery`] | where peers come from: trackers over HTTP, HTTPS and UDP, the DHT, the local network | |
 //! | [`download`] | puts them together; runs on the control thread | |
 //! | [`error`] | what reaches the user, with its exit code | |
 //! | [`cli`] | the command line | |
@@ -71,8 +71,10 @@
 //!   `--sync`.
 //! - **Control apart from data.** Dialing, trackers, progress and giving up happen on the calling thread, a few times a
 //!   second; the rings never wait for it.
-//! - **Trackers over blocking HTTP on threads.** minreq is small and enough; a thread that hangs in a resolver delays
-//!   nothing and is left behind at exit.
+//! - **Trackers over blocking sockets on threads.** minreq is small and enough for HTTP, and a connected UDP socket with a
+//!   read timeout for the rest; a thread that hangs in a resolver delays nothing and is left behind at exit.
+//! - **All tiers at once.** BEP 12 asks a tier only when those before it have failed. Lists in the wild are tiers of one
+//!   tracker, most of them dead, so one of each tier is asked at the start and each hears again at its own interval.
 //! - **We serve nothing.** ringtide never unchokes. Peers that lack pieces still hear HAVE, as they pick by rarity.
 
 pub mod cli;
