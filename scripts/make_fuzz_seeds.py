@@ -99,6 +99,17 @@ write(
     libtorrent=LIBTORRENT, transmission=TRANSMISSION, reqq_zero=b"d4:reqqi0ee", reqq_huge=b"d4:reqqi99999999999ee",
     reqq_string=b"d4:reqq3:250e", metadata=b"d8:msg_typei1e5:piecei0e10:total_sizei340eedata", deep=b"d1:m" + b"l" * 9,
 )
+# Flags, the cut, the selection (lowest and highest byte), the lengths of both paddings (lowest byte first).
+write(
+    "mse",
+    rc4=struct.pack("<BBBBHH", 2, 255, 2, 0, 77, 3), plain=struct.pack("<BBBBHH", 2, 0, 1, 0, 0, 0) + b"pad",
+    only_rc4=struct.pack("<BBBBHH", 3, 40, 2, 0, 512, 512), plain_refused=struct.pack("<BBBBHH", 3, 40, 1, 0, 0, 0),
+    both=struct.pack("<BBBBHH", 2, 40, 3, 0, 1, 1), high=struct.pack("<BBBBHH", 2, 40, 2, 128, 1, 1),
+    long_padding=struct.pack("<BBBBHH", 2, 40, 2, 0, 513, 0), long_end=struct.pack("<BBBBHH", 2, 40, 2, 0, 0, 513),
+    key_of_zeros=bytes(8 + 96), key_of_ones=bytes(8) + b"\xff" * 96,
+    endless_padding=struct.pack("<BBBBHH", 4, 40, 0, 0, 0, 0) + bytes(600),
+    web_page=bytes(8) + b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\n\r\n" + b"x" * 200,
+)
 peers = bytes([127, 0, 0, 1, 0x1a, 0xe1, 10, 0, 0, 1, 0, 0, 255, 255, 255, 255, 255, 255])
 write(
     "tracker_reply",

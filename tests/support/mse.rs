@@ -190,6 +190,15 @@ impl Responder {
         }
     }
 
+    /// The second part of what it says, before it is encrypted.
+    pub fn answer(answers: &Answers) -> Vec<u8> {
+        let mut answer = vec![0; 8];
+        answer.extend(answers.select.to_be_bytes());
+        answer.extend((answers.pad_d.len() as u16).to_be_bytes());
+        answer.extend(&answers.pad_d);
+        answer
+    }
+
     fn step(&mut self, out: &mut Vec<u8>) -> Result<bool, String> {
         match std::mem::replace(&mut self.stage, Stage::Key) {
             Stage::Key => {
@@ -251,10 +260,7 @@ impl Responder {
                     return Ok(false);
                 }
                 self.payload = self.take(len, &mut open);
-                let mut answer = vec![0; 8];
-                answer.extend(self.answers.select.to_be_bytes());
-                answer.extend((self.answers.pad_d.len() as u16).to_be_bytes());
-                answer.extend(&self.answers.pad_d);
+                let mut answer = Self::answer(&self.answers);
                 seal.apply(&mut answer);
                 out.extend(answer);
                 let is_plain = self.answers.select == 1;
