@@ -43,9 +43,10 @@ trap 'exit 143' TERM
 longest() {
     case $1 in
         handshake) echo 80 ;;
-        url | extension | udp_reply) echo 600 ;;
+        extension | udp_reply | url) echo 600 ;;
         # A hundred addresses of either family, added and dropped, and a few too many.
         pex) echo 6000 ;;
+        mse) echo 800 ;;
         decoder) echo 40000 ;;
         metainfo | record) echo 20000 ;;
         *) echo 4096 ;;

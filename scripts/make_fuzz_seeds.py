@@ -113,6 +113,17 @@ write(
     many=bencode({"added": v4 * 55, "added.f": bytes(110), "added6": v6 * 3, "dropped": v4 * 55}),
     odd_types=bencode({"added": 1, "added.f": [], "added6": {}, "dropped": [v4]}), trailing=b"d5:added0:eand more",
 )
+# Flags, the cut, the selection (lowest and highest byte), the lengths of both paddings (lowest byte first).
+write(
+    "mse",
+    rc4=struct.pack("<BBBBHH", 2, 255, 2, 0, 77, 3), plain=struct.pack("<BBBBHH", 2, 0, 1, 0, 0, 0) + b"pad",
+    only_rc4=struct.pack("<BBBBHH", 3, 40, 2, 0, 512, 512), plain_refused=struct.pack("<BBBBHH", 3, 40, 1, 0, 0, 0),
+    both=struct.pack("<BBBBHH", 2, 40, 3, 0, 1, 1), high=struct.pack("<BBBBHH", 2, 40, 2, 128, 1, 1),
+    long_padding=struct.pack("<BBBBHH", 2, 40, 2, 0, 513, 0), long_end=struct.pack("<BBBBHH", 2, 40, 2, 0, 0, 513),
+    key_of_zeros=bytes(8 + 96), key_of_ones=bytes(8) + b"\xff" * 96,
+    endless_padding=struct.pack("<BBBBHH", 4, 40, 0, 0, 0, 0) + bytes(600),
+    web_page=bytes(8) + b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\n\r\n" + b"x" * 200,
+)
 peers = bytes([127, 0, 0, 1, 0x1a, 0xe1, 10, 0, 0, 1, 0, 0, 255, 255, 255, 255, 255, 255])
 write(
     "tracker_reply",

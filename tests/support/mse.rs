@@ -190,6 +190,15 @@ impl Responder {
         }
     }
 
+    /// The second part of what it says, before it is encrypted.
+    pub fn answer(answers: &Answers) -> Vec<u8> {
+        let mut answer = vec![0; 8];
+        answer.extend(answers.select.to_be_bytes());
+        answer.extend((answers.pad_d.len() as u16).to_be_bytes());
+        answer.extend(&answers.pad_d);
+        answer
+    }
+
     fn step(&mut self, out: &mut Vec<u8>) -> Result<bool, String> {
         match std::mem::replace(&mut self.stage, Stage::Key) {
             Stage::Key => {
@@ -213,25 +222,11 @@ impl Responder {
                 self.stage = Stage::Provide { secret };
             }
             Stage::Provide { secret } => {
-                let Some(hash) = self.received.first_chunk::<20>().filter(|_| self.received.len() >= 34)
-                else {
+                if self.received.len() < 34 {
                     self.stage = Stage::Provide { secret };
                     return Ok(false);
-                };
-                let (torrent, mask) = (sha1(&[b"req2", &self.info_hash]), sha1(&[b"req3", &secret]));
-                if !(0..20).all(|at| hash[at] == torrent[at] ^ mask[at]) {
-                    return Err("another torrent".to_owned());
                 }
-                self.received.drain(..20);
-                let mut open = Rc4::of_handshake(b"keyA", &secret, &self.info_hash);
-                let seal = Rc4::of_handshake(b"keyB", &secret, &self.info_hash);
-                let head = self.take(14, &mut open);
-                if head[..8] != [0; 8] {
-                    return Err("no verification constant".to_owned());
-                }
-                let [.., p0, p1, p2, p3, l0, l1] = head[..] else { unreachable!() };
-                self.provided = Some(u32::from_be_bytes([p0, p1, p2, p3]));
-                self.stage = Stage::PadC { open, seal, len: u16::from_be_bytes([l0, l1]).into() };
+                self.stage = self.on_provide(&secret)?;
             }
             Stage::PadC { mut open, seal, len } => {
                 if len > 512 {
@@ -251,10 +246,7 @@ impl Responder {
                     return Ok(false);
                 }
                 self.payload = self.take(len, &mut open);
-                let mut answer = vec![0; 8];
-                answer.extend(self.answers.select.to_be_bytes());
-                answer.extend((self.answers.pad_d.len() as u16).to_be_bytes());
-                answer.extend(&self.answers.pad_d);
+                let mut answer = Self::answer(&self.answers);
                 seal.apply(&mut answer);
                 out.extend(answer);
                 let is_plain = self.answers.select == 1;
@@ -274,6 +266,24 @@ impl Responder {
             }
         }
         Ok(true)
+    }
+
+    /// Looks at the hash of the torrent and what is behind it, 34 bytes together.
+    fn on_provide(&mut self, secret: &[u8; 96]) -> Result<Stage, String> {
+        let (torrent, mask) = (sha1(&[b"req2", &self.info_hash]), sha1(&[b"req3", secret]));
+        let hash: Vec<u8> = self.received.drain(..20).collect();
+        if !(0..20).all(|at| hash[at] == torrent[at] ^ mask[at]) {
+            return Err("another torrent".to_owned());
+        }
+        let mut open = Rc4::of_handshake(b"keyA", secret, &self.info_hash);
+        let seal = Rc4::of_handshake(b"keyB", secret, &self.info_hash);
+        let head = self.take(14, &mut open);
+        if head[..8] != [0; 8] {
+            return Err("no verification constant".to_owned());
+        }
+        let [.., p0, p1, p2, p3, l0, l1] = head[..] else { unreachable!() };
+        self.provided = Some(u32::from_be_bytes([p0, p1, p2, p3]));
+        Ok(Stage::PadC { open, seal, len: u16::from_be_bytes([l0, l1]).into() })
     }
 
     /// Takes and decrypts so many of the bytes that have come.
