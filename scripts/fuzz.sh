@@ -44,6 +44,7 @@ longest() {
     case $1 in
         handshake) echo 80 ;;
         url | extension) echo 600 ;;
+        lsd) echo 1500 ;;
         decoder) echo 40000 ;;
         metainfo | record) echo 20000 ;;
         *) echo 4096 ;;
