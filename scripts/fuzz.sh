@@ -47,6 +47,7 @@ longest() {
         # A hundred addresses of either family, added and dropped, and a few too many.
         pex) echo 6000 ;;
         mse) echo 800 ;;
+        lsd) echo 1500 ;;
         decoder) echo 40000 ;;
         metainfo | record) echo 20000 ;;
         *) echo 4096 ;;

@@ -171,6 +171,22 @@ write(
 )
 
 
+def search(*lines):
+    return "\r\n".join(("BT-SEARCH * HTTP/1.1", *lines, "", "", "")).encode()
+
+
+HOST, HASH = "Host: 239.192.152.143:6771", "Infohash: " + bytes(range(20)).hex()
+write(
+    "lsd",
+    libtorrent=search(HOST, "Port: 6881", HASH, "cookie: 4f2a91c3"), transmission=search(HOST, "Port: 51413", HASH),
+    several=search("Host: [ff15::efc0:988f]:6771", "Port: 1", HASH.upper(), *[HASH] * 20), no_port=search(HOST, HASH),
+    two_ports=search("Port: 1", "Port: 2", HASH), signed_port=search("Port: +1", HASH), wide_port=search("Port: 65536", HASH),
+    short_hash=search("Port: 7", HASH[:-1]), odd_hash=search("Port: 7", HASH[:-1] + "g"), late=search("Port: 7", "", HASH),
+    bare=b"bt-search * http/1.0\nport:7\ninfohash:" + b"ab" * 20, other=b"M-SEARCH * HTTP/1.1\r\n\r\n",
+    odd_cookies=search("Port: 7", HASH, "cookie: a b", "cookie: " + "x" * 65, "cookie: \u00e9"),
+)
+
+
 def record(total, piece, closed, durable, verified, version=1):
     head = b"ringtide resume\n" + struct.pack("<I", version) + bytes(range(20))
     head += struct.pack("<QIq", total, piece, 1_700_000_000) + b"\2" * 16 + bytes([closed])

@@ -103,12 +103,9 @@ impl std::error::Error for SearchError {}
 
 fn is_request_line(line: &[u8]) -> bool {
     let mut words = line.split(u8::is_ascii_whitespace).filter(|word| !word.is_empty());
-    let mut is_next = |expected: &[u8]| {
-        words.next().is_some_and(|word| {
-            word.len() >= expected.len() && word[..expected.len()].eq_ignore_ascii_case(expected)
-        })
-    };
-    is_next(b"BT-SEARCH") && is_next(b"*") && is_next(b"HTTP/1.")
+    let [method, target, version] = std::array::from_fn(|_| words.next().unwrap_or_default());
+    let is_version = [&b"HTTP/1.1"[..], b"HTTP/1.0"].iter().any(|known| version.eq_ignore_ascii_case(known));
+    method.eq_ignore_ascii_case(b"BT-SEARCH") && target == b"*" && is_version
 }
 
 fn parse_port(digits: &[u8]) -> Option<NonZeroU16> {
