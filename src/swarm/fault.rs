@@ -3,8 +3,10 @@
 use std::fmt;
 
 use super::bitfield::BitfieldError;
+use super::metadata::ExchangeFault;
 use crate::meta::geometry::{Block, BlockError};
 use crate::wire::decoder::WireError;
+use crate::wire::metadata::MetadataError;
 
 /// Why a peer was closed, for what it sent or failed to send.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -41,6 +43,10 @@ pub enum Fault {
         /// How many bytes of them.
         bytes: u64,
     },
+    /// What it sent of the metadata exchange makes no sense.
+    Metadata(MetadataError),
+    /// It broke the rules of the metadata exchange.
+    Exchange(ExchangeFault),
     /// Nothing at all for [`SILENCE_MAX`](super::session::SILENCE_MAX).
     Silent,
 }
@@ -67,6 +73,8 @@ impl fmt::Display for Fault {
                 write!(f, "it refused all that it was asked for, {times} times in a row")
             }
             Self::Chatter { bytes } => write!(f, "it sent {bytes} bytes of messages and no block"),
+            Self::Metadata(error) => error.fmt(f),
+            Self::Exchange(fault) => fault.fmt(f),
             Self::Silent => write!(f, "it sent nothing for too long"),
         }
     }
