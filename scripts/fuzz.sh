@@ -43,7 +43,7 @@ trap 'exit 143' TERM
 longest() {
     case $1 in
         handshake) echo 80 ;;
-        url | extension) echo 600 ;;
+        url | extension | magnet) echo 600 ;;
         decoder) echo 40000 ;;
         metainfo | record) echo 20000 ;;
         *) echo 4096 ;;

@@ -41,9 +41,9 @@ pub(super) fn parse(args: &MagnetParse) -> Result<(), Error> {
 /// The lines of `magnet_handshake`, of the first peer that takes part in the metadata exchange.
 pub(super) fn shake_hands(args: &MagnetHandshake) -> Result<(), Error> {
     let text = ask(&read(&args.link)?, Goal::Handshake, |event| match event {
-        MetadataEvent::Shook { peer_id, offered, .. } => offered.metadata.map(|id| {
-            format!("Peer ID: {}\nPeer Metadata Extension ID: {id}\n", hex(&peer_id))
-        }),
+        MetadataEvent::Shook { peer_id, offered, .. } => offered
+            .metadata
+            .map(|id| format!("Peer ID: {}\nPeer Metadata Extension ID: {id}\n", hex(&peer_id))),
         _ => None,
     })?;
     print(&text)
@@ -160,7 +160,9 @@ fn find_peers(magnet: &Magnet, peer_id: [u8; 20], inputs: Sender<Input>) -> Resu
     let config = download::announce_config_of(magnet.info_hash, tiers, peer_id);
     let (named, has_trackers) = (magnet.peers.clone(), !magnet.trackers.is_empty());
     if named.is_empty() && !has_trackers {
-        return Err(Error::NoMetadata("the link names neither a tracker ('tr') nor a peer ('x.pe')".to_owned()));
+        return Err(Error::NoMetadata(
+            "the link names neither a tracker ('tr') nor a peer ('x.pe')".to_owned(),
+        ));
     }
     let find = move || {
         let ips = named.iter().filter_map(|peer| match peer {

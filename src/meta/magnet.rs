@@ -410,7 +410,10 @@ mod tests {
             format!("magnet:?xt=urn:btih:{}", BASE32.to_lowercase()),
             format!(" magnet:?dn=x&xt.1=urn%3Abtih%3A{HEX}\n"),
             format!("magnet:?xt=urn:btmh:1220{}&amp;xt=urn:btih:{HEX}", "00".repeat(32)),
-            format!("magnet:?xt=urn:sha1:{BASE32}&xt=urn:btih:12&xt=urn:btih:{HEX}&xt=urn:btih:{}", "0".repeat(40)),
+            format!(
+                "magnet:?xt=urn:sha1:{BASE32}&xt=urn:btih:12&xt=urn:btih:{HEX}&xt=urn:btih:{}",
+                "0".repeat(40)
+            ),
         ] {
             assert_eq!(Magnet::parse(&link).unwrap().info_hash.to_string(), HEX, "{link}");
         }
@@ -452,7 +455,8 @@ mod tests {
         ] {
             assert_eq!(with(&format!("&dn={value}")).name.as_deref(), name, "{value}");
         }
-        let trackers = "&tr=http://a/x?y=1+2&tr.1=udp://b:1&TR.2=http%3A%2F%2Fa%2Fx%3Fy%3D1%2B2&tr=&tr=a%0ab&tr=%ff";
+        let trackers =
+            "&tr=http://a/x?y=1+2&tr.1=udp://b:1&TR.2=http%3A%2F%2Fa%2Fx%3Fy%3D1%2B2&tr=&tr=a%0ab&tr=%ff";
         assert_eq!(with(trackers).trackers, ["http://a/x?y=1+2", "udp://b:1"]);
         assert_eq!(with("&ws=http://w/&ws=http://w/#ws=x").web_seeds, ["http://w/"]);
     }
@@ -481,7 +485,8 @@ mod tests {
 
     #[test]
     fn lists_have_an_end() {
-        let many: String = (0..400).map(|n| format!("&tr=http://{n}/&ws=http://{n}/&x.pe=1.2.3.4:{}", n + 1)).collect();
+        let many: String =
+            (0..400).map(|n| format!("&tr=http://{n}/&ws=http://{n}/&x.pe=1.2.3.4:{}", n + 1)).collect();
         let magnet = with(&many);
         assert_eq!(magnet.trackers.len(), TRACKERS_MAX);
         assert_eq!((magnet.peers.len(), magnet.web_seeds.len()), (PEERS_MAX, WEB_SEEDS_MAX));

@@ -456,7 +456,17 @@ impl<'a> Listener<'a> {
     fn new(peer: &'a Peer, desk: &'a Desk, peer_id: [u8; 20]) -> Self {
         let now = Instant::now();
         let decoder = Decoder::new(Limits::before_metadata());
-        Self { peer, desk, peer_id, decoder, since: now, heard: now, shook: false, has_metadata: false, received: 0 }
+        Self {
+            peer,
+            desk,
+            peer_id,
+            decoder,
+            since: now,
+            heard: now,
+            shook: false,
+            has_metadata: false,
+            received: 0,
+        }
     }
 
     /// Until when something must have come.
@@ -530,8 +540,8 @@ impl<'a> Listener<'a> {
         if self.desk.goal == Goal::Handshake || self.desk.complete.get() {
             return Ok(());
         }
-        let message = MetadataMessage::parse(payload)
-            .map_err(|error| CloseReason::Fault(Fault::Metadata(error)))?;
+        let message =
+            MetadataMessage::parse(payload).map_err(|error| CloseReason::Fault(Fault::Metadata(error)))?;
         if let MetadataMessage::Request { piece } = message
             && self.peer.out.borrow().len() < UNSENT_MAX
         {
@@ -550,9 +560,9 @@ fn close_reason(fault: ExchangeFault) -> CloseReason {
     match fault {
         ExchangeFault::Banned => CloseReason::Poisoned,
         ExchangeFault::Crowded => CloseReason::Crowded,
-        ExchangeFault::TooLong { .. }
-        | ExchangeFault::PieceLen { .. }
-        | ExchangeFault::OtherLen { .. } => CloseReason::Fault(Fault::Exchange(fault)),
+        ExchangeFault::TooLong { .. } | ExchangeFault::PieceLen { .. } | ExchangeFault::OtherLen { .. } => {
+            CloseReason::Fault(Fault::Exchange(fault))
+        }
     }
 }
 

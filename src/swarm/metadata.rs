@@ -154,7 +154,15 @@ struct Source {
 
 impl Source {
     fn new(size: u32, now: Instant) -> Self {
-        Self { size, asked: Vec::new(), late: VecDeque::new(), active: now, hold: None, holds: 0, began: false }
+        Self {
+            size,
+            asked: Vec::new(),
+            late: VecDeque::new(),
+            active: now,
+            hold: None,
+            holds: 0,
+            began: false,
+        }
     }
 
     fn is_held(&self, now: Instant) -> bool {
@@ -219,10 +227,11 @@ impl Attempt {
     }
 
     /// The piece that a peer is asked for next: the first that nobody was asked for, else the one that is waited for
-    /// longest. The very first request of a peer is for piece 0, as some expect it.
+    /// longest. The very first request of a peer is for piece 0, as some expect it, even where it is there already.
     fn choose(&self, source: &Source, asked: &HashMap<u32, Instant>, now: Instant) -> Option<u32> {
-        let is_new = |piece: u32| self.misses(piece) && !source.asked.iter().any(|&(asked, _)| asked == piece);
-        if !source.began && is_new(0) {
+        let is_new =
+            |piece: u32| self.misses(piece) && !source.asked.iter().any(|&(asked, _)| asked == piece);
+        if !source.began {
             return Some(0);
         }
         let pieces = 0..self.from.len() as u32;
@@ -405,9 +414,8 @@ impl Exchange {
     /// Whether there is room for an attempt of that size, once those whose turn is over have gone.
     fn make_room(&mut self, size: u32, now: Instant) -> bool {
         let stays = |attempt: &&Attempt| now < attempt.turn_ends && !self.is_idle(attempt, now);
-        let (count, len) = (self.attempts.iter().filter(stays)).fold((0, 0), |(count, len), attempt| {
-            (count + 1, len + attempt.bytes.len())
-        });
+        let (count, len) = (self.attempts.iter().filter(stays))
+            .fold((0, 0), |(count, len), attempt| (count + 1, len + attempt.bytes.len()));
         if !fits(count, len, size) {
             return false;
         }

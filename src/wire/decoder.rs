@@ -40,11 +40,7 @@ pub struct Limits {
 impl Limits {
     /// The limits of a torrent of that many pieces.
     pub const fn of_pieces(piece_count: u32) -> Self {
-        Self {
-            bitfield_len: piece_count.div_ceil(8),
-            pieces_unknown: false,
-            extended_max: EXTENDED_MAX,
-        }
+        Self { bitfield_len: piece_count.div_ceil(8), pieces_unknown: false, extended_max: EXTENDED_MAX }
     }
 
     /// The limits of a torrent of which only the info hash is known.
