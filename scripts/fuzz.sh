@@ -43,7 +43,7 @@ trap 'exit 143' TERM
 longest() {
     case $1 in
         handshake) echo 80 ;;
-        extension | udp_reply | url) echo 600 ;;
+        extension | magnet | udp_reply | url) echo 600 ;;
         # A hundred addresses of either family, added and dropped, and a few too many.
         pex) echo 6000 ;;
         mse) echo 800 ;;

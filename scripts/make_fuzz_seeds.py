@@ -124,6 +124,27 @@ write(
     endless_padding=struct.pack("<BBBBHH", 4, 40, 0, 0, 0, 0) + bytes(600),
     web_page=bytes(8) + b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\n\r\n" + b"x" * 200,
 )
+hash_hex = b"ad42ce8109f54c99613ce38f9b4d87e70f24a165"
+write(
+    "magnet",
+    course=b"magnet:?xt=urn:btih:" + hash_hex
+    + b"&dn=magnet1.gif&tr=http%3A%2F%2Fbittorrent-test-tracker.codecrafters.io%2Fannounce",
+    base32=b"MAGNET:?XT=URN:BTIH:VVBM5AIJ6VGJSYJ44OHZWTMH44HSJILF&dn=a+b%20c",
+    peers=b"magnet:?x.pe=1.2.3.4:5&x.pe=%5B::1%5D:6&x.pe=[2001:db8::1]:7&x.pe=seed.example:8&xt=urn:btih:" + hash_hex,
+    files=b"magnet:?so=0,2,4,6-8&amp;so=3-5&xt.1=urn:btih:" + hash_hex + b"&ws=http://w/&tr.1=udp://t:1",
+    hybrid=b"magnet:?xt=urn:btmh:1220" + b"00" * 32 + b"&xt=urn:btih:" + hash_hex,
+    v2=b"magnet:?xt=urn:btmh:1220" + b"00" * 32, short=b"magnet:?xt=urn:btih:abc",
+    hostile=b"magnet:?xt=urn:btih:" + hash_hex + b"&dn=..%2F%1b[31m%e2%80%ae%ff%4&tr=%0d%0a&so=&tr=%",
+)
+write(
+    "metadata",
+    request=b"d8:msg_typei0e5:piecei0ee", reject=b"d8:msg_typei2e5:piecei7ee", unknown=b"d8:msg_typei9ee",
+    data=b"d8:msg_typei1e5:piecei0e10:total_sizei3eexyz", empty=b"d8:msg_typei1e5:piecei0ee",
+    huge_piece=b"d8:msg_typei0e5:piecei4294967296ee", unordered=b"d5:piecei1e8:msg_typei0eerest",
+    # Steps: what, who, how.
+    liar=bytes([0, 0, 1, 4, 0, 2, 4, 0, 3]), mixed=bytes([0, 0, 1, 0, 1, 1, 4, 1, 2, 4, 0, 1, 4, 0, 0, 4, 1, 3]),
+    sizes=bytes([0, 0, 0, 0, 1, 1, 0, 2, 2, 3, 0, 255, 0, 4, 0, 2, 1, 0, 1, 2, 0]),
+)
 peers = bytes([127, 0, 0, 1, 0x1a, 0xe1, 10, 0, 0, 1, 0, 0, 255, 255, 255, 255, 255, 255])
 write(
     "tracker_reply",

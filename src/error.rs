@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use crate::disk::DiskError;
 use crate::meta::bencode::ParseError;
+use crate::meta::magnet::MagnetError;
 use crate::meta::torrent::TorrentError;
 use crate::net::close::CloseReason;
 
@@ -46,6 +47,12 @@ pub enum Error {
         /// What is wrong with it.
         error: TorrentError,
     },
+    /// The text is no link to a torrent that can be downloaded.
+    Magnet(MagnetError),
+    /// What a link names is no usable torrent, though it came with the right hash.
+    Metadata(TorrentError),
+    /// No peer has given what a link stands for; the text says what they said.
+    NoMetadata(String),
     /// The output cannot be written to standard output.
     Stdout(io::Error),
     /// No tracker answered, or the torrent names none; the text says which and why.
@@ -138,10 +145,12 @@ impl Error {
             | Self::TooLarge { .. }
             | Self::Bencode(_)
             | Self::Torrent { .. }
+            | Self::Magnet(_)
+            | Self::Metadata(_)
             | Self::Stdout(_) => 1,
             Self::Usage(_) | Self::Port { .. } => 2,
             Self::Tracker(_) => 3,
-            Self::Peer { .. } | Self::NoPeers { .. } | Self::Stalled { .. } => 4,
+            Self::Peer { .. } | Self::NoPeers { .. } | Self::NoMetadata(_) | Self::Stalled { .. } => 4,
             Self::Disk(_) | Self::NotOurs { .. } => 5,
             Self::Uring(_) | Self::Thread(_) => 6,
             // As Rust has it for a panic that ends the process.
@@ -163,6 +172,11 @@ impl fmt::Display for Error {
             }
             Self::Bencode(error) => write!(f, "not bencode: {error}"),
             Self::Torrent { path, error } => write!(f, "{} is no usable torrent: {error}", path.display()),
+            Self::Magnet(error) => write!(f, "no usable magnet link: {error}"),
+            Self::Metadata(error) => write!(f, "the link names no usable torrent: {error}"),
+            Self::NoMetadata(detail) => {
+                write!(f, "no peer gave the torrent's metadata: {}", without_numbers(detail))
+            }
             Self::Stdout(error) => write!(f, "cannot write to standard output: {}", plain(error)),
             Self::Peer { addr, reason } => {
                 write!(f, "peer {addr}: {}", without_numbers(&reason.to_string()))

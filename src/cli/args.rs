@@ -34,6 +34,9 @@ pub(super) enum Command {
     Handshake(Handshake),
     DownloadPiece(DownloadPiece),
     Download(Download),
+    MagnetParse(MagnetParse),
+    MagnetHandshake(MagnetHandshake),
+    MagnetInfo(MagnetInfo),
 }
 
 /// Print a bencoded value as JSON.
@@ -171,6 +174,33 @@ pub(super) struct Download {
     /// print nothing but errors on stderr
     #[argh(switch, short = 'q')]
     pub(super) quiet: bool,
+}
+
+/// Print what a magnet link says: tracker, info hash.
+#[derive(FromArgs, Debug)]
+#[argh(subcommand, name = "magnet_parse", example = "{command_name} 'magnet:?xt=urn:btih:...'")]
+pub(super) struct MagnetParse {
+    /// the magnet link, in quotes
+    #[argh(positional)]
+    pub(super) link: String,
+}
+
+/// Exchange handshakes with a peer of a magnet link and print its peer id.
+#[derive(FromArgs, Debug)]
+#[argh(subcommand, name = "magnet_handshake", example = "{command_name} 'magnet:?xt=urn:btih:...'")]
+pub(super) struct MagnetHandshake {
+    /// the magnet link, in quotes
+    #[argh(positional)]
+    pub(super) link: String,
+}
+
+/// Print what the torrent of a magnet link says, which peers tell.
+#[derive(FromArgs, Debug)]
+#[argh(subcommand, name = "magnet_info", example = "{command_name} 'magnet:?xt=urn:btih:...'")]
+pub(super) struct MagnetInfo {
+    /// the magnet link, in quotes
+    #[argh(positional)]
+    pub(super) link: String,
 }
 
 /// What a command line asks for.

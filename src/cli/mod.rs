@@ -4,6 +4,7 @@
 //! errors go to stderr.
 
 mod args;
+mod magnet;
 mod progress;
 
 use std::env;
@@ -67,6 +68,9 @@ pub fn run(args: impl Iterator<Item = OsString>) -> Result<(), Error> {
         Parsed::Command(Command::Handshake(args)) => shake_hands(&args),
         Parsed::Command(Command::DownloadPiece(args)) => download_piece(args),
         Parsed::Command(Command::Download(args)) => download(args),
+        Parsed::Command(Command::MagnetParse(args)) => magnet::parse(&args),
+        Parsed::Command(Command::MagnetHandshake(args)) => magnet::shake_hands(&args),
+        Parsed::Command(Command::MagnetInfo(args)) => magnet::info(&args),
     }
 }
 

@@ -22,7 +22,7 @@ use crate::discovery::announcer::{AnnounceConfig, Farewell, Timing};
 use crate::disk::{Existing, Found, Io, Output, Plan, Target};
 use crate::error::{Error, Progress};
 use crate::meta::geometry::PieceIndex;
-use crate::meta::torrent::Metainfo;
+use crate::meta::torrent::{InfoHash, Metainfo};
 use crate::net::backend::Backend;
 use crate::net::core;
 use crate::net::listener::Listener;
@@ -350,9 +350,19 @@ fn own_addresses(port: Option<u16>) -> Vec<SocketAddr> {
 
 /// What a run announces of a torrent, and to whom. Without a port it listens nowhere.
 pub fn announce_config(metainfo: &Metainfo, peer_id: [u8; 20], port: Option<u16>) -> AnnounceConfig {
+    announce_config_of(metainfo.info_hash, metainfo.tiers.clone(), peer_id, port)
+}
+
+/// What a run announces of a torrent of which only the name is known, and to whom.
+pub fn announce_config_of(
+    info_hash: InfoHash,
+    tiers: Vec<Vec<String>>,
+    peer_id: [u8; 20],
+    port: Option<u16>,
+) -> AnnounceConfig {
     AnnounceConfig {
-        tiers: metainfo.tiers.clone(),
-        info_hash: metainfo.info_hash.0,
+        tiers,
+        info_hash: info_hash.0,
         peer_id,
         port: port.unwrap_or(PORT),
         key: random() as u32,

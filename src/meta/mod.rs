@@ -1,8 +1,9 @@
-//! What is downloaded: bencode, metainfo and the arithmetic of pieces, blocks and files. Pure: bytes in, values out.
+//! What is downloaded: bencode, metainfo, magnet links and the arithmetic of pieces, blocks and files. Pure: bytes in, values out.
 
 pub mod bencode;
 pub mod geometry;
 mod hex;
+pub mod magnet;
 pub mod names;
 pub mod torrent;
 

@@ -37,6 +37,8 @@ pub enum CloseReason {
     Poisoned,
     /// It sent nothing for long, and others wait for its place.
     Crowded,
+    /// The peer has no metadata to give, or does not speak of it (BEP 9).
+    NoMetadata,
     /// The output failed, which is not the peer's fault.
     Disk,
     /// The download is over.
@@ -60,6 +62,7 @@ impl fmt::Display for CloseReason {
             Self::Fault(fault) => fault.fmt(f),
             Self::Poisoned => write!(f, "it sent wrong data"),
             Self::Crowded => write!(f, "it sent nothing for long and others wait for its place"),
+            Self::NoMetadata => write!(f, "it has no metadata to give"),
             Self::Disk => write!(f, "the output failed"),
             Self::Finished => write!(f, "the download is over"),
         }

@@ -3,8 +3,10 @@
 use std::fmt;
 
 use super::bitfield::BitfieldError;
+use super::metadata::ExchangeFault;
 use crate::meta::geometry::{Block, BlockError};
 use crate::wire::decoder::WireError;
+use crate::wire::metadata::MetadataError;
 
 /// Why a peer was closed, for what it sent or failed to send.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -48,6 +50,10 @@ pub enum Fault {
         /// How many of them were ignored.
         ignored: u32,
     },
+    /// What it sent of the metadata exchange makes no sense.
+    Metadata(MetadataError),
+    /// It broke the rules of the metadata exchange.
+    Exchange(ExchangeFault),
     /// Nothing at all for [`SILENCE_MAX`](super::session::SILENCE_MAX).
     Silent,
 }
@@ -80,6 +86,8 @@ impl fmt::Display for Fault {
             Self::PexFlood { ignored } => {
                 write!(f, "it told of other peers too often, {ignored} times too early")
             }
+            Self::Metadata(error) => error.fmt(f),
+            Self::Exchange(fault) => fault.fmt(f),
             Self::Silent => write!(f, "it sent nothing for too long"),
         }
     }

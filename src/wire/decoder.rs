@@ -16,6 +16,7 @@ use std::fmt;
 
 use super::message::{LEN_BEFORE_BODY, Message, PieceHeader, id};
 use crate::meta::geometry::BLOCK_LEN;
+use crate::meta::torrent::PIECES_MAX;
 
 /// The longest message that is taken in, counted as on the wire without its four bytes of length.
 pub const MESSAGE_MAX: u32 = 1 << 20;
@@ -27,8 +28,11 @@ pub const EXTENDED_MAX: u32 = 32 * 1024;
 /// How long messages may be whose length the protocol leaves open.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Limits {
-    /// Bytes of the bits of a BITFIELD, exactly.
+    /// Bytes of the bits of a BITFIELD: exactly, or while the pieces are unknown, at most.
     pub bitfield_len: u32,
+    /// Whether it is not known yet how many pieces there are. What a BITFIELD says cannot be understood then, so it is
+    /// skipped like a message of an unknown id.
+    pub pieces_unknown: bool,
     /// The longest EXTENDED, counted as on the wire with both its id bytes.
     pub extended_max: u32,
 }
@@ -36,7 +40,17 @@ pub struct Limits {
 impl Limits {
     /// The limits of a torrent of that many pieces.
     pub const fn of_pieces(piece_count: u32) -> Self {
-        Self { bitfield_len: piece_count.div_ceil(8), extended_max: EXTENDED_MAX }
+        Self { bitfield_len: piece_count.div_ceil(8), pieces_unknown: false, extended_max: EXTENDED_MAX }
+    }
+
+    /// The limits of a torrent of which only the info hash is known.
+    pub const fn before_metadata() -> Self {
+        Self { pieces_unknown: true, ..Self::of_pieces(PIECES_MAX) }
+    }
+
+    /// Whether a message of that id is skipped instead of collected.
+    const fn skips(&self, id: u8) -> bool {
+        !id::is_known(id) || (id == id::BITFIELD && self.pieces_unknown)
     }
 
     /// Checks the announced length of a message whose id is not here yet: bytes of which nothing can come need not be
@@ -54,6 +68,7 @@ impl Limits {
             id::HAVE | id::SUGGEST | id::ALLOWED_FAST => (5, 5),
             id::REQUEST | id::CANCEL | id::REJECT => (13, 13),
             id::PORT => (3, 3),
+            id::BITFIELD if self.pieces_unknown => (1, self.bitfield_len + 1),
             id::BITFIELD => (self.bitfield_len + 1, self.bitfield_len + 1),
             id::PIECE => (LEN_BEFORE_BODY + 1, LEN_BEFORE_BODY + BLOCK_LEN),
             id::EXTENDED => (2, self.extended_max),
@@ -162,7 +177,7 @@ enum State {
     Head,
     /// In the payload of a message that must be whole; `left` is what `buffer` misses.
     Control { id: u8, left: u32 },
-    /// In the payload of a message of an unknown id.
+    /// In the payload of a message that nobody looks at.
     Skip { id: u8, left: u32 },
     /// In the body of a block.
     Body { header: PieceHeader, done: u32 },
@@ -198,8 +213,10 @@ impl Decoder {
                     self.state = State::Body { header, done: 0 };
                     return Ok(Some(Event::BlockStart(header)));
                 }
-                Ok(Some(Begun::Other { id, len })) if id::is_known(id) => self.start_control(id, len),
-                Ok(Some(Begun::Other { id, len })) => self.state = State::Skip { id, left: len },
+                Ok(Some(Begun::Other { id, len })) if self.limits.skips(id) => {
+                    self.state = State::Skip { id, left: len };
+                }
+                Ok(Some(Begun::Other { id, len })) => self.start_control(id, len),
                 Err(error) => {
                     self.state = State::Failed(error);
                     return Err(error);

@@ -46,7 +46,7 @@ pub enum Message<'a> {
         /// What follows.
         payload: &'a [u8],
     },
-    /// A message of an id that is not known here; its payload was skipped.
+    /// A message that is not understood here, for its id or for what is not known yet; its payload was skipped.
     Unknown {
         /// That id.
         id: u8,

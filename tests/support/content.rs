@@ -94,6 +94,16 @@ impl Content {
         Self { info_hash: Sha1::digest(info).into(), piece_len, bytes: bytes.into(), info: info.into() }
     }
 
+    /// No content, under a name that stands for these bytes, which may be no info dictionary.
+    pub fn of_info(info: &[u8]) -> Self {
+        Self { info_hash: Sha1::digest(info).into(), piece_len: 1, bytes: [].into(), info: info.into() }
+    }
+
+    /// The info dictionary.
+    pub fn info(&self) -> &[u8] {
+        &self.info
+    }
+
     /// How many pieces there are.
     pub fn piece_count(&self) -> usize {
         self.bytes.len().div_ceil(self.piece_len)

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::{FILES_MAX, METAINFO_LEN_MAX, PATH_DEPTH_MAX, PATH_LEN_MAX, PIECES_MAX};
+use super::{FILES_MAX, InfoHash, METAINFO_LEN_MAX, PATH_DEPTH_MAX, PATH_LEN_MAX, PIECES_MAX};
 use crate::meta::bencode::{Kind, ParseError};
 
 /// A key of the metainfo, shown as it is written there.
@@ -72,6 +72,13 @@ pub enum TorrentError {
         /// The largest that is allowed.
         max: u64,
     },
+    /// It is the info dictionary of another torrent.
+    OtherInfoHash {
+        /// Its hash.
+        got: InfoHash,
+        /// The hash it should have.
+        expected: InfoHash,
+    },
     /// It describes its content for BitTorrent v2 (BEP 52) alone.
     V2Only,
     /// The piece hashes are not 20 bytes each.
@@ -131,6 +138,7 @@ impl fmt::Display for TorrentError {
             Self::OutOfRange { field, got, min, max } => {
                 write!(f, "{field} is {got}, expected {min} to {max}")
             }
+            Self::OtherInfoHash { got, expected } => write!(f, "its info hash is {got}, expected {expected}"),
             Self::V2Only => f.write_str("BitTorrent v2 only: it has no v1 piece hashes to download by"),
             Self::PiecesLen { len } => write!(f, "`pieces` is {len} bytes long, expected a multiple of 20"),
             Self::PieceCount { got, expected } => {

@@ -14,10 +14,12 @@ use std::path::PathBuf;
 use sha1::{Digest, Sha1};
 
 pub use self::error::{Field, TorrentError};
+pub(super) use self::trackers::clean_url;
 pub use self::trackers::{TRACKERS_MAX, URL_LEN_MAX};
 use super::bencode::{self, Limits};
 use super::geometry::{Geometry, PieceIndex};
 use super::hex;
+use super::magnet::Magnet;
 
 /// Bytes of metainfo: room for [`PIECES_MAX`] hashes (80 MiB) and as many paths.
 pub const METAINFO_LEN_MAX: usize = 128 << 20;
@@ -108,6 +110,17 @@ impl Metainfo {
     /// Reads an info dictionary alone, as peers send it (BEP 9). It knows no trackers.
     pub fn from_info(info: &[u8]) -> Result<Self, TorrentError> {
         read::info(open(info)?.root())
+    }
+
+    /// Reads the info dictionary that a link names, as peers send it (BEP 9), with the link's trackers: each in a tier
+    /// of its own, as a link says nothing of tiers.
+    pub fn from_magnet(magnet: &Magnet, info: &[u8]) -> Result<Self, TorrentError> {
+        let got = InfoHash::of(info);
+        if got != magnet.info_hash {
+            return Err(TorrentError::OtherInfoHash { got, expected: magnet.info_hash });
+        }
+        let tiers = magnet.trackers.iter().map(|tracker| vec![tracker.clone()]).collect();
+        Ok(Self { announce: magnet.trackers.first().cloned(), tiers, ..Self::from_info(info)? })
     }
 
     /// The SHA-1 that a piece must have.

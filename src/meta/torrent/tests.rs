@@ -146,3 +146,16 @@ fn errors_read_well() {
     );
     assert_eq!(Metainfo::parse(b"le").unwrap_err().to_string(), "expected a dictionary, got a list");
 }
+
+#[test]
+fn an_info_dictionary_gets_the_trackers_of_its_link() {
+    let info = b"d6:lengthi3e4:name1:n12:piece lengthi4e6:pieces20:aaaaaaaaaaaaaaaaaaaae";
+    let link = |hash| format!("magnet:?xt=urn:btih:{hash}&tr=http://a/&tr=http://b/");
+    let magnet = Magnet::parse(&link(InfoHash::of(info))).unwrap();
+    let metainfo = Metainfo::from_magnet(&magnet, info).unwrap();
+    assert_eq!(metainfo.announce.as_deref(), Some("http://a/"));
+    assert_eq!(metainfo.tiers, [["http://a/"], ["http://b/"]]);
+    let other = Magnet::parse(&link(InfoHash([0; 20]))).unwrap();
+    let expected = TorrentError::OtherInfoHash { got: InfoHash::of(info), expected: InfoHash([0; 20]) };
+    assert_eq!(Metainfo::from_magnet(&other, info), Err(expected));
+}

@@ -36,10 +36,14 @@ pub(super) fn tiers(root: Value<'_>, announce: Option<&String>) -> Vec<Vec<Strin
     tiers
 }
 
+fn url(value: Value<'_>) -> Option<String> {
+    clean_url(value.as_str()?)
+}
+
 /// A URL that can be printed and asked: not empty, not overlong, without spaces and characters that act on a
 /// terminal.
-fn url(value: Value<'_>) -> Option<String> {
-    let url = value.as_str()?.trim();
+pub(in crate::meta) fn clean_url(text: &str) -> Option<String> {
+    let url = text.trim();
     let odd = |char: char| acts_on_text(char) || char.is_whitespace();
     (!url.is_empty() && url.len() <= URL_LEN_MAX && !url.contains(odd)).then(|| url.to_owned())
 }

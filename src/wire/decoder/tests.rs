@@ -31,7 +31,7 @@ impl Heard {
     }
 }
 
-const LIMITS: Limits = Limits { bitfield_len: 5, extended_max: 300 };
+const LIMITS: Limits = Limits { bitfield_len: 5, pieces_unknown: false, extended_max: 300 };
 
 /// The slow obvious decoder: it has the whole stream in one slice. A block that is not complete is not heard.
 fn oracle(mut bytes: &[u8]) -> Outcome {
@@ -261,7 +261,7 @@ fn positions_tell_how_far_a_message_is() {
 
 #[test]
 fn every_length_limit_is_exact() {
-    let limits = Limits { bitfield_len: 7, extended_max: 64 };
+    let limits = Limits { bitfield_len: 7, pieces_unknown: false, extended_max: 64 };
     let fixed = [(0, 1), (1, 1), (2, 1), (3, 1), (4, 5), (5, 8), (6, 13), (8, 13), (9, 3)];
     let fast = [(13, 5), (14, 1), (15, 1), (16, 13), (17, 5)];
     let exact = fixed.into_iter().chain(fast).map(|(id, len)| (id, len, len));
@@ -351,4 +351,32 @@ fn errors_say_what_was_expected() {
     assert_eq!(any.to_string(), "a message announces 2147483648 bytes, expected 1048576 at most");
     let range = WireError::Length { id: 7, len: 9, min: 10, max: 16_393 };
     assert_eq!(range.to_string(), "message of id 7 announces 9 bytes, expected 10 to 16393");
+}
+
+#[test]
+fn before_the_metadata_a_bitfield_of_any_length_is_skipped() {
+    let limits = Limits::before_metadata();
+    for len in [0, 1, 5, 100_000, limits.bitfield_len] {
+        let mut bytes = (len + 1).to_be_bytes().to_vec();
+        bytes.push(id::BITFIELD);
+        bytes.resize(5 + len as usize, 0xff);
+        crate::wire::message::write_have(&mut bytes, 7);
+        for cut in [1, 4, 5, bytes.len() / 2, bytes.len()] {
+            let mut decoder = Decoder::new(limits);
+            let mut heard = Vec::new();
+            for mut part in bytes.chunks(cut.max(bytes.len() / 64)) {
+                while let Some(event) = decoder.next(&mut part).unwrap() {
+                    let Event::Message(message) = event else { panic!("{event:?}") };
+                    heard.push(match message {
+                        Message::Have(piece) => ("have", piece),
+                        Message::Unknown { id } => ("skipped", u32::from(id)),
+                        _ => panic!("{message:?}"),
+                    });
+                }
+            }
+            assert_eq!(heard, [("skipped", 5), ("have", 7)], "{len} bytes, cut at {cut}");
+            assert!(decoder.buffer.capacity() < 64, "nothing of a bitfield is kept");
+        }
+    }
+    assert!(limits.check(id::BITFIELD, limits.bitfield_len + 2).is_err());
 }

@@ -1,0 +1,570 @@
+//! The metadata exchange of a magnet link (BEP 9, BEP 10): a thread that dials peers and asks them for the info
+//! dictionary. Whom to ask for what is decided in [`swarm::metadata`](crate::swarm::metadata).
+//!
+//! It is small and short, so it runs on readiness alone, whatever backend the download has: one task a peer, in which
+//! reading, writing and being closed race each other. Whatever ends first ends the peer.
+//!
+//! What is said, and in which order, is an interface: the handshake, the extension handshake, then requests for metadata.
+
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::future::poll_fn;
+use std::io;
+use std::net::{Shutdown, SocketAddr};
+use std::pin::pin;
+use std::rc::Rc;
+use std::sync::mpsc;
+use std::task::Poll;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use tokio::net::TcpStream;
+use tokio::sync::Notify;
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+use tokio::task::spawn_local;
+
+use super::backend::{Backend, Runtime};
+use super::close::CloseReason;
+use crate::meta::torrent::InfoHash;
+use crate::swarm::fault::Fault;
+use crate::swarm::metadata::{Action, Exchange, ExchangeFault};
+use crate::wire::decoder::{Decoder, Event, Limits};
+use crate::wire::extension::{self, Offer, Offered};
+use crate::wire::handshake::{self, Handshake};
+use crate::wire::message::{self, Message};
+use crate::wire::metadata::{METADATA_PIECE_LEN, MetadataMessage};
+
+/// Connections at a time, those being dialed among them; more are refused. A peer takes up to 64 KiB of memory.
+pub const CONNECTIONS_MAX: usize = 128;
+
+/// A peer that has not sent its handshake, and then its extension handshake, by then is given up.
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+/// A peer that has no metadata is given so long to get it.
+const METADATA_PATIENCE: Duration = Duration::from_secs(30);
+/// A peer that sends nothing at all for so long is given up: some say so little as a keep-alive every two minutes.
+const SILENCE_MAX: Duration = Duration::from_secs(150);
+/// After so long without a word from us we send a keep-alive.
+const KEEP_ALIVE_EVERY: Duration = Duration::from_secs(90);
+/// How often the clock is looked at.
+const TICK: Duration = Duration::from_millis(100);
+/// How long [`MetadataFetch::stop`] waits.
+const STOP_PATIENCE: Duration = Duration::from_millis(300);
+/// Bytes received at a time.
+const BUFFER_LEN: usize = 16 * 1024;
+/// Bytes of a peer, before it is closed: a HAVE for each of millions of pieces, and the metadata several times.
+const RECEIVED_MAX: u64 = 192 << 20;
+/// Unsent bytes beyond which a peer's own requests stay unanswered.
+const UNSENT_MAX: usize = 4096;
+/// The requests we say we hold (BEP 10), as in the download itself.
+const REQUESTS_HELD: u32 = 2000;
+/// Our name in the extension handshake.
+const CLIENT: &str = concat!("ringtide ", env!("CARGO_PKG_VERSION"));
+
+/// What is wanted of the peers.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Goal {
+    /// Only their extension handshakes.
+    Handshake,
+    /// The info dictionary.
+    Metadata,
+}
+
+/// What happened.
+#[derive(Debug)]
+pub enum MetadataEvent {
+    /// A peer has sent its extension handshake.
+    Shook {
+        /// Which.
+        addr: SocketAddr,
+        /// The name it gave itself.
+        peer_id: [u8; 20],
+        /// What it said.
+        offered: Offered,
+    },
+    /// A peer is gone, or was never there. Comes once for each [`MetadataFetch::dial`] until the end.
+    Closed {
+        /// Which.
+        addr: SocketAddr,
+        /// Why.
+        reason: CloseReason,
+    },
+    /// The info dictionary, of the right hash. No peer is asked for anything afterwards.
+    Complete(Vec<u8>),
+    /// A task panicked, which is a bug.
+    Panicked,
+}
+
+/// Takes what happened; called from the thread of the exchange, which waits for it.
+pub type MetadataEventsFn = dyn Fn(MetadataEvent) + Send;
+
+/// A running exchange. Dropping it ends it, without waiting for that.
+#[derive(Debug)]
+pub struct MetadataFetch {
+    commands: UnboundedSender<Command>,
+    stopped: mpsc::Receiver<()>,
+}
+
+#[derive(Debug)]
+enum Command {
+    Dial(SocketAddr, Duration),
+    Close(SocketAddr),
+}
+
+impl MetadataFetch {
+    /// Starts the thread, which knows no peers yet.
+    ///
+    /// # Errors
+    /// When the system gives no thread or no epoll.
+    pub fn start(
+        info_hash: InfoHash,
+        peer_id: [u8; 20],
+        goal: Goal,
+        events: Box<MetadataEventsFn>,
+    ) -> io::Result<Self> {
+        let (commands, inbox) = unbounded_channel();
+        let (started, result) = mpsc::channel();
+        let (stopping, stopped) = mpsc::channel();
+        thread::Builder::new().name("metadata".to_owned()).spawn(move || {
+            match Runtime::new(Backend::Epoll) {
+                Ok(runtime) => {
+                    let _ = started.send(Ok(()));
+                    let exchange = RefCell::new(Exchange::new(info_hash));
+                    let peers = RefCell::default();
+                    let complete = Cell::new(false);
+                    let desk = Rc::new(Desk { info_hash, peer_id, goal, events, exchange, peers, complete });
+                    runtime.block_on(serve(inbox, desk));
+                    let _ = stopping.send(());
+                }
+                Err(error) => drop(started.send(Err(error))),
+            }
+        })?;
+        result.recv().map_err(io::Error::other)??;
+        Ok(Self { commands, stopped })
+    }
+
+    /// Connects to a peer, which has so long to be there. Of two connections to one address the second is refused.
+    pub fn dial(&self, addr: SocketAddr, timeout: Duration) {
+        let _ = self.commands.send(Command::Dial(addr, timeout));
+    }
+
+    /// Closes the connection to a peer, if there is one.
+    pub fn close(&self, addr: SocketAddr) {
+        let _ = self.commands.send(Command::Close(addr));
+    }
+
+    /// Closes all connections, without an event for each, and waits until that is done, but not for long.
+    pub fn stop(self) {
+        let Self { commands, stopped } = self;
+        drop(commands);
+        let _ = stopped.recv_timeout(STOP_PATIENCE);
+    }
+}
+
+/// What all peers share.
+struct Desk {
+    info_hash: InfoHash,
+    peer_id: [u8; 20],
+    goal: Goal,
+    events: Box<MetadataEventsFn>,
+    exchange: RefCell<Exchange>,
+    peers: RefCell<HashMap<SocketAddr, Rc<Peer>>>,
+    complete: Cell<bool>,
+}
+
+/// One peer.
+struct Peer {
+    addr: SocketAddr,
+    /// What will be sent.
+    out: RefCell<Vec<u8>>,
+    out_ready: Notify,
+    closing: RefCell<Option<CloseReason>>,
+    closed: Notify,
+    /// The number under which it takes messages of the metadata exchange.
+    metadata_id: Cell<Option<u8>>,
+    /// When something was sent last.
+    spoke: Cell<Instant>,
+}
+
+impl Peer {
+    fn new(addr: SocketAddr) -> Self {
+        Self {
+            addr,
+            out: RefCell::default(),
+            out_ready: Notify::new(),
+            closing: RefCell::default(),
+            closed: Notify::new(),
+            metadata_id: Cell::new(None),
+            spoke: Cell::new(Instant::now()),
+        }
+    }
+
+    /// Ends it for that reason; the first reason counts.
+    fn close(&self, reason: CloseReason) {
+        self.closing.borrow_mut().get_or_insert(reason);
+        self.closed.notify_one();
+    }
+
+    async fn closing(&self) -> CloseReason {
+        loop {
+            if let Some(reason) = self.closing.borrow_mut().take() {
+                return reason;
+            }
+            self.closed.notified().await;
+        }
+    }
+
+    fn send(&self, write: impl FnOnce(&mut Vec<u8>)) {
+        write(&mut self.out.borrow_mut());
+        self.spoke.set(Instant::now());
+        self.out_ready.notify_one();
+    }
+
+    /// Sends a message of the metadata exchange, if the peer has said how.
+    fn send_metadata(&self, message: &MetadataMessage<'_>) {
+        if let Some(id) = self.metadata_id.get() {
+            self.send(|out| message::write_extended(out, id, &message.encode()));
+        }
+    }
+}
+
+/// Runs until nobody holds the [`MetadataFetch`] any more. The tasks that are left end with the runtime.
+async fn serve(mut inbox: UnboundedReceiver<Command>, desk: Rc<Desk>) {
+    spawn_local(tick(Rc::clone(&desk)));
+    while let Some(command) = inbox.recv().await {
+        match command {
+            Command::Dial(addr, timeout) => desk.dial(addr, timeout),
+            Command::Close(addr) => desk.close(addr, CloseReason::Finished),
+        }
+    }
+}
+
+async fn tick(desk: Rc<Desk>) {
+    let _guard = PanicGuard(&desk);
+    let mut clock = tokio::time::interval(TICK);
+    clock.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        clock.tick().await;
+        desk.act();
+        for peer in desk.peers.borrow().values() {
+            if peer.metadata_id.get().is_some() && peer.spoke.get().elapsed() > KEEP_ALIVE_EVERY {
+                peer.send(message::write_keep_alive);
+            }
+        }
+    }
+}
+
+/// Tells of a task that panics, which the runtime would swallow.
+struct PanicGuard<'a>(&'a Desk);
+
+impl Drop for PanicGuard<'_> {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            (self.0.events)(MetadataEvent::Panicked);
+        }
+    }
+}
+
+impl Desk {
+    fn dial(self: &Rc<Self>, addr: SocketAddr, timeout: Duration) {
+        let mut peers = self.peers.borrow_mut();
+        if peers.len() >= CONNECTIONS_MAX || peers.contains_key(&addr) {
+            drop(peers);
+            return (self.events)(MetadataEvent::Closed { addr, reason: CloseReason::Crowded });
+        }
+        let peer = Rc::new(Peer::new(addr));
+        peers.insert(addr, Rc::clone(&peer));
+        let desk = Rc::clone(self);
+        spawn_local(async move {
+            let _guard = PanicGuard(&desk);
+            let reason = race(peer.closing(), talk(&peer, &desk, timeout)).await;
+            tracing::debug!(peer = %addr, "closed: {reason}");
+            desk.peers.borrow_mut().remove(&addr);
+            desk.exchange.borrow_mut().gone(addr);
+            desk.act();
+            (desk.events)(MetadataEvent::Closed { addr, reason });
+        });
+    }
+
+    fn close(&self, addr: SocketAddr, reason: CloseReason) {
+        if let Some(peer) = self.peers.borrow().get(&addr) {
+            peer.close(reason);
+        }
+    }
+
+    /// Carries out what the exchange wants done.
+    fn act(&self) {
+        if self.complete.get() {
+            return;
+        }
+        let actions = self.exchange.borrow_mut().actions(Instant::now());
+        for action in actions {
+            match action {
+                Action::Request { peer, piece } => {
+                    if let Some(peer) = self.peers.borrow().get(&peer) {
+                        peer.send_metadata(&MetadataMessage::Request { piece });
+                    }
+                }
+                Action::Ban(addr) => self.close(addr, CloseReason::Poisoned),
+            }
+        }
+    }
+}
+
+/// One peer from dial to close.
+async fn talk(peer: &Peer, desk: &Desk, timeout: Duration) -> CloseReason {
+    let stream = match tokio::time::timeout(timeout, TcpStream::connect(peer.addr)).await {
+        Ok(Ok(stream)) => stream,
+        Ok(Err(error)) => return CloseReason::Dial(error),
+        Err(_) => return CloseReason::DialTimeout,
+    };
+    let _ = stream.set_nodelay(true);
+    let ours = Handshake::new(handshake::EXTENSION, desk.info_hash.0, desk.peer_id);
+    peer.send(|out| out.extend_from_slice(&ours.encode()));
+    let reason = race(write(peer, &stream), read(peer, desk, &stream)).await;
+    // A reset would take from the peer what it has not read yet.
+    let _ = socket2::SockRef::from(&stream).shutdown(Shutdown::Both);
+    reason
+}
+
+/// Runs both until one is done; the other is dropped.
+async fn race<T>(one: impl Future<Output = T>, other: impl Future<Output = T>) -> T {
+    let (mut one, mut other) = (pin!(one), pin!(other));
+    poll_fn(|context| match one.as_mut().poll(context) {
+        Poll::Ready(done) => Poll::Ready(done),
+        Poll::Pending => other.as_mut().poll(context),
+    })
+    .await
+}
+
+/// Sends what is left in `out` for as long as the connection lasts.
+async fn write(peer: &Peer, stream: &TcpStream) -> CloseReason {
+    loop {
+        if peer.out.borrow().is_empty() {
+            peer.out_ready.notified().await;
+            continue;
+        }
+        if let Err(error) = stream.writable().await {
+            return CloseReason::Io(error);
+        }
+        let mut out = peer.out.borrow_mut();
+        match stream.try_write(&out) {
+            Ok(n) => drop(out.drain(..n)),
+            Err(error) if is_retry(&error) => {}
+            Err(error) => return CloseReason::Io(error),
+        }
+    }
+}
+
+async fn read(peer: &Peer, desk: &Desk, stream: &TcpStream) -> CloseReason {
+    let Err(reason) = converse(peer, desk, stream).await;
+    reason
+}
+
+async fn converse(
+    peer: &Peer,
+    desk: &Desk,
+    stream: &TcpStream,
+) -> Result<std::convert::Infallible, CloseReason> {
+    let mut buffer = vec![0; BUFFER_LEN];
+    let deadline = Instant::now() + HANDSHAKE_TIMEOUT;
+    let (theirs, rest) = shake_hands(desk, stream, &mut buffer, deadline).await?;
+    if !theirs.has(handshake::EXTENSION) {
+        return Err(CloseReason::NoMetadata);
+    }
+    let offer = Offer {
+        metadata: true,
+        pex: false,
+        reqq: REQUESTS_HELD,
+        port: None,
+        your_ip: Some(peer.addr.ip()),
+        version: CLIENT,
+    };
+    peer.send(|out| message::write_extended(out, extension::HANDSHAKE_ID, &offer.encode()));
+    let mut listener = Listener::new(peer, desk, theirs.peer_id);
+    listener.take(&rest)?;
+    loop {
+        let received = receive(stream, &mut buffer, listener.deadline()).await?;
+        let received = received.ok_or_else(|| listener.overdue())?;
+        listener.take(&buffer[..received])?;
+    }
+}
+
+async fn shake_hands(
+    desk: &Desk,
+    stream: &TcpStream,
+    buffer: &mut [u8],
+    deadline: Instant,
+) -> Result<(Handshake, Vec<u8>), CloseReason> {
+    let mut received = Vec::new();
+    while received.len() < handshake::LEN {
+        let n = receive(stream, buffer, deadline).await?.ok_or(CloseReason::HandshakeTimeout)?;
+        received.extend_from_slice(&buffer[..n]);
+    }
+    let (theirs, rest) = received.split_first_chunk().ok_or(CloseReason::Closed)?;
+    let theirs = Handshake::decode(theirs).map_err(CloseReason::Handshake)?;
+    if theirs.info_hash != desk.info_hash.0 {
+        return Err(CloseReason::OtherTorrent);
+    }
+    if theirs.peer_id == desk.peer_id {
+        return Err(CloseReason::Ourselves);
+    }
+    Ok((theirs, rest.to_vec()))
+}
+
+/// Receives at least a byte; `None` where none comes before the deadline.
+async fn receive(
+    stream: &TcpStream,
+    buffer: &mut [u8],
+    deadline: Instant,
+) -> Result<Option<usize>, CloseReason> {
+    loop {
+        match tokio::time::timeout_at(deadline.into(), stream.readable()).await {
+            Err(_) => return Ok(None),
+            Ok(Err(error)) => return Err(CloseReason::Io(error)),
+            Ok(Ok(())) => {}
+        }
+        match stream.try_read(buffer) {
+            Ok(0) => return Err(CloseReason::Closed),
+            Ok(n) => return Ok(Some(n)),
+            Err(error) if is_retry(&error) => {}
+            Err(error) => return Err(CloseReason::Io(error)),
+        }
+    }
+}
+
+fn is_retry(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted)
+}
+
+/// The receiving side of a peer after the handshake.
+struct Listener<'a> {
+    peer: &'a Peer,
+    desk: &'a Desk,
+    peer_id: [u8; 20],
+    decoder: Decoder,
+    since: Instant,
+    heard: Instant,
+    /// Whether its extension handshake has come.
+    shook: bool,
+    /// Whether it has said how long the metadata is.
+    has_metadata: bool,
+    /// Bytes that have come.
+    received: u64,
+}
+
+impl<'a> Listener<'a> {
+    fn new(peer: &'a Peer, desk: &'a Desk, peer_id: [u8; 20]) -> Self {
+        let now = Instant::now();
+        let decoder = Decoder::new(Limits::before_metadata());
+        Self {
+            peer,
+            desk,
+            peer_id,
+            decoder,
+            since: now,
+            heard: now,
+            shook: false,
+            has_metadata: false,
+            received: 0,
+        }
+    }
+
+    /// Until when something must have come.
+    fn deadline(&self) -> Instant {
+        let silence = self.heard + SILENCE_MAX;
+        match (self.shook, self.has_metadata || self.desk.goal == Goal::Handshake) {
+            (false, _) => self.since + HANDSHAKE_TIMEOUT,
+            (true, false) => silence.min(self.since + METADATA_PATIENCE),
+            (true, true) => silence,
+        }
+    }
+
+    /// Why it is closed when nothing has come by then.
+    fn overdue(&self) -> CloseReason {
+        match (self.shook, self.has_metadata) {
+            (false, _) => CloseReason::HandshakeTimeout,
+            (true, false) => CloseReason::NoMetadata,
+            (true, true) => CloseReason::Fault(Fault::Silent),
+        }
+    }
+
+    fn take(&mut self, mut bytes: &[u8]) -> Result<(), CloseReason> {
+        self.heard = Instant::now();
+        self.received += bytes.len() as u64;
+        // A deadline may pass while bytes that are of no use keep coming.
+        if self.heard > self.deadline() {
+            return Err(self.overdue());
+        }
+        let mut decoder = std::mem::replace(&mut self.decoder, Decoder::new(Limits::before_metadata()));
+        loop {
+            match decoder.next(&mut bytes).map_err(|error| CloseReason::Fault(Fault::Wire(error)))? {
+                Some(Event::Message(Message::Extended { id: extension::HANDSHAKE_ID, payload })) => {
+                    self.on_offer(Offered::parse(payload))?;
+                }
+                Some(Event::Message(Message::Extended { id: extension::OUR_METADATA_ID, payload })) => {
+                    self.on_metadata(payload)?;
+                }
+                // Whatever else it says is of no use before the metadata is there.
+                Some(Event::Message(_) | Event::BlockStart(_) | Event::BlockData { .. }) => {}
+                None => break,
+            }
+        }
+        self.decoder = decoder;
+        if self.received > RECEIVED_MAX {
+            return Err(CloseReason::Fault(Fault::Chatter { bytes: self.received }));
+        }
+        self.desk.act();
+        Ok(())
+    }
+
+    fn on_offer(&mut self, offered: Offered) -> Result<(), CloseReason> {
+        let addr = self.peer.addr;
+        if !self.shook {
+            self.shook = true;
+            (self.desk.events)(MetadataEvent::Shook { addr, peer_id: self.peer_id, offered });
+        }
+        if self.desk.goal == Goal::Handshake {
+            return Ok(());
+        }
+        let id = offered.metadata.ok_or(CloseReason::NoMetadata)?;
+        self.peer.metadata_id.set(Some(id.get()));
+        if let Some(len) = offered.metadata_size {
+            self.has_metadata = true;
+            let told = self.desk.exchange.borrow_mut().offered(addr, len, Instant::now());
+            told.map_err(close_reason)?;
+        }
+        Ok(())
+    }
+
+    fn on_metadata(&mut self, payload: &[u8]) -> Result<(), CloseReason> {
+        if self.desk.goal == Goal::Handshake || self.desk.complete.get() {
+            return Ok(());
+        }
+        let message =
+            MetadataMessage::parse(payload).map_err(|error| CloseReason::Fault(Fault::Metadata(error)))?;
+        if let MetadataMessage::Request { piece } = message
+            && self.peer.out.borrow().len() < UNSENT_MAX
+        {
+            self.peer.send_metadata(&MetadataMessage::Reject { piece });
+        }
+        let complete = self.desk.exchange.borrow_mut().heard(self.peer.addr, message, Instant::now());
+        if let Some(info) = complete.map_err(close_reason)? {
+            self.desk.complete.set(true);
+            (self.desk.events)(MetadataEvent::Complete(info));
+        }
+        Ok(())
+    }
+}
+
+fn close_reason(fault: ExchangeFault) -> CloseReason {
+    match fault {
+        ExchangeFault::Banned => CloseReason::Poisoned,
+        ExchangeFault::Crowded => CloseReason::Crowded,
+        ExchangeFault::TooLong { .. } | ExchangeFault::PieceLen { .. } | ExchangeFault::OtherLen { .. } => {
+            CloseReason::Fault(Fault::Exchange(fault))
+        }
+    }
+}
+
+// A request is answered by one message, which must pass the decoder.
+const _: () = assert!(METADATA_PIECE_LEN + 1024 < crate::wire::decoder::EXTENDED_MAX);

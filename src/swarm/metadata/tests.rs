@@ -1,0 +1,391 @@
+use proptest::prelude::*;
+
+use super::*;
+
+const TICK: Duration = Duration::from_millis(100);
+
+fn peer(number: u16) -> SocketAddr {
+    SocketAddr::from(([10, 0, 0, 1], 1000 + number))
+}
+
+/// Bytes that differ from piece to piece.
+fn info(len: usize) -> Vec<u8> {
+    (0..len).map(|at| (at / 7 + at / 1009) as u8).collect()
+}
+
+fn pieces(bytes: &[u8]) -> Vec<&[u8]> {
+    bytes.chunks(METADATA_PIECE_LEN as usize).collect()
+}
+
+/// An exchange, the bytes it is after, and a virtual clock.
+struct Bench {
+    info: Vec<u8>,
+    exchange: Exchange,
+    now: Instant,
+}
+
+impl Bench {
+    fn new(len: usize) -> Self {
+        let info = info(len);
+        Self { exchange: Exchange::new(InfoHash::of(&info)), info, now: Instant::now() }
+    }
+
+    fn join(&mut self, number: u16) {
+        self.claim(number, self.info.len());
+    }
+
+    fn claim(&mut self, number: u16, len: usize) {
+        self.exchange.offered(peer(number), len as u64, self.now).unwrap();
+    }
+
+    /// The pieces asked of a peer by the next actions.
+    fn asked(&mut self, number: u16) -> Vec<u32> {
+        requests(&self.exchange.actions(self.now), number)
+    }
+
+    fn pass(&mut self, time: Duration) {
+        self.now += time;
+    }
+
+    fn data(&mut self, number: u16, piece: u32, bytes: &[u8]) -> Result<Option<Vec<u8>>, ExchangeFault> {
+        let data = pieces(bytes)[piece as usize];
+        let message = MetadataMessage::Data { piece, total_len: Some(bytes.len() as u64), data };
+        self.exchange.heard(peer(number), message, self.now)
+    }
+
+    fn right(&mut self, number: u16, piece: u32) -> Option<Vec<u8>> {
+        let info = self.info.clone();
+        self.data(number, piece, &info).unwrap()
+    }
+
+    fn wrong(&mut self, number: u16, piece: u32) -> Option<Vec<u8>> {
+        let wrong: Vec<u8> = self.info.iter().map(|byte| !byte).collect();
+        self.data(number, piece, &wrong).unwrap()
+    }
+}
+
+fn requests(actions: &[Action], number: u16) -> Vec<u32> {
+    let of_peer = |action: &Action| match *action {
+        Action::Request { peer: asked, piece } => (asked == peer(number)).then_some(piece),
+        Action::Ban(_) => None,
+    };
+    actions.iter().filter_map(of_peer).collect()
+}
+
+const PIECE: usize = METADATA_PIECE_LEN as usize;
+const NOTHING: [u32; 0] = [];
+
+#[test]
+fn pieces_come_from_several_peers_and_each_starts_with_the_first() {
+    let mut bench = Bench::new(9 * PIECE + 5);
+    bench.join(1);
+    assert_eq!(bench.asked(1), [0, 1, 2, 3]);
+    bench.join(2);
+    assert_eq!(bench.asked(2), [0, 4, 5, 6]);
+    assert_eq!(bench.right(2, 0), None);
+    assert_eq!(bench.right(1, 0), None, "a second one changes nothing");
+    let actions = bench.exchange.actions(bench.now);
+    assert_eq!((requests(&actions, 1), requests(&actions, 2)), (vec![7], vec![8]));
+    for piece in [3, 2, 1, 7] {
+        assert_eq!(bench.right(1, piece), None);
+    }
+    assert_eq!(bench.asked(1), [9]);
+    for piece in [4, 5, 6, 8] {
+        assert_eq!(bench.right(2, piece), None);
+    }
+    let info = bench.info.clone();
+    assert_eq!(bench.right(1, 9), Some(info));
+}
+
+#[test]
+fn what_nobody_asked_for_is_ignored() {
+    let mut bench = Bench::new(100);
+    assert_eq!(bench.right(1, 0), None);
+    bench.join(1);
+    assert_eq!(bench.right(1, 0), None);
+    assert_eq!(bench.asked(1), [0]);
+    bench.join(2);
+    assert_eq!(bench.wrong(2, 0), None);
+    assert!(bench.right(1, 0).is_some());
+}
+
+#[test]
+fn who_sent_all_of_it_alone_and_wrong_is_banned() {
+    let mut bench = Bench::new(PIECE + 1);
+    bench.join(1);
+    assert_eq!(bench.asked(1), [0, 1]);
+    assert_eq!((bench.wrong(1, 0), bench.wrong(1, 1)), (None, None));
+    assert_eq!(bench.exchange.actions(bench.now), [Action::Ban(peer(1))]);
+    assert_eq!(bench.exchange.offered(peer(1), 5, bench.now), Err(ExchangeFault::Banned));
+    bench.join(2);
+    assert_eq!(bench.asked(2), [0, 1]);
+    assert_eq!(bench.right(2, 0), None);
+    assert!(bench.right(2, 1).is_some());
+}
+
+#[test]
+fn of_several_sources_each_has_to_prove_itself() {
+    let mut bench = Bench::new(2 * PIECE);
+    bench.join(1);
+    bench.join(2);
+    let actions = bench.exchange.actions(bench.now);
+    assert_eq!((requests(&actions, 1), requests(&actions, 2)), (vec![0, 1], vec![0]));
+    assert_eq!((bench.wrong(2, 0), bench.right(1, 1)), (None, None));
+    // Now each is asked for everything, but for what it is still about to answer.
+    let actions = bench.exchange.actions(bench.now);
+    assert_eq!((requests(&actions, 1), requests(&actions, 2)), (vec![1], vec![0, 1]));
+    assert_eq!((bench.wrong(2, 0), bench.wrong(2, 1)), (None, None));
+    assert_eq!(bench.exchange.actions(bench.now), [Action::Ban(peer(2))]);
+    assert_eq!(bench.right(1, 0), None);
+    assert!(bench.right(1, 1).is_some());
+}
+
+#[test]
+fn sizes_do_not_block_each_other() {
+    let mut bench = Bench::new(PIECE);
+    for number in 1..=3 {
+        bench.claim(number, PIECE + 1);
+    }
+    bench.join(4);
+    assert_eq!(bench.asked(4), [0]);
+    assert!(bench.right(4, 0).is_some());
+}
+
+#[test]
+fn a_size_that_waits_gets_its_turn() {
+    let mut bench = Bench::new(PIECE);
+    for number in 1..=9 {
+        bench.claim(number, PIECE + usize::from(number));
+    }
+    bench.exchange.actions(bench.now);
+    bench.join(10);
+    // The others are slow, and never silent for long.
+    let start = bench.now;
+    while bench.asked(10).is_empty() {
+        bench.pass(TICK);
+        for number in 1..=9 {
+            if let Some(source) = bench.exchange.sources.get_mut(&peer(number)) {
+                source.active = bench.now;
+            }
+        }
+        assert!(bench.now < start + 4 * TURN_MIN, "it waits for too long");
+    }
+    assert!(bench.right(10, 0).is_some());
+}
+
+#[test]
+fn a_large_claim_waits_until_it_fits() {
+    let mut bench = Bench::new(PIECE);
+    bench.claim(1, METADATA_LEN_MAX as usize);
+    assert_eq!(bench.asked(1).len(), REQUESTS_MAX);
+    bench.join(2);
+    assert_eq!(bench.asked(2), NOTHING, "the large one takes all there is");
+    bench.pass(TURN_MIN);
+    assert_eq!(bench.asked(2), [0]);
+    let too_long = u64::from(METADATA_LEN_MAX) + 1;
+    for len in [too_long, u64::MAX, 0] {
+        assert_eq!(bench.exchange.offered(peer(3), len, bench.now), Err(ExchangeFault::TooLong { len }));
+    }
+}
+
+#[test]
+fn who_rejects_is_left_alone_for_a_while() {
+    let mut bench = Bench::new(3 * PIECE);
+    bench.join(1);
+    assert_eq!(bench.asked(1), [0, 1, 2]);
+    bench.exchange.heard(peer(1), MetadataMessage::Reject { piece: 0 }, bench.now).unwrap();
+    assert_eq!(bench.asked(1), NOTHING);
+    bench.join(2);
+    assert_eq!(bench.asked(2), [0, 1, 2]);
+    bench.exchange.gone(peer(2));
+    bench.pass(HOLD_MIN);
+    assert_eq!(bench.asked(1), [0, 1, 2]);
+    bench.exchange.heard(peer(1), MetadataMessage::Reject { piece: 1 }, bench.now).unwrap();
+    bench.pass(HOLD_MIN);
+    assert_eq!(bench.asked(1), NOTHING, "the second time is longer");
+    // An answer that was under way counts, and shows that it does answer.
+    assert_eq!(bench.right(1, 2), None);
+    assert_eq!(bench.asked(1), [0, 1]);
+}
+
+#[test]
+fn what_a_slow_peer_was_asked_for_is_asked_of_others() {
+    let mut bench = Bench::new(2 * PIECE);
+    bench.join(1);
+    assert_eq!(bench.asked(1), [0, 1]);
+    bench.join(2);
+    assert_eq!(bench.asked(2), [0]);
+    assert_eq!(bench.right(2, 0), None);
+    assert_eq!(bench.asked(2), NOTHING);
+    bench.pass(REASK_AFTER);
+    assert_eq!(bench.asked(2), [1]);
+    bench.pass(ANSWER_TIMEOUT);
+    assert_eq!(bench.asked(1), NOTHING);
+    assert!(bench.exchange.sources[&peer(1)].is_held(bench.now));
+    assert!(bench.right(1, 1).is_some(), "late is not too late");
+}
+
+#[test]
+fn pieces_must_fit_the_claim() {
+    let mut bench = Bench::new(PIECE + 10);
+    bench.join(1);
+    bench.asked(1);
+    let data = |piece, total_len, len| MetadataMessage::Data { piece, total_len, data: &[0; PIECE][..len] };
+    let mut fault = |message| bench.exchange.heard(peer(1), message, bench.now).unwrap_err();
+    let (got, claimed) = (5, PIECE as u32 + 10);
+    assert_eq!(fault(data(0, Some(5), PIECE)), ExchangeFault::OtherLen { got, claimed });
+    let other = ExchangeFault::PieceLen { piece: 1, got: 11, expected: 10 };
+    assert_eq!(fault(data(1, None, 11)), other);
+    assert_eq!(other.to_string(), "it sent 11 bytes as piece 1 of the metadata, expected 10");
+}
+
+#[test]
+fn a_peer_may_change_its_mind_or_leave() {
+    let mut bench = Bench::new(PIECE);
+    bench.claim(1, 7);
+    assert_eq!(bench.asked(1), [0]);
+    bench.join(1);
+    assert_eq!(bench.asked(1), [0]);
+    bench.exchange.gone(peer(1));
+    assert!(!bench.exchange.has_sources());
+    assert_eq!(bench.right(1, 0), None);
+    bench.join(1);
+    assert_eq!(bench.asked(1), [0]);
+    assert!(bench.right(1, 0).is_some());
+}
+
+/// How a peer answers.
+#[derive(Clone, Copy, Debug)]
+enum Manner {
+    Honest,
+    /// With a wrong piece now and then: one in so many.
+    Corrupt(u64),
+    Silent,
+    Rejects,
+    /// It claims so many bytes more, and sends noise.
+    Longer(u16),
+    /// It sends nothing that fits.
+    Nonsense,
+    /// It answers rightly, but late.
+    Late,
+    /// It answers wrongly and late.
+    LateLiar,
+}
+
+fn manner() -> impl Strategy<Value = Manner> {
+    prop_oneof![
+        (1..6u64).prop_map(Manner::Corrupt),
+        Just(Manner::Silent),
+        Just(Manner::Rejects),
+        (1..40_000u16).prop_map(Manner::Longer),
+        Just(Manner::Nonsense),
+        Just(Manner::Late),
+        Just(Manner::LateLiar),
+        Just(Manner::Honest),
+    ]
+}
+
+struct Swarm {
+    bench: Bench,
+    manners: Vec<Manner>,
+    gone: HashSet<usize>,
+    /// Requests on their way: when each is answered.
+    pending: Vec<(Instant, usize, u32)>,
+    seed: u64,
+}
+
+impl Swarm {
+    fn random(&mut self, below: u64) -> u64 {
+        self.seed = self.seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (self.seed >> 33) % below
+    }
+
+    fn step(&mut self) -> Option<Vec<u8>> {
+        for action in self.bench.exchange.actions(self.bench.now) {
+            match action {
+                Action::Request { peer: asked, piece } => {
+                    let number = usize::from(asked.port() - 1000);
+                    let wait = match self.manners[number] {
+                        Manner::Late | Manner::LateLiar => Duration::from_secs(1 + self.random(8)),
+                        _ => Duration::from_millis(self.random(300)),
+                    };
+                    self.pending.push((self.bench.now + wait, number, piece));
+                }
+                Action::Ban(liar) => {
+                    let number = usize::from(liar.port() - 1000);
+                    let manner = self.manners[number];
+                    assert!(!matches!(manner, Manner::Honest | Manner::Late), "{manner:?} was banned");
+                    self.gone.insert(number);
+                }
+            }
+        }
+        let in_use: usize = self.bench.exchange.attempts.iter().map(|attempt| attempt.bytes.len()).sum();
+        assert!(in_use <= METADATA_LEN_MAX as usize);
+        self.bench.pass(TICK);
+        let now = self.bench.now;
+        let (due, later) = self.pending.drain(..).partition(|&(at, ..)| at <= now);
+        self.pending = later;
+        let due: Vec<(Instant, usize, u32)> = due;
+        due.into_iter().find_map(|(_, number, piece)| self.answer(number, piece))
+    }
+
+    fn answer(&mut self, number: usize, piece: u32) -> Option<Vec<u8>> {
+        if self.gone.contains(&number) {
+            return None;
+        }
+        let is_wrong = match self.manners[number] {
+            Manner::Honest | Manner::Late => false,
+            Manner::Corrupt(one_in) => self.random(one_in) == 0,
+            Manner::LateLiar | Manner::Nonsense | Manner::Longer(_) => true,
+            Manner::Silent => return None,
+            Manner::Rejects => {
+                let reject = MetadataMessage::Reject { piece };
+                return self.bench.exchange.heard(peer(number as u16), reject, self.bench.now).unwrap();
+            }
+        };
+        let mut bytes = self.bench.info.clone();
+        if let Manner::Longer(more) = self.manners[number] {
+            bytes.resize(bytes.len() + usize::from(more), 0);
+        }
+        let mut data = pieces(&bytes)[piece as usize].to_vec();
+        if is_wrong {
+            data[0] ^= 1;
+        }
+        if matches!(self.manners[number], Manner::Nonsense) {
+            data.pop();
+        }
+        let message = MetadataMessage::Data { piece, total_len: None, data: &data };
+        match self.bench.exchange.heard(peer(number as u16), message, self.bench.now) {
+            Ok(complete) => complete,
+            Err(_) => {
+                assert!(matches!(self.manners[number], Manner::Nonsense));
+                self.bench.exchange.gone(peer(number as u16));
+                self.gone.insert(number);
+                None
+            }
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+    #[test]
+    fn one_honest_peer_suffices(
+        len in 1..8 * PIECE,
+        others in prop::collection::vec(manner(), 0..12),
+        place: prop::sample::Index,
+        seed: u64,
+    ) {
+        let mut manners = others;
+        manners.insert(place.index(manners.len() + 1), Manner::Honest);
+        let mut bench = Bench::new(len);
+        for (number, manner) in manners.iter().enumerate() {
+            let more = if let Manner::Longer(more) = manner { usize::from(*more) } else { 0 };
+            bench.claim(number as u16, len + more);
+        }
+        let info = bench.info.clone();
+        let mut swarm = Swarm { bench, manners, gone: HashSet::new(), pending: Vec::new(), seed };
+        let complete = (0..6_000).find_map(|_| swarm.step());
+        prop_assert_eq!(complete, Some(info));
+    }
+}

@@ -1,0 +1,451 @@
+//! Magnet links with the built program: its lines, byte for byte, and what it says to peers and trackers, in which order.
+//! Peers lie in all the ways they can; one honest peer beside them suffices.
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
+#[expect(unused_macros, unused_imports, reason = "one of its parts is a macro for other tests")]
+mod common;
+mod support;
+
+use std::fmt::Write as _;
+use std::io::{self, Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+use std::thread;
+use std::time::Duration;
+
+use common::tracker::hex;
+use common::workspace::temp_dir;
+use support::content::Content;
+use support::peer::{PEER_ID, handshake};
+use support::program::{case, in_parallel, ringtide};
+use support::tracker::{Tracker, dead_addr};
+
+/// How long a stage of the course may take.
+const STAGE_LIMIT: Duration = Duration::from_secs(10);
+
+/// The bytes of a piece of metadata.
+const PIECE_LEN: usize = 16 * 1024;
+
+/// How a peer answers requests for metadata.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Manner {
+    Honest,
+    /// One byte of each piece is wrong.
+    Corrupt,
+    /// One byte of the last piece is wrong.
+    CorruptEnd,
+    Rejects,
+    /// It says nothing any more.
+    Silent,
+    /// It answers with what is no bencode.
+    Garbage,
+    /// It answers with a byte too few.
+    Short,
+    /// It answers with another total size than it has claimed.
+    OtherTotal,
+    /// It sends pieces that nobody asked for before the one that was.
+    Unasked,
+    /// It closes the connection.
+    Closes,
+}
+
+/// A peer that has metadata and nothing else.
+#[derive(Clone)]
+struct Script {
+    info_hash: [u8; 20],
+    info: Arc<[u8]>,
+    manner: Manner,
+    /// What it says the size is, if it says so.
+    size: Option<i128>,
+    /// The number under which it takes messages of metadata.
+    id: u8,
+    /// The wait before it says anything.
+    hello_after: Duration,
+    /// The wait before each answer.
+    answer_after: Duration,
+    /// What it says between its handshake and the extension handshake.
+    before: Vec<u8>,
+    /// What it says after the extension handshake.
+    after: Vec<u8>,
+    /// Whether it speaks the extension protocol at all.
+    extension: bool,
+}
+
+impl Script {
+    fn honest(content: &Content) -> Self {
+        let bits = vec![0xff; content.piece_count().div_ceil(8)];
+        Self {
+            info_hash: content.info_hash,
+            info: content.info().into(),
+            manner: Manner::Honest,
+            size: Some(content.info().len() as i128),
+            id: 123,
+            hello_after: Duration::ZERO,
+            answer_after: Duration::ZERO,
+            before: message(5, &bits),
+            after: Vec::new(),
+            extension: true,
+        }
+    }
+
+    fn of(content: &Content, manner: Manner) -> Self {
+        Self { manner, ..Self::honest(content) }
+    }
+
+    /// An honest peer that leaves the others time to do their worst.
+    fn late(content: &Content) -> Self {
+        Self { hello_after: Duration::from_millis(400), ..Self::honest(content) }
+    }
+}
+
+struct Peer {
+    addr: SocketAddr,
+    faults: Arc<Mutex<Vec<String>>>,
+    /// Pieces it was asked for.
+    asked: Arc<Mutex<Vec<usize>>>,
+}
+
+impl Peer {
+    fn start(script: Script) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let addr = listener.local_addr().unwrap();
+        let (faults, asked) = (Arc::<Mutex<Vec<String>>>::default(), Arc::<Mutex<Vec<usize>>>::default());
+        let (fault_log, asked_log) = (Arc::clone(&faults), Arc::clone(&asked));
+        thread::spawn(move || {
+            for stream in listener.incoming().map_while(Result::ok) {
+                let (script, faults, asked) =
+                    (script.clone(), Arc::clone(&fault_log), Arc::clone(&asked_log));
+                thread::spawn(move || {
+                    if let Ok(Err(fault)) = talk(stream, &script, &asked) {
+                        faults.lock().unwrap().push(fault);
+                    }
+                });
+            }
+        });
+        Self { addr, faults, asked }
+    }
+
+    #[track_caller]
+    fn assert_pleased(&self) {
+        let faults = self.faults.lock().unwrap();
+        assert!(faults.is_empty(), "the peer complains: {faults:?}");
+    }
+}
+
+fn message(id: u8, payload: &[u8]) -> Vec<u8> {
+    [&(payload.len() as u32 + 1).to_be_bytes(), &[id][..], payload].concat()
+}
+
+fn extended(id: u8, payload: &[u8]) -> Vec<u8> {
+    message(20, &[&[id], payload].concat())
+}
+
+/// The next message that is not a keep-alive: its id and payload.
+fn read_message(stream: &mut TcpStream) -> io::Result<(u8, Vec<u8>)> {
+    let mut len = [0; 4];
+    stream.read_exact(&mut len)?;
+    let mut message = vec![0; u32::from_be_bytes(len).clamp(1, 4096) as usize];
+    stream.read_exact(&mut message)?;
+    Ok((message.remove(0), message))
+}
+
+/// The number behind a key, however deep it stands.
+fn number_of(bytes: &[u8], key: &str) -> Option<usize> {
+    let text = String::from_utf8_lossy(bytes).into_owned();
+    let (_, rest) = text.split_once(&format!("{}:{key}i", key.len()))?;
+    rest.split('e').next()?.parse().ok()
+}
+
+/// Serves until the other side leaves (the outer error) or says something it should not (the inner one).
+fn talk(mut stream: TcpStream, script: &Script, asked: &Mutex<Vec<usize>>) -> io::Result<Result<(), String>> {
+    let mut theirs = [0; 68];
+    stream.read_exact(&mut theirs)?;
+    if theirs[20..28] != [0, 0, 0, 0, 0, 0x10, 0, 0] {
+        return Ok(Err(format!("reserved bytes {:02x?}", &theirs[20..28])));
+    }
+    thread::sleep(script.hello_after);
+    let mut hello = handshake(&script.info_hash);
+    if script.extension {
+        hello[25] |= 0x10;
+    }
+    hello.extend(&script.before);
+    if script.extension {
+        let size = script.size.map_or(String::new(), |size| format!("13:metadata_sizei{size}e"));
+        let offer = format!("d1:md11:ut_metadatai{}e6:ut_pexi1ee{size}1:v1:xe", script.id);
+        hello.extend(extended(0, offer.as_bytes()));
+    }
+    hello.extend(&script.after);
+    stream.write_all(&hello)?;
+    let (id, payload) = read_message(&mut stream)?;
+    let ours = number_of(&payload, "ut_metadata");
+    if id != 20 || payload[0] != 0 || !ours.is_some_and(|id| (1..256).contains(&id)) {
+        return Ok(Err(format!("the first message is {id}: {}", payload.escape_ascii())));
+    }
+    let ours = ours.unwrap() as u8;
+    let mut is_first = true;
+    loop {
+        let (id, payload) = read_message(&mut stream)?;
+        let is_request = id == 20 && payload[0] == script.id && number_of(&payload, "msg_type") == Some(0);
+        let Some(piece) = number_of(&payload, "piece").filter(|_| is_request) else {
+            return Ok(Err(format!("a message {id}: {}", payload.escape_ascii())));
+        };
+        if is_first && payload[1..] != *b"d8:msg_typei0e5:piecei0ee" {
+            return Ok(Err(format!("the first request is {}", payload.escape_ascii())));
+        }
+        is_first = false;
+        asked.lock().unwrap().push(piece);
+        thread::sleep(script.answer_after);
+        answer(&mut stream, script, ours, piece)?;
+        if script.manner == Manner::Closes {
+            return Ok(Ok(()));
+        }
+    }
+}
+
+fn answer(stream: &mut TcpStream, script: &Script, id: u8, piece: usize) -> io::Result<()> {
+    let Some(data) = script.info.chunks(PIECE_LEN).nth(piece) else {
+        return stream.write_all(&extended(id, &data_message(piece, 1, &[0; PIECE_LEN])));
+    };
+    let mut data = data.to_vec();
+    let mut total = script.size.unwrap_or(0) as usize;
+    let is_last = (piece + 1) * PIECE_LEN >= script.info.len();
+    match script.manner {
+        Manner::Silent => return Ok(()),
+        Manner::Rejects => {
+            let reject = format!("d8:msg_typei2e5:piecei{piece}ee");
+            return stream.write_all(&extended(id, reject.as_bytes()));
+        }
+        Manner::Garbage => return stream.write_all(&extended(id, b"d8:msg_typei1e5:piecei01ee\xff")),
+        Manner::Corrupt => data[0] ^= 1,
+        Manner::CorruptEnd if is_last => data[0] ^= 1,
+        Manner::Short => drop(data.pop()),
+        Manner::OtherTotal => total += 1,
+        Manner::Unasked => {
+            for other in (0..64).filter(|&other| other != piece) {
+                stream.write_all(&extended(id, &data_message(other, total, &[7; PIECE_LEN])))?;
+            }
+        }
+        Manner::Honest | Manner::CorruptEnd | Manner::Closes => {}
+    }
+    stream.write_all(&extended(id, &data_message(piece, total, &data)))
+}
+
+fn data_message(piece: usize, total: usize, data: &[u8]) -> Vec<u8> {
+    let mut payload = format!("d8:msg_typei1e5:piecei{piece}e10:total_sizei{total}ee").into_bytes();
+    payload.extend(data);
+    payload
+}
+
+/// A link with these trackers, percent-encoded, and these peers.
+fn link(content: &Content, trackers: &[&str], peers: &[SocketAddr]) -> String {
+    let mut link = format!("magnet:?xt=urn:btih:{}&dn=x", hex(&content.info_hash));
+    for tracker in trackers {
+        let encoded: String = tracker.bytes().map(|byte| format!("%{byte:02X}")).collect();
+        let _ = write!(link, "&tr={encoded}");
+    }
+    for peer in peers {
+        let _ = write!(link, "&x.pe={peer}");
+    }
+    link
+}
+
+/// What `info` prints for the torrent file with that tracker.
+fn info_of(content: &Content, dir: &Path, trackers: &[&str]) -> Vec<u8> {
+    let torrent = content.torrent(&dir.join(hex(&content.info_hash)), trackers);
+    ringtide(["info".as_ref(), torrent.as_os_str()]).run().stdout
+}
+
+const LINK: &str = "magnet:?xt=urn:btih:ad42ce8109f54c99613ce38f9b4d87e70f24a165&dn=magnet1.gif\
+                    &tr=http%3A%2F%2Fbittorrent-test-tracker.codecrafters.io%2Fannounce";
+
+#[test]
+fn parse_prints_tracker_and_hash() {
+    ringtide(["magnet_parse", LINK]).run().assert_prints(
+        "Tracker URL: http://bittorrent-test-tracker.codecrafters.io/announce\n\
+         Info Hash: ad42ce8109f54c99613ce38f9b4d87e70f24a165\n",
+    );
+    let base32 = "MAGNET:?xt=urn:btih:VVBM5AIJ6VGJSYJ44OHZWTMH44HSJILF";
+    ringtide(["magnet_parse", base32])
+        .run()
+        .assert_prints("Tracker URL: none\nInfo Hash: ad42ce8109f54c99613ce38f9b4d87e70f24a165\n");
+}
+
+#[test]
+fn what_is_no_link_is_refused() {
+    for (link, text) in [
+        ("debian.torrent", "it begins with 'debian.torrent', expected 'magnet:?'"),
+        ("magnet:?dn=x", "'xt=urn:btih:' and the info hash are missing"),
+        ("magnet:?xt=urn:btih:abc", "has 3 characters, expected 40 or 32"),
+        ("magnet:?xt=urn:btmh:1220aa", "BitTorrent v2 only"),
+    ] {
+        for command in ["magnet_parse", "magnet_handshake", "magnet_info"] {
+            ringtide([command, link]).run().assert_fails(1, text);
+        }
+    }
+    ringtide(["magnet_parse"]).run().assert_fails(2, "magnet_parse --help");
+}
+
+#[test]
+fn handshake_prints_the_peers_id_and_number() {
+    let content = Content::sample("single");
+    for id in [1, 3, 123, 255] {
+        let peer = Peer::start(Script { id, ..Script::honest(&content) });
+        let tracker = Tracker::of(&[peer.addr]);
+        let link = link(&content, &[&tracker.url()], &[]);
+        let expected = format!("Peer ID: {}\nPeer Metadata Extension ID: {id}\n", hex(PEER_ID));
+        ringtide(["magnet_handshake", &link]).run_within(STAGE_LIMIT).assert_prints(expected);
+        peer.assert_pleased();
+        assert!(peer.asked.lock().unwrap().is_empty(), "it was asked for metadata");
+        let [request] = &tracker.requests()[..] else { panic!("one announce") };
+        assert_eq!(request.number("left"), 1);
+        assert_eq!(request.bytes("info_hash"), content.info_hash);
+        assert_eq!((request.bytes("peer_id").len(), request.number("compact")), (20, 1));
+    }
+}
+
+#[test]
+fn handshake_takes_the_first_that_takes_part() {
+    let content = Content::sample("single");
+    let plain = Peer::start(Script { extension: false, ..Script::honest(&content) });
+    let slow = Peer::start(Script { hello_after: Duration::from_secs(8), ..Script::honest(&content) });
+    let good = Peer::start(Script { id: 9, ..Script::late(&content) });
+    let link = link(&content, &[], &[dead_addr(), plain.addr, slow.addr, good.addr]);
+    let expected = format!("Peer ID: {}\nPeer Metadata Extension ID: 9\n", hex(PEER_ID));
+    ringtide(["magnet_handshake", &link]).run_within(Duration::from_secs(5)).assert_prints(expected);
+}
+
+#[test]
+fn info_is_that_of_the_torrent() {
+    let dir = temp_dir("magnet");
+    for name in ["single", "multi", "odd-pieces", "padded", "one-piece", "legacy"] {
+        let content = Content::sample(name);
+        let peer = Peer::start(Script::honest(&content));
+        let tracker = Tracker::of(&[peer.addr]);
+        let expected = info_of(&content, dir.path(), &[&tracker.url()]);
+        assert!(!expected.is_empty());
+        let link = link(&content, &[&tracker.url()], &[]);
+        ringtide(["magnet_info", &link]).run_within(STAGE_LIMIT).assert_prints(expected);
+        peer.assert_pleased();
+    }
+}
+
+#[test]
+fn one_honest_peer_suffices() {
+    let dir = temp_dir("magnet");
+    // Three pieces of metadata.
+    let content = Content::single("content", 2_000 * 16, 16);
+    let expected = info_of(&content, dir.path(), &[]);
+    let honest = Script::honest(&content);
+    let len = honest.size.unwrap();
+    let with_size = |size| Script { size: Some(size), manner: Manner::Corrupt, ..honest.clone() };
+    let after = |after: Vec<u8>| Script { after, manner: Manner::Silent, ..honest.clone() };
+    let haves: Vec<u8> = (0..5_000u32).flat_map(|piece| message(4, &piece.to_be_bytes())).collect();
+    let scripts = [
+        ("corrupt", Script::of(&content, Manner::Corrupt)),
+        ("corrupt at the end", Script::of(&content, Manner::CorruptEnd)),
+        ("rejects", Script::of(&content, Manner::Rejects)),
+        ("silent", Script::of(&content, Manner::Silent)),
+        ("garbage", Script::of(&content, Manner::Garbage)),
+        ("short", Script::of(&content, Manner::Short)),
+        ("other total", Script::of(&content, Manner::OtherTotal)),
+        ("unasked", Script::of(&content, Manner::Unasked)),
+        ("closes", Script::of(&content, Manner::Closes)),
+        ("smaller size", with_size(len - 1)),
+        ("larger size", with_size(len + 1)),
+        ("largest size", with_size(32 << 20)),
+        ("huge size", with_size(i128::from(u64::MAX))),
+        ("absurd size", with_size(1 << 100)),
+        ("negative size", with_size(-1)),
+        ("no size", Script { size: None, ..honest.clone() }),
+        ("no extension", Script { extension: false, ..honest.clone() }),
+        ("no bitfield", Script { before: Vec::new(), ..Script::late(&content) }),
+        ("long bitfield", Script { before: message(5, &vec![0; 400_000]), ..with_size(1) }),
+        ("too long bitfield", Script { before: message(5, &vec![0; 600_000]), ..with_size(1) }),
+        ("haves", Script { before: haves, ..Script::late(&content) }),
+        ("broken stream", after(vec![0xff; 100])),
+        ("block", after(message(7, &[0; 8 + 16384]))),
+        (
+            "unchoke, keep-alive, unknown",
+            after([message(1, &[]), vec![0; 4], message(99, &[1; 99])].concat()),
+        ),
+        ("asks itself", after(extended(1, b"d8:msg_typei0e5:piecei0ee").repeat(100))),
+    ];
+    let cases = scripts.into_iter().map(|(name, script)| {
+        let (content, expected) = (&content, &expected);
+        case(name, move || {
+            let bad = Peer::start(script);
+            let good = Peer::start(Script::late(content));
+            let link = link(content, &[], &[bad.addr, good.addr]);
+            ringtide(["magnet_info", &link]).run_within(2 * STAGE_LIMIT).assert_prints(expected);
+            good.assert_pleased();
+        })
+    });
+    in_parallel(cases.collect());
+}
+
+#[test]
+fn one_honest_peer_suffices_among_many() {
+    let dir = temp_dir("magnet");
+    let content = Content::single("content", 5_000 * 16, 16);
+    let expected = info_of(&content, dir.path(), &[]);
+    let manners = [Manner::Corrupt, Manner::CorruptEnd, Manner::Silent, Manner::Rejects, Manner::Unasked];
+    let mut peers: Vec<Peer> =
+        manners.iter().cycle().take(15).map(|&manner| Peer::start(Script::of(&content, manner))).collect();
+    peers.insert(7, Peer::start(Script::late(&content)));
+    let addrs: Vec<SocketAddr> = peers.iter().map(|peer| peer.addr).collect();
+    let link = link(&content, &[], &addrs);
+    ringtide(["magnet_info", &link]).run().assert_prints(expected);
+}
+
+#[test]
+fn long_metadata_comes_from_several_peers() {
+    let dir = temp_dir("magnet");
+    let content = Content::single("content", 80_000 * 4, 4);
+    assert!(content.info().len() > 1_500_000);
+    let expected = info_of(&content, dir.path(), &[]);
+    let slow = Script { answer_after: Duration::from_millis(20), ..Script::honest(&content) };
+    let peers: Vec<Peer> = (0..3).map(|_| Peer::start(slow.clone())).collect();
+    let addrs: Vec<SocketAddr> = peers.iter().map(|peer| peer.addr).collect();
+    let tracker = Tracker::of(&addrs);
+    let link = link(&content, &[], &addrs);
+    ringtide(["magnet_info", &link]).run_within(STAGE_LIMIT).assert_prints(expected);
+    for peer in &peers {
+        peer.assert_pleased();
+        assert!(peer.asked.lock().unwrap().len() > 10, "the work was not shared");
+    }
+    drop(tracker);
+}
+
+#[test]
+fn metadata_of_the_right_hash_may_be_no_torrent() {
+    let content = Content::of_info(b"d4:name1:xe");
+    let peer = Peer::start(Script::honest(&content));
+    let link = link(&content, &[], &[peer.addr]);
+    ringtide(["magnet_info", &link])
+        .run()
+        .assert_fails(1, "the link names no usable torrent: `piece length` is missing");
+}
+
+#[test]
+fn without_peers_it_says_why() {
+    let content = Content::sample("single");
+    let fails = |trackers: &[&str], peers: &[SocketAddr], code, text: &str| {
+        let link = link(&content, trackers, peers);
+        for command in ["magnet_handshake", "magnet_info"] {
+            ringtide([command, &link]).run().assert_fails(code, text);
+        }
+    };
+    fails(&[], &[], 4, "the link names neither a tracker ('tr') nor a peer ('x.pe')");
+    fails(&["udp://127.0.0.1:1"], &[], 3, "udp");
+    fails(&[&support::tracker::dead_url()], &[], 3, "no tracker answered");
+    fails(&[&Tracker::of(&[]).url()], &[], 4, "nobody was found to ask");
+    let dead = dead_addr();
+    fails(&[], &[dead], 4, &format!("1 was asked; the last was {dead}: cannot connect"));
+    let plain = Peer::start(Script { extension: false, ..Script::honest(&content) });
+    fails(&[], &[plain.addr], 4, "it has no metadata to give");
+    let huge = Peer::start(Script { size: Some(1 << 40), ..Script::honest(&content) });
+    let link = link(&content, &[], &[huge.addr]);
+    ringtide(["magnet_info", &link]).run().assert_fails(4, "use the torrent file");
+}
