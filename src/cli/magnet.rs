@@ -157,7 +157,7 @@ impl Round {
 /// Looks for peers on a thread of its own: those that the link names, then those that its trackers name.
 fn find_peers(magnet: &Magnet, peer_id: [u8; 20], inputs: Sender<Input>) -> Result<(), Error> {
     let tiers = magnet.trackers.iter().map(|tracker| vec![tracker.clone()]).collect();
-    let config = download::announce_config_of(magnet.info_hash, tiers, peer_id);
+    let config = download::announce_config_of(magnet.info_hash, tiers, peer_id, None);
     let (named, has_trackers) = (magnet.peers.clone(), !magnet.trackers.is_empty());
     if named.is_empty() && !has_trackers {
         return Err(Error::NoMetadata(
