@@ -118,6 +118,9 @@ pub struct Progress {
 
 impl fmt::Display for Progress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.total == 0 {
+            return f.write_str("what to download is not known yet");
+        }
         write!(f, "{} of {} bytes are verified", self.done, self.total)?;
         if self.done > 0 { write!(f, "; run the same command again to go on") } else { Ok(()) }
     }

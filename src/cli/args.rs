@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 
 use argh::{FromArgs, SubCommands};
 
-use crate::disk::Io;
+use crate::disk::{Existing, Io};
 use crate::download::Encryption;
 use crate::error::Error;
 use crate::net::backend::Backend;
@@ -37,6 +37,8 @@ pub(super) enum Command {
     MagnetParse(MagnetParse),
     MagnetHandshake(MagnetHandshake),
     MagnetInfo(MagnetInfo),
+    MagnetDownloadPiece(MagnetDownloadPiece),
+    MagnetDownload(MagnetDownload),
 }
 
 /// Print a bencoded value as JSON.
@@ -52,9 +54,34 @@ pub(super) struct Decode {
 #[derive(FromArgs, Debug)]
 #[argh(subcommand, name = "info", example = "{command_name} debian.torrent")]
 pub(super) struct Info {
-    /// the torrent file
+    /// the torrent file, or a magnet link in quotes
     #[argh(positional)]
     pub(super) torrent: String,
+    /// of a magnet link: ask this peer too, as IP:PORT or [IPV6]:PORT; may be given several times
+    #[argh(option, from_str_fn(peer), arg_name = "ip:port")]
+    peer: Vec<SocketAddr>,
+    /// of a magnet link: do not ask the DHT for peers
+    #[argh(switch)]
+    no_dht: bool,
+    /// of a magnet link: do not look for peers on the local network
+    #[argh(switch)]
+    no_lsd: bool,
+    /// of a magnet link: give up when no peer had it for so many seconds
+    #[argh(option, arg_name = "seconds")]
+    pub(super) timeout: Option<u64>,
+}
+
+impl Info {
+    /// Where peers come from.
+    pub(super) fn sources(&self) -> Sources {
+        Sources {
+            peer: self.peer.clone(),
+            dht_node: (!self.no_dht).then(Vec::new),
+            lsd: !self.no_lsd,
+            pex: true,
+            ..Sources::default()
+        }
+    }
 }
 
 /// Print the peers that the torrent's trackers know of, one a line.
@@ -81,99 +108,167 @@ pub(super) struct Handshake {
     pub(super) peer: SocketAddr,
 }
 
-/// Download one piece of a torrent into a file.
-#[derive(FromArgs, Debug)]
-#[argh(subcommand, name = "download_piece", example = "{command_name} -o piece-0 debian.torrent 0")]
-pub(super) struct DownloadPiece {
-    /// where the piece goes
-    #[argh(option, short = 'o', long = "output", arg_name = "out")]
-    pub(super) output: String,
-    /// the torrent file
-    #[argh(positional)]
-    pub(super) torrent: String,
-    /// the piece, counted from 0
-    #[argh(positional)]
-    pub(super) index: u32,
-    /// ask this peer too, as IP:PORT or [IPV6]:PORT; may be given several times
-    #[argh(option, from_str_fn(peer), arg_name = "ip:port")]
-    pub(super) peer: Vec<SocketAddr>,
-    /// let peers dial us at this port (default: one of 6881 to 6889, or any if they are taken; 0: nowhere)
-    #[argh(option, arg_name = "n")]
-    pub(super) port: Option<u16>,
-    /// replace what the output holds
-    #[argh(switch)]
-    pub(super) overwrite: bool,
-    /// how to write: mmap, pwrite or auto (default: auto, which maps where the file system is good at it)
-    #[argh(option, default = "Io::Auto", arg_name = "method")]
+/// Defines subcommands that transfer content, with the options that all of them have beside their own arguments.
+macro_rules! transfers {
+    ($($(#[$attribute:meta])* struct $name:ident { $($own:tt)* })*) => { $(
+        $(#[$attribute])*
+        pub(super) struct $name {
+            /// where it goes
+            #[argh(option, short = 'o', long = "output", arg_name = "out")]
+            pub(super) output: String,
+            $($own)*
+            /// ask this peer too, as IP:PORT or [IPV6]:PORT; may be given several times
+            #[argh(option, from_str_fn(peer), arg_name = "ip:port")]
+            peer: Vec<SocketAddr>,
+            /// let peers dial us at this port (default: one of 6881 to 6889, or any if they are taken; 0: nowhere)
+            #[argh(option, arg_name = "n")]
+            port: Option<u16>,
+            /// do not ask the DHT for peers
+            #[argh(switch)]
+            no_dht: bool,
+            /// begin in the DHT at this node, as HOST:PORT (default: well-known ones); may be given several times
+            #[argh(option, arg_name = "host:port")]
+            dht_node: Vec<String>,
+            /// do not look for peers on the local network
+            #[argh(switch)]
+            no_lsd: bool,
+            /// do not exchange addresses with peers
+            #[argh(switch)]
+            no_pex: bool,
+            /// encrypt connections: prefer, require or off (default: prefer, for peers that do not answer otherwise)
+            #[argh(option, default = "Encryption::Prefer", arg_name = "when")]
+            encryption: Encryption,
+            /// replace what the output holds
+            #[argh(switch)]
+            overwrite: bool,
+            /// how to write: mmap, pwrite or auto (default: auto, which maps where the file system is good at it)
+            #[argh(option, default = "Io::Auto", arg_name = "method")]
+            io: Io,
+            /// how to receive: uring, epoll or auto (default: auto, which takes io_uring where the kernel gives one)
+            #[argh(option, from_str_fn(backend), arg_name = "name")]
+            backend: Option<Option<Backend>>,
+            /// wait until everything is on the disk
+            #[argh(switch)]
+            sync: bool,
+            /// use at most so many cores (default: those the process may use)
+            #[argh(option, arg_name = "n")]
+            threads: Option<usize>,
+            /// give up when nothing came for so many seconds
+            #[argh(option, arg_name = "seconds")]
+            timeout: Option<u64>,
+            /// print nothing but errors on stderr
+            #[argh(switch, short = 'q')]
+            quiet: bool,
+        }
+
+        impl $name {
+            /// The options that all transfers have.
+            pub(super) fn options(&self) -> Transfer {
+                Transfer {
+                    reach: Sources {
+                        peer: self.peer.clone(),
+                        port: self.port,
+                        dht_node: (!self.no_dht).then(|| self.dht_node.clone()),
+                        lsd: !self.no_lsd,
+                        pex: !self.no_pex,
+                        encryption: self.encryption,
+                    },
+                    existing: if self.overwrite { Existing::Overwrite } else { Existing::Keep },
+                    io: self.io,
+                    backend: self.backend.flatten(),
+                    sync: self.sync,
+                    threads: self.threads,
+                    timeout: self.timeout,
+                    quiet: self.quiet,
+                }
+            }
+        }
+    )* };
+}
+
+transfers! {
+    /// Download one piece of a torrent into a file.
+    #[derive(FromArgs, Debug)]
+    #[argh(subcommand, name = "download_piece", example = "{command_name} -o piece-0 debian.torrent 0")]
+    struct DownloadPiece {
+        /// the torrent file, or a magnet link in quotes
+        #[argh(positional)]
+        pub(super) torrent: String,
+        /// the piece, counted from 0
+        #[argh(positional)]
+        pub(super) index: u32,
+    }
+
+    /// Download a torrent: into a file, or into a folder if it has several files.
+    #[derive(FromArgs, Debug)]
+    #[argh(
+        subcommand,
+        name = "download",
+        example = "{command_name} -o debian.iso debian.torrent",
+        note = "What is there already is kept: an interrupted download goes on when the same command is run again."
+    )]
+    struct Download {
+        /// the torrent file, or a magnet link in quotes
+        #[argh(positional)]
+        pub(super) torrent: String,
+        /// print a summary as a JSON object instead of the sentence
+        #[argh(switch)]
+        pub(super) json: bool,
+    }
+
+    /// Download one piece of what a magnet link names into a file.
+    #[derive(FromArgs, Debug)]
+    #[argh(
+        subcommand,
+        name = "magnet_download_piece",
+        example = "{command_name} -o piece-0 'magnet:?xt=urn:btih:...' 0"
+    )]
+    struct MagnetDownloadPiece {
+        /// the magnet link, in quotes
+        #[argh(positional)]
+        pub(super) link: String,
+        /// the piece, counted from 0
+        #[argh(positional)]
+        pub(super) index: u32,
+    }
+
+    /// Download what a magnet link names: into a file, or into a folder if it has several files.
+    #[derive(FromArgs, Debug)]
+    #[argh(
+        subcommand,
+        name = "magnet_download",
+        example = "{command_name} -o debian.iso 'magnet:?xt=urn:btih:...'"
+    )]
+    struct MagnetDownload {
+        /// the magnet link, in quotes
+        #[argh(positional)]
+        pub(super) link: String,
+    }
+}
+
+/// What a command line says of a transfer.
+#[derive(Debug)]
+pub(super) struct Transfer {
+    pub(super) reach: Sources,
+    pub(super) existing: Existing,
     pub(super) io: Io,
-    /// how to receive: uring, epoll or auto (default: auto, which takes io_uring where the kernel gives one)
-    #[argh(option, from_str_fn(backend), arg_name = "name")]
-    pub(super) backend: Option<Option<Backend>>,
-    /// encrypt connections: prefer, require or off (default: prefer, for peers that do not answer otherwise)
-    #[argh(option, default = "Encryption::Prefer", arg_name = "when")]
-    pub(super) encryption: Encryption,
-    /// wait until everything is on the disk
-    #[argh(switch)]
+    pub(super) backend: Option<Backend>,
     pub(super) sync: bool,
-    /// use at most so many cores (default: those the process may use)
-    #[argh(option, arg_name = "n")]
     pub(super) threads: Option<usize>,
-    /// give up when nothing came for so many seconds
-    #[argh(option, arg_name = "seconds")]
     pub(super) timeout: Option<u64>,
-    /// print nothing but errors on stderr
-    #[argh(switch, short = 'q')]
     pub(super) quiet: bool,
 }
 
-/// Download a torrent: into a file, or into a folder if it has several files.
-#[derive(FromArgs, Debug)]
-#[argh(
-    subcommand,
-    name = "download",
-    example = "{command_name} -o debian.iso debian.torrent",
-    note = "What is there already is kept: an interrupted download goes on when the same command is run again."
-)]
-pub(super) struct Download {
-    /// where the content goes
-    #[argh(option, short = 'o', long = "output", arg_name = "out")]
-    pub(super) output: String,
-    /// the torrent file
-    #[argh(positional)]
-    pub(super) torrent: String,
-    /// ask this peer too, as IP:PORT or [IPV6]:PORT; may be given several times
-    #[argh(option, from_str_fn(peer), arg_name = "ip:port")]
+/// What a command line says of where peers come from.
+#[derive(Debug, Default)]
+pub(super) struct Sources {
     pub(super) peer: Vec<SocketAddr>,
-    /// let peers dial us at this port (default: one of 6881 to 6889, or any if they are taken; 0: nowhere)
-    #[argh(option, arg_name = "n")]
     pub(super) port: Option<u16>,
-    /// replace what the output holds
-    #[argh(switch)]
-    pub(super) overwrite: bool,
-    /// how to write: mmap, pwrite or auto (default: auto, which maps where the file system is good at it)
-    #[argh(option, default = "Io::Auto", arg_name = "method")]
-    pub(super) io: Io,
-    /// how to receive: uring, epoll or auto (default: auto, which takes io_uring where the kernel gives one)
-    #[argh(option, from_str_fn(backend), arg_name = "name")]
-    pub(super) backend: Option<Option<Backend>>,
-    /// encrypt connections: prefer, require or off (default: prefer, for peers that do not answer otherwise)
-    #[argh(option, default = "Encryption::Prefer", arg_name = "when")]
+    /// Nodes of the DHT; without any, well-known ones.
+    pub(super) dht_node: Option<Vec<String>>,
+    pub(super) lsd: bool,
+    pub(super) pex: bool,
     pub(super) encryption: Encryption,
-    /// wait until everything is on the disk
-    #[argh(switch)]
-    pub(super) sync: bool,
-    /// use at most so many cores (default: those the process may use)
-    #[argh(option, arg_name = "n")]
-    pub(super) threads: Option<usize>,
-    /// give up when nothing came for so many seconds
-    #[argh(option, arg_name = "seconds")]
-    pub(super) timeout: Option<u64>,
-    /// print a summary as a JSON object instead of the sentence
-    #[argh(switch)]
-    pub(super) json: bool,
-    /// print nothing but errors on stderr
-    #[argh(switch, short = 'q')]
-    pub(super) quiet: bool,
 }
 
 /// Print what a magnet link says: tracker, info hash.

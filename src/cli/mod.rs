@@ -19,7 +19,10 @@ use std::sync::atomic::Ordering;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use args::{Command, Decode, Download, DownloadPiece, Handshake, Info, Parsed, Peers};
+use args::{
+    Command, Decode, Download, DownloadPiece, Handshake, Info, MagnetDownload, MagnetDownloadPiece, Parsed, Peers,
+    Sources, Transfer,
+};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 use signal_hook::low_level;
@@ -27,13 +30,17 @@ use tracing_subscriber::filter::Targets;
 use tracing_subscriber::prelude::*;
 
 use crate::discovery::announcer::{AnnounceConfig, announce_once, scrape_all};
+use crate::discovery::dht::{BOOTSTRAP, cache};
 use crate::discovery::tracker::{Scrape, Totals};
-use crate::disk::Existing;
-use crate::download::{self, Finished, Interrupt, PEERS_MAX, RECORD_EVERY, Request};
+use crate::download::{
+    self, DhtReach, Finished, Interrupt, Observer as _, PEERS_MAX, RECORD_EVERY, Reach, Request, Resolved,
+};
 use crate::error::Error;
 use crate::hash::Kernel;
 use crate::meta::bencode;
+use crate::meta::geometry::PieceIndex;
 use crate::meta::hex;
+use crate::meta::magnet::is_magnet;
 use crate::meta::torrent::{METAINFO_LEN_MAX, Metainfo};
 use crate::net::close::CloseReason;
 use crate::wire::handshake;
@@ -66,11 +73,13 @@ pub fn run(args: impl Iterator<Item = OsString>) -> Result<(), Error> {
         Parsed::Command(Command::Info(args)) => info(&args),
         Parsed::Command(Command::Peers(args)) => peers(&args),
         Parsed::Command(Command::Handshake(args)) => shake_hands(&args),
-        Parsed::Command(Command::DownloadPiece(args)) => download_piece(args),
-        Parsed::Command(Command::Download(args)) => download(args),
+        Parsed::Command(Command::DownloadPiece(args)) => download_piece(&args),
+        Parsed::Command(Command::Download(args)) => download(&args),
         Parsed::Command(Command::MagnetParse(args)) => magnet::parse(&args),
         Parsed::Command(Command::MagnetHandshake(args)) => magnet::shake_hands(&args),
         Parsed::Command(Command::MagnetInfo(args)) => magnet::info(&args),
+        Parsed::Command(Command::MagnetDownloadPiece(args)) => magnet_download_piece(&args),
+        Parsed::Command(Command::MagnetDownload(args)) => magnet_download(&args),
     }
 }
 
@@ -90,8 +99,12 @@ fn decode(args: &Decode) -> Result<(), Error> {
 }
 
 fn info(args: &Info) -> Result<(), Error> {
-    let metainfo = read_torrent(&args.torrent)?;
-    print(&describe(&metainfo))
+    if is_magnet(&args.torrent) {
+        let patience = patience(args.timeout)?;
+        let resolved = resolve(&args.torrent, &reach(args.sources())?, patience, &Interrupt::default())?;
+        return print(&describe(&resolved.metainfo));
+    }
+    print(&describe(&read_torrent(&args.torrent)?))
 }
 
 /// The lines of `info`.
@@ -196,67 +209,138 @@ fn read_until(stream: &mut TcpStream, mut buffer: &mut [u8], deadline: Instant) 
     Ok(())
 }
 
-fn download_piece(args: DownloadPiece) -> Result<(), Error> {
-    let metainfo = read_torrent(&args.torrent)?;
-    let piece = metainfo.geometry.piece(args.index).ok_or_else(|| {
+/// What to download.
+struct Subject<'a> {
+    /// A file, or a magnet link.
+    torrent: &'a str,
+    output: &'a str,
+    piece: Option<u32>,
+    /// Whether peers are shown nothing that the CodeCrafters course does not know.
+    plain: bool,
+}
+
+fn download_piece(args: &DownloadPiece) -> Result<(), Error> {
+    let DownloadPiece { torrent, output, index, .. } = args;
+    let subject = Subject { torrent, output, piece: Some(*index), plain: false };
+    transfer(&subject, args.options(), |_| format!("Piece {index} downloaded to {output}.\n"))
+}
+
+fn magnet_download_piece(args: &MagnetDownloadPiece) -> Result<(), Error> {
+    let MagnetDownloadPiece { link, output, index, .. } = args;
+    magnet::read(link)?;
+    let subject = Subject { torrent: link, output, piece: Some(*index), plain: true };
+    transfer(&subject, args.options(), |_| format!("Piece {index} downloaded to {output}.\n"))
+}
+
+fn download(args: &Download) -> Result<(), Error> {
+    let Download { torrent, output, .. } = args;
+    let subject = Subject { torrent, output, piece: None, plain: false };
+    transfer(&subject, args.options(), |finished| {
+        if args.json { json(finished) } else { format!("Downloaded {torrent} to {output}.\n") }
+    })
+}
+
+fn magnet_download(args: &MagnetDownload) -> Result<(), Error> {
+    let MagnetDownload { link, output, .. } = args;
+    magnet::read(link)?;
+    let subject = Subject { torrent: link, output, piece: None, plain: true };
+    transfer(&subject, args.options(), |_| format!("Downloaded {link} to {output}.\n"))
+}
+
+/// Downloads, and prints the text that tells of it.
+fn transfer(
+    subject: &Subject<'_>,
+    options: Transfer,
+    text: impl Fn(&Finished) -> String,
+) -> Result<(), Error> {
+    let reach = Reach { plain: subject.plain, ..reach(options.reach)? };
+    let (patience, threads, record_every) = (patience(options.timeout)?, threads(options.threads)?, record_every()?);
+    let is_magnet = is_magnet(subject.torrent);
+    let torrent = if is_magnet { None } else { Some(read_torrent(subject.torrent)?) };
+    let piece_of = |metainfo: &Metainfo| subject.piece.map(|index| piece_of(metainfo, index)).transpose();
+    // Before anybody is asked.
+    torrent.as_ref().map(piece_of).transpose()?;
+    let interrupt = interrupts()?;
+    let mut observer = progress::Reporter::new(options.quiet);
+    let run = |observer: &mut progress::Reporter| {
+        let (metainfo, search) = match torrent {
+            Some(metainfo) => (metainfo, None),
+            None => {
+                let link = magnet::read(subject.torrent)?;
+                if !link.select.is_empty() {
+                    observer.notice("the link selects files (so=), but all are downloaded");
+                }
+                let resolved = download::resolve(&link, &reach, patience, &interrupt, observer)?;
+                (resolved.metainfo, resolved.search)
+            }
+        };
+        let request = Request {
+            piece: piece_of(&metainfo)?,
+            metainfo: Arc::new(metainfo),
+            output: subject.output.into(),
+            existing: options.existing,
+            io: options.io,
+            backend: options.backend,
+            sync: options.sync,
+            threads,
+            reach,
+            record_every,
+            patience,
+        };
+        download::run(&request, search, &interrupt, observer)
+    };
+    let finished = run(&mut observer);
+    observer.finish(finished.as_ref().ok().map(|finished| &finished.summary));
+    let finished = finished?;
+    print(&text(&finished))?;
+    finished.wait_for_trackers();
+    Ok(())
+}
+
+fn piece_of(metainfo: &Metainfo, index: u32) -> Result<PieceIndex, Error> {
+    metainfo.geometry.piece(index).ok_or_else(|| {
         let count = metainfo.geometry.piece_count();
         let range = count.checked_sub(1).map_or_else(String::new, |last| format!(": 0 to {last}"));
-        Error::Usage(format!("there is no piece {}, the torrent has {count}{range}", args.index))
-    })?;
-    let text = format!("Piece {} downloaded to {}.\n", args.index, args.output);
-    let request = Request {
-        metainfo: Arc::new(metainfo),
-        output: args.output.into(),
-        piece: Some(piece),
-        existing: existing(args.overwrite),
-        io: args.io,
-        backend: args.backend.flatten(),
-        sync: args.sync,
-        threads: threads(args.threads)?,
-        peers: peers_to_ask(args.peer)?,
-        port: args.port,
-        encryption: args.encryption,
-        pex: true,
-        record_every: record_every()?,
-        patience: patience(args.timeout)?,
-    };
-    let finished = fetch(&request, args.quiet)?;
-    print(&text)?;
-    finished.wait_for_trackers();
-    Ok(())
+        Error::Usage(format!("there is no piece {index}, the torrent has {count}{range}"))
+    })
 }
 
-fn download(args: Download) -> Result<(), Error> {
-    let metainfo = Arc::new(read_torrent(&args.torrent)?);
-    let text = format!("Downloaded {} to {}.\n", args.torrent, args.output);
-    let request = Request {
-        metainfo,
-        output: args.output.into(),
-        piece: None,
-        existing: existing(args.overwrite),
-        io: args.io,
-        backend: args.backend.flatten(),
-        sync: args.sync,
-        threads: threads(args.threads)?,
-        peers: peers_to_ask(args.peer)?,
-        port: args.port,
-        encryption: args.encryption,
-        pex: true,
-        record_every: record_every()?,
-        patience: patience(args.timeout)?,
-    };
-    let finished = fetch(&request, args.quiet)?;
-    print(&if args.json { json(&finished) } else { text })?;
-    finished.wait_for_trackers();
-    Ok(())
+/// Fetches what a magnet link names, and shows that.
+fn resolve(
+    link: &str,
+    reach: &Reach,
+    patience: Option<Duration>,
+    interrupt: &Interrupt,
+) -> Result<Resolved, Error> {
+    let mut observer = progress::Reporter::new(false);
+    let resolved = download::resolve(&magnet::read(link)?, reach, patience, interrupt, &mut observer);
+    observer.finish(None);
+    resolved
 }
 
-fn fetch(request: &Request, quiet: bool) -> Result<Finished, Error> {
-    let mut observer = progress::Reporter::new(quiet);
-    let finished = download::run(request, &interrupts()?, &mut observer);
-    observer.finish(finished.as_ref().ok().map(|finished| &finished.summary));
-    finished
+/// Where peers come from, as the command line and the environment say.
+fn reach(sources: Sources) -> Result<Reach, Error> {
+    let is_set = |name| env::var_os(name).is_some();
+    let dht = sources.dht_node.filter(|_| !is_set(NO_DHT_VARIABLE)).map(|nodes| {
+        let well_known = || BOOTSTRAP.iter().map(|&node| node.to_owned()).collect();
+        let bootstrap = if nodes.is_empty() { well_known() } else { nodes };
+        DhtReach { bootstrap, cache: cache::default_path() }
+    });
+    Ok(Reach {
+        peers: peers_to_ask(sources.peer)?,
+        port: sources.port,
+        dht,
+        lsd: sources.lsd && !is_set(NO_LSD_VARIABLE),
+        pex: sources.pex,
+        encryption: sources.encryption,
+        plain: false,
+    })
 }
+
+/// Where it is set, the DHT is not asked.
+const NO_DHT_VARIABLE: &str = "RINGTIDE_NO_DHT";
+/// Where it is set, the local network is not asked.
+const NO_LSD_VARIABLE: &str = "RINGTIDE_NO_LSD";
 
 /// The summary as one line of JSON; the README documents the keys.
 fn json(finished: &Finished) -> String {
@@ -294,9 +378,7 @@ fn interrupts() -> Result<Interrupt, Error> {
     Ok(interrupt)
 }
 
-const fn existing(overwrite: bool) -> Existing {
-    if overwrite { Existing::Overwrite } else { Existing::Keep }
-}
+
 
 /// The cores to use: as asked, or those the process may use.
 fn threads(asked: Option<usize>) -> Result<usize, Error> {

@@ -63,6 +63,15 @@ impl Reporter {
 }
 
 impl Observer for Reporter {
+    fn searching(&mut self, peers: usize) {
+        if let Some(bar) = &self.bar {
+            bar.set_prefix(format!("asking {peers} peers for the torrent's metadata"));
+        } else if !self.quiet && self.last_line.elapsed() >= LINE_EVERY {
+            self.last_line = Instant::now();
+            say(format_args!("asking {peers} peers for the torrent's metadata"));
+        }
+    }
+
     fn checking(&mut self, done: u64, total: u64) {
         self.show("checking", done, total, "");
     }

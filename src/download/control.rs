@@ -1,21 +1,18 @@
 //! The control thread: whom to dial, what to tell the trackers, when it is over.
 
 use std::collections::HashMap;
-use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
+use std::{io, iter};
 
 use super::callers::Callers;
 use super::resume::{Known, Recorder};
+use super::search::{Input, Search};
 use super::{
-    Encryption, Interrupt, Observer, Request, Run, Snapshot, Summary, bytes_of, check_interrupt, fall_back,
-    total, wanted,
+    Interrupt, Observer, Request, Run, Snapshot, Summary, bytes_of, check_interrupt, fall_back, total, wanted,
 };
-use crate::discovery::announcer::{AnnounceEvent, Announcer, Farewell};
-use crate::discovery::ask::TrackerError;
 use crate::discovery::tracker::Totals;
 use crate::error::{Error, Progress};
 use crate::net::backend::Backend;
@@ -24,13 +21,13 @@ use crate::net::core::Core;
 use crate::net::listener::{self, Caller};
 use crate::net::shared::{Event, Shared};
 use crate::swarm::bitfield::Bitfield;
-use crate::swarm::book::{Book, Outcome, Source};
 use crate::swarm::ledger::Ledger;
 use crate::swarm::picker::Picker;
-use crate::swarm::session::Tally;
-use crate::wire::mse;
+use crate::wire::handshake;
 use crate::wire::pex::{Contact, Flags};
 
+/// What our handshake announces.
+const FEATURES: u64 = handshake::EXTENSION | handshake::FAST;
 /// How often progress is told and timers are looked at.
 const TICK: Duration = Duration::from_millis(100);
 /// Connections at a time, those being made included.
@@ -57,30 +54,22 @@ const PATIENCE_STALLED: Duration = Duration::from_secs(300);
 /// How often the cores get to know whom peers may be told of.
 const CONTACTS_EVERY: Duration = Duration::from_secs(10);
 
-/// What reaches the control thread.
-enum Input {
-    Net(Event),
-    Caller(Caller),
-    Announce(AnnounceEvent),
-}
-
 /// Runs the download of the pieces that are neither in `have` nor `known`. Returns the bytes that are there at the end,
-/// however it ends.
+/// however it ends. The search for peers goes on afterwards.
 pub(super) fn run(
     run: &Run<'_>,
+    search: &mut Search,
     have: &Bitfield,
     known: &Known,
     observer: &mut dyn Observer,
-) -> (u64, Result<(Summary, Option<Farewell>), Error>) {
+) -> (u64, Result<Summary, Error>) {
     let kept = bytes_of(run.request, |piece| have.get(piece) || known.provisional.get(piece));
-    let mut control = match Control::start(run, have, known, kept) {
+    let mut control = match Control::start(run, search, have, known, kept) {
         Ok(control) => control,
         Err(error) => return (kept, Err(error)),
     };
     let mut result = control.run(run.interrupt, observer);
-    // What is only taken to be there may turn out not to be.
-    let completes = kept < total(run.request) && known.provisional.count_ones() == 0;
-    let farewell = control.stop(result.is_ok() && completes);
+    control.stop();
     // Only now: pieces are verified, and waste is counted, until the last connection has ended.
     let (done, summary) = (control.progress().done, control.summary());
     let mut recorder = control.recorder.take();
@@ -102,17 +91,14 @@ pub(super) fn run(
     {
         result = Err(trouble);
     }
-    if let Err(error) = result {
-        if let Some(farewell) = farewell {
-            farewell.wait();
-        }
-        return (done, Err(error));
-    }
-    (done, Ok((summary, farewell)))
+    (done, result.map(|()| summary))
 }
 
 struct Control<'a> {
     request: &'a Request,
+    search: &'a mut Search,
+    /// Which pass of the search this is.
+    pass: u32,
     /// What the cores run on.
     backend: Backend,
     shared: Arc<Shared>,
@@ -121,21 +107,12 @@ struct Control<'a> {
     cores_max: usize,
     /// On which core each peer lives.
     homes: HashMap<SocketAddr, usize>,
-    book: Book,
     callers: Callers,
     /// When the cores are told next whom peers may be told of; never where there is no peer exchange.
     contacts_at: Option<Instant>,
-    announcer: Option<Announcer>,
     recorder: Option<Recorder>,
-    outbox: mpsc::Sender<Input>,
-    inbox: Receiver<Input>,
     kept: u64,
     complete: bool,
-    /// What went wrong last at each tracker since one answered, and whether all of them failed.
-    tracker_trouble: Vec<(String, TrackerError)>,
-    trackers_failed: bool,
-    tracker_answered: bool,
-    last_trouble: Option<(SocketAddr, CloseReason)>,
     /// Blocks that have come, and when the last was noticed.
     blocks: u64,
     last_block: Instant,
@@ -146,7 +123,13 @@ struct Control<'a> {
 }
 
 impl<'a> Control<'a> {
-    fn start(run: &Run<'a>, have: &Bitfield, known: &Known, kept: u64) -> Result<Self, Error> {
+    fn start(
+        run: &Run<'a>,
+        search: &'a mut Search,
+        have: &Bitfield,
+        known: &Known,
+        kept: u64,
+    ) -> Result<Self, Error> {
         let (request, backend) = (run.request, run.backend);
         let metainfo = &request.metainfo;
         let geometry = metainfo.geometry;
@@ -156,85 +139,62 @@ impl<'a> Control<'a> {
         }
         let ledger = Ledger::new(geometry, Picker::new(geometry, &missing, super::random()));
         let complete = ledger.is_complete();
-        let (outbox, inbox) = mpsc::channel();
-        let net = outbox.clone();
-        let events = Box::new(move |event| drop(net.send(Input::Net(event))));
-        let peer_id = super::peer_id();
+        let (pass, outbox) = (search.next_pass(), search.outbox());
+        let events = Box::new(move |event| drop(outbox.send(Input::Net(pass, event))));
         let (metainfo, output) = (Arc::clone(metainfo), Arc::clone(&run.output));
-        let port = run.listener.as_ref().map(|listener| listener.port());
-        let shared = Shared::new(metainfo, output, ledger, peer_id, port, request.threads, events)
+        let features = if search.reach.plain { handshake::EXTENSION } else { FEATURES };
+        let (peer_id, port) = (search.peer_id, search.port());
+        let shared = Shared::new(metainfo, output, ledger, peer_id, port, features, request.threads, events)
             .map_err(Error::Thread)?;
         let recorder = run.notes.clone().filter(|_| !complete).map(|notes| {
             let (output, shared) = (Arc::clone(&run.output), Arc::clone(&shared));
             Recorder::new(notes, request.record_every, known, have, output, shared)
         });
         let now = Instant::now();
-        let mut book = Book::new(&super::own_addresses(port));
-        for &peer in &request.peers {
-            book.add(peer, Source::Manual, now);
-        }
-        // Of a private torrent only the tracker may tell who is in the swarm (BEP 27).
-        let contacts_at = (request.pex && !request.metainfo.private).then(|| {
+        let contacts_at = search.reach.pex.then(|| {
             shared.allow_pex();
             now
         });
-        let mut control = Self {
+        let callers = Callers::new(search.listener());
+        if !complete {
+            let outbox = search.outbox();
+            callers.open(Box::new(move |caller| drop(outbox.send(Input::Caller(caller)))));
+            let (total, shared) = (total(request), Arc::clone(&shared));
+            search.count_by(Arc::new(move || {
+                let verified = shared.counters().verified.load(Ordering::Relaxed);
+                Totals { uploaded: 0, downloaded: verified, left: total.saturating_sub(kept + verified) }
+            }));
+            search.begin(&request.metainfo.tiers, &[])?;
+        }
+        Ok(Self {
             request,
+            search,
+            pass,
             backend,
             shared,
             cores: Vec::new(),
             cores_max: request.threads,
             homes: HashMap::new(),
-            book,
-            callers: Callers::new(run.listener.clone()),
+            callers,
             contacts_at,
-            announcer: None,
             recorder,
-            outbox: outbox.clone(),
-            inbox,
             kept,
             complete,
-            tracker_trouble: Vec::new(),
-            trackers_failed: false,
-            tracker_answered: false,
-            last_trouble: None,
             blocks: 0,
             last_block: now,
             connected_since: None,
             last_connected: now,
-        };
-        if !complete {
-            let callers = outbox.clone();
-            control.callers.open(Box::new(move |caller| drop(callers.send(Input::Caller(caller)))));
-            control.start_announcer(peer_id, outbox)?;
-        }
-        Ok(control)
-    }
-
-    fn start_announcer(&mut self, peer_id: [u8; 20], outbox: mpsc::Sender<Input>) -> Result<(), Error> {
-        let config = super::announce_config(&self.request.metainfo, peer_id, self.shared.port());
-        let (shared, total, kept) = (Arc::clone(&self.shared), total(self.request), self.kept);
-        let totals = move || {
-            let verified = shared.counters().verified.load(Ordering::Relaxed);
-            Totals { uploaded: 0, downloaded: verified, left: total.saturating_sub(kept + verified) }
-        };
-        let events = Box::new(move |event| drop(outbox.send(Input::Announce(event))));
-        self.announcer = Some(Announcer::start(config, Arc::new(totals), events).map_err(Error::Thread)?);
-        Ok(())
+        })
     }
 
     fn run(&mut self, interrupt: &Interrupt, observer: &mut dyn Observer) -> Result<(), Error> {
         while !self.complete {
             check_interrupt(interrupt, self.progress())?;
             self.dial(observer)?;
-            match self.inbox.recv_timeout(TICK) {
-                Ok(input) => {
-                    self.take(input, observer)?;
-                    while let Ok(input) = self.inbox.try_recv() {
-                        self.take(input, observer)?;
-                    }
-                }
-                Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => {}
+            let mut wait = TICK;
+            while let Some(input) = self.search.next(wait) {
+                self.take(input, observer)?;
+                wait = Duration::ZERO;
             }
             self.record();
             self.tell_contacts();
@@ -247,10 +207,9 @@ impl<'a> Control<'a> {
 
     fn record(&mut self) {
         if let Some(recorder) = &mut self.recorder {
-            let outbox = &self.outbox;
+            let (outbox, pass) = (self.search.outbox(), self.pass);
             recorder.tick(Instant::now(), || {
-                let outbox = outbox.clone();
-                Box::new(move |error| drop(outbox.send(Input::Net(Event::Disk(error)))))
+                Box::new(move |error| drop(outbox.send(Input::Net(pass, Event::Disk(error)))))
             });
         }
     }
@@ -260,68 +219,78 @@ impl<'a> Control<'a> {
         let now = Instant::now();
         if self.contacts_at.is_some_and(|at| now >= at) {
             self.contacts_at = Some(now + CONTACTS_EVERY);
-            let contacts = self.book.dialed().map(|addr| Contact { addr, flags: Flags::REACHABLE });
+            let contacts = self.search.book.dialed().map(|addr| Contact { addr, flags: Flags::REACHABLE });
             self.shared.set_contacts(contacts.collect());
         }
     }
 
     /// What went wrong that nobody has looked at yet.
     fn late_trouble(&self) -> Option<Error> {
-        self.inbox.try_iter().find_map(|input| match input {
-            Input::Net(Event::Disk(error)) => Some(Error::Disk(error)),
-            Input::Net(Event::Panicked) => Some(Error::Panicked),
+        let inputs = iter::from_fn(|| self.search.next(Duration::ZERO));
+        let of_this_pass = inputs.filter_map(|input| match input {
+            Input::Net(pass, event) if pass == self.pass => Some(event),
+            _ => None,
+        });
+        of_this_pass.into_iter().find_map(|event| match event {
+            Event::Disk(error) => Some(Error::Disk(error)),
+            Event::Panicked => Some(Error::Panicked),
             _ => None,
         })
     }
 
-    /// Ends all connections and starts to say good-bye to the trackers.
-    fn stop(&mut self, completed: bool) -> Option<Farewell> {
+    /// Ends all connections.
+    fn stop(&mut self) {
         self.callers.shut();
         for core in &self.cores {
             core.stop();
         }
-        let farewell = self.announcer.take().map(|announcer| announcer.finish(completed));
         for core in self.cores.drain(..) {
             core.join();
         }
         self.shared.settle();
-        farewell
     }
 
     fn take(&mut self, input: Input, observer: &mut dyn Observer) -> Result<(), Error> {
         match input {
-            Input::Net(Event::Connected(addr)) => {
+            Input::Net(pass, event) if pass == self.pass => self.on_event(event),
+            // What is left of a pass, or of the search for the metadata, that is over.
+            Input::Net(..) | Input::Metadata(_) => Ok(()),
+            Input::Caller(caller) => self.on_caller(caller, observer),
+            Input::Found(found) => {
+                if self.search.on_found(found, observer) {
+                    self.last_connected = Instant::now();
+                }
+                Ok(())
+            }
+        }
+    }
+
+    fn on_event(&mut self, event: Event) -> Result<(), Error> {
+        match event {
+            Event::Connected(addr) => {
                 self.callers.greeted(addr);
-                if !self.book.on_connected(addr) {
+                if !self.search.book.on_connected(addr) {
                     self.close(addr, CloseReason::Crowded);
                 }
             }
-            Input::Caller(caller) => self.on_caller(caller, observer)?,
-            Input::Net(Event::Closed { addr, reason, tally }) => self.on_closed(addr, reason, tally),
-            Input::Net(Event::Poisoned(addr)) => {
-                self.last_trouble = Some((addr, CloseReason::Poisoned));
-                tracing::warn!(peer = %addr, "banned: it sent wrong data");
-                for addr in self.book.ban(addr) {
+            Event::Closed { addr, reason, tally } => {
+                self.homes.remove(&addr);
+                if !self.callers.left(addr) {
+                    self.search.on_closed(addr, reason, tally.useful > 0);
+                }
+            }
+            Event::Poisoned(addr) => {
+                for addr in self.search.ban(addr) {
                     self.close(addr, CloseReason::Poisoned);
                 }
             }
-            Input::Net(Event::Pex { from, exchange }) => {
-                let now = Instant::now();
-                let is_new = |contact: &&Contact| self.book.add_told(contact.addr, from, now);
-                let added = exchange.added.iter().filter(is_new).count();
-                tracing::debug!(peer = %from, told = exchange.added.len(), added, "told of peers");
-            }
-            Input::Net(Event::Introduced { addr, our_ip, .. }) => {
-                if let Some(ip) = our_ip {
-                    self.book.on_own_address(addr, ip);
-                }
-            }
-            // There is nobody here who would ask it.
-            Input::Net(Event::DhtNode(_)) => {}
-            Input::Net(Event::Disk(error)) => return Err(Error::Disk(error)),
-            Input::Net(Event::Complete) => self.complete = true,
-            Input::Net(Event::Panicked) => return Err(Error::Panicked),
-            Input::Announce(event) => self.on_announce(event, observer),
+            Event::Pex { from, exchange } => self.search.on_pex(from, &exchange),
+            Event::Introduced { addr, our_ip: Some(ip), .. } => self.search.book.on_own_address(addr, ip),
+            Event::Introduced { our_ip: None, .. } => {}
+            Event::DhtNode(node) => self.search.on_dht_node(node),
+            Event::Disk(error) => return Err(Error::Disk(error)),
+            Event::Complete => self.complete = true,
+            Event::Panicked => return Err(Error::Panicked),
         }
         Ok(())
     }
@@ -336,7 +305,7 @@ impl<'a> Control<'a> {
     fn on_caller(&mut self, caller: Caller, observer: &mut dyn Observer) -> Result<(), Error> {
         let addr = caller.addr;
         let is_full = self.homes.len() >= CONNECTIONS_MAX;
-        if is_full || self.homes.contains_key(&addr) || self.book.is_banned(addr) {
+        if is_full || self.homes.contains_key(&addr) || self.search.book.is_banned(addr) {
             listener::reset(&caller.stream);
             return Ok(());
         }
@@ -347,80 +316,26 @@ impl<'a> Control<'a> {
         Ok(())
     }
 
-    fn on_closed(&mut self, addr: SocketAddr, reason: CloseReason, tally: Tally) {
-        self.homes.remove(&addr);
-        if self.callers.left(addr) {
-            return;
-        }
-        let outcome = match &reason {
-            CloseReason::OtherTorrent | CloseReason::Ourselves | CloseReason::Poisoned => Outcome::Useless,
-            CloseReason::Unanswered(_) if self.request.encryption == Encryption::Prefer => {
-                Outcome::Unanswered
-            }
-            // What it has delivered before does not make it worth another try at once.
-            CloseReason::Fault(_) => Outcome::Failed,
-            _ if tally.useful > 0 => Outcome::Worked,
-            _ => Outcome::Failed,
-        };
-        self.book.on_closed(addr, outcome, Instant::now());
-        self.last_trouble = Some((addr, reason));
-    }
-
-    fn on_announce(&mut self, event: AnnounceEvent, observer: &mut dyn Observer) {
-        match event {
-            AnnounceEvent::Peers { url, peers } => {
-                tracing::debug!(%url, peers = peers.len(), "announced");
-                if !self.tracker_answered {
-                    // Its peers deserve their time, however long the answer took.
-                    self.last_connected = Instant::now();
-                }
-                self.tracker_answered = true;
-                self.trackers_failed = false;
-                self.tracker_trouble.clear();
-                let now = Instant::now();
-                for peer in peers {
-                    self.book.add(peer, Source::Tracker, now);
-                }
-            }
-            AnnounceEvent::Warning { url, text } => observer.notice(&format!("{url} warns: {text}")),
-            AnnounceEvent::Failed { url, error } => {
-                tracing::debug!(%url, "announce failed: {error}");
-                self.tracker_trouble.retain(|(known, _)| *known != url);
-                self.tracker_trouble.push((url, error));
-            }
-            AnnounceEvent::Exhausted { .. } => self.trackers_failed = true,
-        }
-    }
-
     /// Dials as many peers as there is room for, on the core with the fewest.
     fn dial(&mut self, observer: &mut dyn Observer) -> Result<(), Error> {
         let now = Instant::now();
-        while self.homes.len() < CONNECTIONS_MAX && self.book.dialing_count() < DIALING_MAX {
-            let Some(addr) = self.book.next_dial(now) else { break };
+        while self.homes.len() < CONNECTIONS_MAX && self.search.book.dialing_count() < DIALING_MAX {
+            let Some(addr) = self.search.book.next_dial(now) else { break };
             let home = self.home(observer)?;
             self.homes.insert(addr, home);
-            let is_crowded = self.book.untried_count() + self.book.dialing_count() > DIALING_MAX;
+            let is_crowded = self.search.book.untried_count() + self.search.book.dialing_count() > DIALING_MAX;
             let timeout = if is_crowded { DIAL_TIMEOUT_CROWDED } else { DIAL_TIMEOUT };
-            self.cores[home].dial(addr, self.encryption(addr), timeout);
+            self.cores[home].dial(addr, self.search.encryption(addr), timeout);
         }
         // Peers that only keep their place must not keep out those that would serve.
         let is_full = self.homes.len() >= CONNECTIONS_MAX;
-        let wanted = if is_full { self.book.untried_count().min(PLACES_WANTED_MAX) } else { 0 };
+        let wanted = if is_full { self.search.book.untried_count().min(PLACES_WANTED_MAX) } else { 0 };
         let wanted = wanted.max(usize::from(self.callers.is_full()));
         self.shared.want_places(wanted);
         for addr in self.callers.overdue(now) {
             self.close(addr, CloseReason::HandshakeTimeout);
         }
         Ok(())
-    }
-
-    /// How the dial of a peer is encrypted, if it is.
-    fn encryption(&self, addr: SocketAddr) -> Option<mse::Offer> {
-        match self.request.encryption {
-            Encryption::Off => None,
-            Encryption::Prefer => self.book.is_encrypted(addr).then_some(mse::Offer::Either),
-            Encryption::Require => Some(mse::Offer::Rc4),
-        }
     }
 
     /// The core with the fewest peers; a new one while each has some and more are allowed.
@@ -472,7 +387,7 @@ impl<'a> Control<'a> {
             self.blocks = blocks;
             self.last_block = now;
         }
-        if self.book.connected_count() > 0 {
+        if self.search.book.connected_count() > 0 {
             if now.duration_since(*self.connected_since.get_or_insert(now)) >= SETTLED_AFTER {
                 self.last_connected = now;
             }
@@ -483,19 +398,17 @@ impl<'a> Control<'a> {
             return Ok(());
         }
         self.connected_since = None;
-        if let Some(announcer) = &self.announcer {
-            // As often as the trackers allow.
-            announcer.request_more();
-        }
+        self.search.request_more();
         let default = match blocks {
-            _ if self.book.untried_count() > 0 => PATIENCE_UNTRIED,
+            _ if self.search.book.untried_count() > 0 => PATIENCE_UNTRIED,
             1.. if self.may_return(now) => PATIENCE_LOST,
             _ => PATIENCE_FIRST,
         };
         let limit = self.request.patience.unwrap_or(default);
         let is_over = self.request.patience.is_none() && self.is_hopeless(now);
         if is_over || now.duration_since(self.last_connected.max(self.last_block)) > limit {
-            return Err(self.no_peers());
+            let progress = self.progress();
+            return Err(self.search.nobody().map_or_else(|error| error, |detail| Error::NoPeers { progress, detail }));
         }
         Ok(())
     }
@@ -508,48 +421,20 @@ impl<'a> Control<'a> {
 
     /// Whether there is an address that waiting may help with: one that is not banned and not of another torrent.
     fn may_return(&self, now: Instant) -> bool {
-        self.book.dialing_count() > 0 || self.book.earliest_retry(now).is_some()
+        self.search.book.dialing_count() > 0 || self.search.book.earliest_retry(now).is_some()
     }
 
-    /// Whether waiting is of no use, with nobody connected: no tracker has ever answered, and of the addresses that the
-    /// user gave none is left (or, as long as nothing has come, none that has not failed several times).
+    /// Whether waiting is of no use, with nobody connected: no source has ever answered, and of the addresses that are
+    /// known none is left (or, as long as nothing has come, none that has not failed several times).
     fn is_hopeless(&self, now: Instant) -> bool {
-        let nobody = if self.blocks > 0 { !self.may_return(now) } else { self.book.is_exhausted() };
-        nobody && !self.callers.has_strangers() && self.trackers_failed && !self.tracker_answered
-    }
-
-    /// Why there is nobody: the trackers' fault if they are the only source and all of them failed.
-    fn no_peers(&self) -> Error {
-        let progress = self.progress();
-        if let Some((addr, reason)) = &self.last_trouble {
-            let hint = match (reason, self.request.encryption) {
-                (CloseReason::Unanswered(_), Encryption::Off) => "; it may speak only encrypted",
-                (CloseReason::Unanswered(_), Encryption::Require) => "; it may speak only unencrypted",
-                _ => "",
-            };
-            let detail = format!("the last one was {addr}: {reason}{hint}");
-            return Error::NoPeers { progress, detail };
-        }
-        if self.tracker_answered {
-            let detail = match self.book.len() {
-                0 => "the trackers know of none".to_owned(),
-                known => format!("none of the {known} that the trackers know of has answered yet"),
-            };
-            return Error::NoPeers { progress, detail };
-        }
-        if self.request.metainfo.tiers.is_empty() {
-            return Error::Tracker("the torrent names no tracker; give peers with --peer IP:PORT".to_owned());
-        }
-        if self.tracker_trouble.is_empty() {
-            return Error::Tracker("no tracker answered in time".to_owned());
-        }
-        Error::no_tracker(&self.tracker_trouble)
+        let nobody = if self.blocks > 0 { !self.may_return(now) } else { self.search.book.is_exhausted() };
+        nobody && !self.callers.has_strangers() && self.search.is_dry()
     }
 
     fn snapshot(&self) -> Snapshot {
         let Progress { done, total } = self.progress();
         let received = self.shared.counters().received.load(Ordering::Relaxed);
-        Snapshot { done, total, received, peers: self.book.connected_count() }
+        Snapshot { done, total, received, peers: self.search.book.connected_count() }
     }
 
     fn progress(&self) -> Progress {

@@ -6,18 +6,21 @@
 mod callers;
 mod check;
 mod control;
+mod metadata;
 mod resume;
+mod search;
 
 use std::hash::{BuildHasher, RandomState};
 use std::io;
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
+pub use self::metadata::{Resolved, resolve, shake_hands};
 use self::resume::{Known, Notes};
+pub use self::search::{DhtReach, Reach, Search};
 use crate::discovery::announcer::{AnnounceConfig, Farewell, Timing};
 use crate::disk::{Existing, Found, Io, Output, Plan, Target};
 use crate::error::{Error, Progress};
@@ -57,14 +60,8 @@ pub struct Request {
     pub sync: bool,
     /// Cores to use at most, at least 1.
     pub threads: usize,
-    /// Peers to ask beside those that the trackers name. Of more than [`PEERS_MAX`] the others are left out.
-    pub peers: Vec<SocketAddr>,
-    /// Whether connections to peers are encrypted.
-    pub encryption: Encryption,
-    /// Where other peers may dial us: `None` for one of the usual ports or else any, `Some(0)` for nowhere.
-    pub port: Option<u16>,
-    /// Whether to learn of peers from peers, and tell them of others (BEP 11). Never done for a private torrent (BEP 27).
-    pub pex: bool,
+    /// Where peers come from, and how they are talked to.
+    pub reach: Reach,
     /// How often what is verified is written down for a later run: see [`RECORD_EVERY`].
     pub record_every: Duration,
     /// When to give up if nothing comes; `None` for the defaults.
@@ -121,6 +118,8 @@ pub struct Snapshot {
 
 /// Is told how it goes, a few times a second.
 pub trait Observer {
+    /// The peers of a magnet link are being looked for, and asked what it stands for; so many are connected.
+    fn searching(&mut self, peers: usize);
     /// What was there before is being checked.
     fn checking(&mut self, done: u64, total: u64);
     /// The download is running.
@@ -190,26 +189,43 @@ impl Finished {
 /// A signal that asks for the end; 0 for none.
 pub type Interrupt = Arc<AtomicUsize>;
 
-/// Runs a download to its end.
+/// Runs a download to its end, with the peers of the search that found out what it is, if there was one.
 ///
 /// # Errors
 /// [`Error`] of every kind but usage and reading. What was verified stays in place and is kept by the next run; when
 /// nothing was, whatever this run made is removed.
-pub fn run(request: &Request, interrupt: &Interrupt, observer: &mut dyn Observer) -> Result<Finished, Error> {
+pub fn run(
+    request: &Request,
+    search: Option<Search>,
+    interrupt: &Interrupt,
+    observer: &mut dyn Observer,
+) -> Result<Finished, Error> {
     let started = Instant::now();
     let backend = backend(request, observer)?;
-    let listener = listen(request.port)?;
+    let Metainfo { info_hash, private, .. } = *request.metainfo;
+    let mut search = match search {
+        Some(search) => search,
+        None => Search::new(info_hash, private, &request.reach)?,
+    };
     let (output, found) = Output::open(plan(request)?.with_io(request.io), request.existing)?;
     if request.sync {
         output.write_back_early();
     }
     let (notes, known) = Notes::open(request, &output, observer);
-    let run = Run { request, backend, listener, output, notes, started, interrupt };
+    let run = Run { request, backend, output, notes, started, interrupt };
     let (have, checked) = match run.look_around(&found, &known, observer) {
         Ok(looked) => looked,
         Err(error) => return Err(undo(&run.output, error)),
     };
-    let (mut summary, farewell) = run.fetch(have, known, observer)?;
+    let fetched = run.fetch(&mut search, have, known, observer);
+    let farewell = search.finish(fetched.as_ref().is_ok_and(|summary| summary.kept < summary.total));
+    let mut summary = match fetched {
+        Ok(summary) => summary,
+        Err(error) => {
+            farewell.into_iter().for_each(Farewell::wait);
+            return Err(error);
+        }
+    };
     run.output.finish(request.sync)?;
     if let Some(notes) = &run.notes {
         notes.remove();
@@ -222,7 +238,6 @@ pub fn run(request: &Request, interrupt: &Interrupt, observer: &mut dyn Observer
 struct Run<'a> {
     request: &'a Request,
     backend: Backend,
-    listener: Option<Arc<Listener>>,
     output: Arc<Output>,
     notes: Option<Notes>,
     started: Instant,
@@ -260,14 +275,15 @@ impl Run<'_> {
     /// Fetches what is missing, until all is verified.
     fn fetch(
         &self,
+        search: &mut Search,
         mut have: Bitfield,
         mut known: Known,
         observer: &mut dyn Observer,
-    ) -> Result<(Summary, Option<Farewell>), Error> {
+    ) -> Result<Summary, Error> {
         let mut sum = Summary::default();
         loop {
-            let (done, ended) = control::run(self, &have, &known, observer);
-            let (summary, farewell) = match ended {
+            let (done, ended) = control::run(self, search, &have, &known, observer);
+            let summary = match ended {
                 Err(error) if done == 0 => {
                     self.notes.iter().for_each(Notes::remove);
                     return Err(undo(&self.output, error));
@@ -278,7 +294,7 @@ impl Run<'_> {
             let wrong = self.check_provisional(&known, &mut sum, observer)?;
             if wrong.is_empty() {
                 sum.elapsed = self.started.elapsed();
-                return Ok((sum, farewell));
+                return Ok(sum);
             }
             observer.notice("pieces that were recorded have been changed since, and are fetched again");
             have = Bitfield::full(self.request.metainfo.geometry.piece_count());
@@ -340,12 +356,6 @@ fn listen(port: Option<u16>) -> Result<Option<Arc<Listener>>, Error> {
             Ok(None)
         }
     }
-}
-
-/// What the address of a client that listens at that port looks like from this machine.
-fn own_addresses(port: Option<u16>) -> Vec<SocketAddr> {
-    let at = |port| [(Ipv4Addr::LOCALHOST, port).into(), (Ipv6Addr::LOCALHOST, port).into()];
-    port.into_iter().flat_map(at).collect()
 }
 
 /// What a run announces of a torrent, and to whom. Without a port it listens nowhere.

@@ -142,6 +142,7 @@ pub struct Shared {
     metainfo: Arc<Metainfo>,
     peer_id: [u8; 20],
     port: Option<u16>,
+    features: u64,
     /// How many connections are to end so that others can be made.
     places_wanted: AtomicUsize,
     /// Blocks that receives are aimed at.
@@ -169,6 +170,7 @@ impl Shared {
         ledger: Ledger<PieceLease>,
         peer_id: [u8; 20],
         port: Option<u16>,
+        features: u64,
         threads: usize,
         events: Box<EventsFn>,
     ) -> std::io::Result<Arc<Self>> {
@@ -182,9 +184,19 @@ impl Shared {
         let verifier = Verifier::start(threads, move |hashed| verdicts.judge(hashed))?;
         let (places_wanted, aimed) = (AtomicUsize::new(0), AtomicUsize::new(0));
         let (pex, contacts) = (AtomicBool::new(false), Mutex::new(Arc::default()));
-        let shared =
-            Self { board, verifier, output, metainfo, peer_id, port, places_wanted, aimed, pex, contacts };
-        Ok(Arc::new(shared))
+        Ok(Arc::new(Self {
+            board,
+            verifier,
+            output,
+            metainfo,
+            peer_id,
+            port,
+            features,
+            places_wanted,
+            aimed,
+            pex,
+            contacts,
+        }))
     }
 
     /// The sums so far.
@@ -205,6 +217,11 @@ impl Shared {
     /// Our peer id.
     pub const fn peer_id(&self) -> [u8; 20] {
         self.peer_id
+    }
+
+    /// What our handshake announces, of [`crate::wire::handshake`].
+    pub(super) const fn features(&self) -> u64 {
+        self.features
     }
 
     /// Where we listen, if we do.

@@ -99,6 +99,8 @@ pub enum Outcome {
     Failed,
     /// It has ended the connection without an answer to a plain handshake, which those do that only speak encrypted.
     Unanswered,
+    /// It was asked for something else first, and is to be dialed again at once.
+    Again,
     /// It never will: this client itself, another torrent.
     Useless,
 }
@@ -304,11 +306,16 @@ impl Book {
                 entry.state = State::Idle { retry_at: now };
                 return;
             }
+            if outcome == Outcome::Again {
+                (entry.failures, entry.was_tried) = (0, false);
+                entry.state = State::Idle { retry_at: now };
+                return;
+            }
             entry.was_tried = true;
             // After a dial that failed encrypted, the next is a plain one again.
             entry.encrypted &= !was_dialing;
             match outcome {
-                Outcome::Worked => entry.failures = 0,
+                Outcome::Worked | Outcome::Again => entry.failures = 0,
                 Outcome::Failed | Outcome::Unanswered => {
                     entry.failures = (entry.failures + 1).min(FAILURES_MAX)
                 }
@@ -710,6 +717,21 @@ mod tests {
     }
 
     #[test]
+    fn who_is_wanted_again_is_dialed_like_one_that_was_never_tried() {
+        let now = Instant::now();
+        let mut book = Book::new(&[]);
+        book.add(numbered(1), Source::Tracker, now);
+        assert_eq!(book.next_dial(now), Some(numbered(1)));
+        book.on_closed(numbered(1), Outcome::Failed, now);
+        assert_eq!(book.next_dial(now + secs(5)), Some(numbered(1)));
+        assert!(book.on_connected(numbered(1)));
+        book.on_closed(numbered(1), Outcome::Again, now + secs(6));
+        book.add(numbered(2), Source::Tracker, now);
+        assert_eq!((book.untried_count(), book.connected_count()), (2, 0));
+        assert_eq!(book.next_dial(now + secs(6)), Some(numbered(1)));
+    }
+
+    #[test]
     fn who_answers_neither_way_backs_off() {
         let mut now = Instant::now();
         let mut book = Book::new(&[]);
@@ -928,7 +950,7 @@ mod tests {
         let outcome = prop_oneof![
             Just(Outcome::Worked),
             Just(Outcome::Failed),
-            Just(Outcome::Unanswered),
+            Just(Outcome::Unanswered), Just(Outcome::Again),
             Just(Outcome::Useless)
         ];
         let op = prop_oneof![

@@ -19,8 +19,7 @@ pub(super) struct Opened {
 
 /// Exchanges handshakes.
 pub(super) async fn shake_hands(peer: &Peer, shared: &Shared) -> Result<Opened, CloseReason> {
-    let features = handshake::EXTENSION | handshake::FAST;
-    let ours = Handshake::new(features, shared.info_hash().0, shared.peer_id()).encode();
+    let ours = Handshake::new(shared.features(), shared.info_hash().0, shared.peer_id()).encode();
     let mut line = Incoming::new(peer);
     match peer.way {
         Way::Dialed(None) => peer.send(&ours),
