@@ -34,7 +34,7 @@ fn check(reply: &Reply, sender: IpAddr) {
 
 /// What is found is what a naive reader finds.
 fn check_compact(bytes: &[u8], sender: IpAddr) {
-    let bytes = &bytes[..bytes.len().min(2000)];
+    let bytes = &bytes[..bytes.len().min(1800)];
     let mut datagram = Vec::new();
     Writer::new(&mut datagram).dict(|root| {
         root.key("r").dict(|reply| {

@@ -112,7 +112,7 @@ mod tests {
     use crate::discovery::dht::id::{NodeId, usable};
 
     fn node(n: u16) -> Node {
-        let ip: IpAddr = if n % 3 == 0 {
+        let ip: IpAddr = if n.is_multiple_of(3) {
             format!("2001:db8::{n}").parse().unwrap()
         } else {
             [10, 0, (n >> 8) as u8, n as u8].into()
