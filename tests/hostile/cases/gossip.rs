@@ -45,6 +45,23 @@ pub fn attacks() -> Vec<Attack> {
             line.send(id::EXTENDED, &told(&list))?;
             serve(line)
         }),
+    ];
+    attacks.push(broken().into_iter().fold(
+        Attack::new("broken messages of the peer exchange"),
+        |attack, payload| {
+            attack.by(End::Kept, move |line| {
+                greet(line)?;
+                line.send(id::EXTENDED, &[&[PEX], &payload[..]].concat())?;
+                serve(line)
+            })
+        },
+    ));
+    attacks
+}
+
+/// What peers say of pieces that they serve while they choke.
+fn about_allowed_pieces() -> Vec<Attack> {
+    vec![
         Attack::new("ALLOWED_FAST of all pieces and of none there are, again and again").by(
             End::Kept,
             |line| {
@@ -91,18 +108,7 @@ pub fn attacks() -> Vec<Attack> {
                 line.serve()
             }))
             .of(crate::support::content::Content::single("content", 20 * 65_536 + 5_000, 65_536)),
-    ];
-    attacks.push(broken().into_iter().fold(
-        Attack::new("broken messages of the peer exchange"),
-        |attack, payload| {
-            attack.by(End::Kept, move |line| {
-                greet(line)?;
-                line.send(id::EXTENDED, &[&[PEX], &payload[..]].concat())?;
-                serve(line)
-            })
-        },
-    ));
-    attacks
+    ]
 }
 
 fn greet(line: &mut Line) -> io::Result<()> {
