@@ -46,6 +46,7 @@ pub fn attacks() -> Vec<Attack> {
             serve(line)
         }),
     ];
+    attacks.extend(about_allowed_pieces());
     attacks.push(broken().into_iter().fold(
         Attack::new("broken messages of the peer exchange"),
         |attack, payload| {
