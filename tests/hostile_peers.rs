@@ -39,6 +39,11 @@ fn idle_talk_is_borne_but_no_floods_of_it() {
 }
 
 #[test]
+fn gossip_is_bounded() {
+    run_all("gossip", cases::gossip::attacks());
+}
+
+#[test]
 fn choking_peers_hold_up_nothing() {
     run_all("choking", cases::chokes::attacks());
 }

@@ -20,7 +20,9 @@ fuzz_target!(|payload: &[u8]| {
 
 /// One list after the other, address by address.
 fn slow(payload: &[u8]) -> PeerExchange {
-    let Ok((document, _)) = parse_prefix(payload, Limits::PEER_MESSAGE) else { return PeerExchange::default() };
+    let Ok((document, _)) = parse_prefix(payload, Limits::PEER_MESSAGE) else {
+        return PeerExchange::default();
+    };
     let list = |key: &str| document.root().get(key).and_then(|it| it.as_bytes()).unwrap_or_default();
     let mut exchange = PeerExchange::default();
     for (len, addrs, flags, dropped) in

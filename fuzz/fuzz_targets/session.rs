@@ -122,7 +122,8 @@ impl World {
             return;
         }
         let (now, board) = (self.now, &mut self.board);
-        let peer = self.peers[place].get_or_insert_with(|| Peer::new(addr, speaks_fast(place), &self.content, now, board));
+        let peer = self.peers[place]
+            .get_or_insert_with(|| Peer::new(addr, speaks_fast(place), &self.content, now, board));
         act(peer, now, board);
         if !peer.is_open {
             self.close(place);

@@ -11,6 +11,7 @@ pub mod chokes;
 pub mod corrupt;
 pub mod crowds;
 pub mod framing;
+pub mod gossip;
 pub mod pieces;
 pub mod resets;
 pub mod silence;
