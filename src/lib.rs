@@ -73,7 +73,8 @@
 //!   second; the rings never wait for it.
 //! - **Trackers over blocking HTTP on threads.** minreq is small and enough; a thread that hangs in a resolver delays
 //!   nothing and is left behind at exit.
-//! - **We serve nothing.** ringtide never unchokes. Peers that lack pieces still hear HAVE, as they pick by rarity.
+//! - **We serve nothing.** ringtide never unchokes. Peers that lack pieces still hear HAVE, as they pick by rarity. Who
+//!   dials us is let in all the same: a seeder that nobody can dial reaches us in no other way.
 
 pub mod cli;
 pub mod discovery;

@@ -189,8 +189,6 @@ impl<'a> Control<'a> {
             last_connected: now,
         };
         if !complete {
-            let callers = outbox.clone();
-            control.callers.open(Box::new(move |caller| drop(callers.send(Input::Caller(caller)))));
             control.start_announcer(peer_id, outbox)?;
         }
         Ok(control)
@@ -208,7 +206,18 @@ impl<'a> Control<'a> {
         Ok(())
     }
 
+    /// Lets in those who dial us. Before that the first core is there: strangers must not take what it needs to start.
+    fn open_door(&mut self, observer: &mut dyn Observer) -> Result<(), Error> {
+        if self.shared.port().is_some() && !self.complete {
+            self.home(observer)?;
+            let outbox = self.outbox.clone();
+            self.callers.open(Box::new(move |caller| drop(outbox.send(Input::Caller(caller)))));
+        }
+        Ok(())
+    }
+
     fn run(&mut self, interrupt: &Interrupt, observer: &mut dyn Observer) -> Result<(), Error> {
+        self.open_door(observer)?;
         while !self.complete {
             check_interrupt(interrupt, self.progress())?;
             self.dial(observer)?;
