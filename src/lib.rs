@@ -75,7 +75,8 @@
 //!   read timeout for the rest; a thread that hangs in a resolver delays nothing and is left behind at exit.
 //! - **All tiers at once.** BEP 12 asks a tier only when those before it have failed. Lists in the wild are tiers of one
 //!   tracker, most of them dead, so one of each tier is asked at the start and each hears again at its own interval.
-//! - **We serve nothing.** ringtide never unchokes. Peers that lack pieces still hear HAVE, as they pick by rarity.
+//! - **We serve nothing.** ringtide never unchokes. Peers that lack pieces still hear HAVE, as they pick by rarity. Who
+//!   dials us is let in all the same: a seeder that nobody can dial reaches us in no other way.
 
 pub mod cli;
 pub mod discovery;

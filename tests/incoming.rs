@@ -14,6 +14,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use common::confine::limit_descriptors;
 use common::process::wait_for;
 use common::workspace::{free_port, temp_dir};
 use serde_json::Value;
@@ -253,6 +254,25 @@ fn a_flood_of_connections_neither_takes_all_descriptors_nor_keeps_out_a_seeder()
             // They stay for as long as the test runs.
             std::mem::forget(flood);
         });
+    });
+}
+
+#[test]
+fn where_descriptors_run_out_a_seeder_still_gets_through() {
+    on_each_backend(|backend| {
+        let unknown = Unknown::new(backend);
+        let running = unknown.program(&[]).prepared(|command| limit_descriptors(command, 60)).start();
+        let addr = SocketAddr::from((Ipv4Addr::LOCALHOST, unknown.port()));
+        let connect = |_| TcpStream::connect_timeout(&addr, Duration::from_millis(200)).ok();
+        let flood: Vec<_> = (0..100).filter_map(connect).collect();
+        let seeder = unknown.seeder(Script::default());
+        let run = running.wait(FAILURE_LIMIT);
+        unknown.assert_complete(&run);
+        assert!(run.stderr.contains("cannot accept a connection"), "{}", run.stderr);
+        let said = run.stderr.matches("cannot accept a connection").count();
+        assert!(said < 200, "it has tried {said} times");
+        seeder.assert_pleased();
+        drop(flood);
     });
 }
 

@@ -157,8 +157,6 @@ impl<'a> Control<'a> {
         });
         let callers = Callers::new(search.listener());
         if !complete {
-            let outbox = search.outbox();
-            callers.open(Box::new(move |caller| drop(outbox.send(Input::Caller(caller)))));
             let (total, shared) = (total(request), Arc::clone(&shared));
             search.count_by(Arc::new(move || {
                 let verified = shared.counters().verified.load(Ordering::Relaxed);
@@ -187,7 +185,18 @@ impl<'a> Control<'a> {
         })
     }
 
+    /// Lets in those who dial us. Before that the first core is there: strangers must not take what it needs to start.
+    fn open_door(&mut self, observer: &mut dyn Observer) -> Result<(), Error> {
+        if self.shared.port().is_some() && !self.complete {
+            self.home(observer)?;
+            let outbox = self.search.outbox();
+            self.callers.open(Box::new(move |caller| drop(outbox.send(Input::Caller(caller)))));
+        }
+        Ok(())
+    }
+
     fn run(&mut self, interrupt: &Interrupt, observer: &mut dyn Observer) -> Result<(), Error> {
+        self.open_door(observer)?;
         while !self.complete {
             check_interrupt(interrupt, self.progress())?;
             self.dial(observer)?;

@@ -73,10 +73,10 @@ impl Listener {
         *lock(&self.door.callers) = None;
     }
 
-    /// Whether a connection waits because too many others have not said what they want.
+    /// Whether a connection waits because too many others have not said what they want, or for want of descriptors.
     pub fn is_crowded(&self) -> bool {
         let hall = lock(&self.door.hall);
-        hall.is_waiting && hall.strangers >= STRANGERS_MAX
+        hall.is_short || (hall.is_waiting && hall.strangers >= STRANGERS_MAX)
     }
 
     /// Whether a connection waits because there are [`CALLERS_MAX`].
@@ -159,6 +159,8 @@ struct Hall {
     strangers: usize,
     by_ip: HashMap<IpAddr, usize>,
     is_waiting: bool,
+    /// The system gave no connection.
+    is_short: bool,
     is_over: bool,
 }
 
@@ -191,6 +193,7 @@ impl Door {
         if hall.is_over {
             return None;
         }
+        hall.is_short = false;
         hall.callers += 1;
         hall.strangers += 1;
         *hall.by_ip.entry(ip).or_default() += 1;
@@ -214,10 +217,11 @@ fn accept(socket: &TcpListener, door: &Arc<Door>) {
             // It was gone before it was taken.
             Err(error) if matches!(error.raw_os_error(), Some(libc::ECONNABORTED | libc::EINTR)) => {}
             Err(error) => {
-                let hall = lock(&door.hall);
+                let mut hall = lock(&door.hall);
                 if hall.is_over {
                     return;
                 }
+                hall.is_short = true;
                 tracing::debug!("cannot accept a connection: {error}");
                 // A ticket that is dropped may be the descriptor that is missing.
                 let _ = door.freed.wait_timeout(hall, backoff);

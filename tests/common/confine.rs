@@ -75,12 +75,21 @@ pub fn as_ordinary_user(command: &mut Command) {
 }
 
 /// Lets the program lock so many bytes of memory, of which rings are made. Privileged users may lock more.
-#[expect(unsafe_code, reason = "the standard library sets no limits")]
 pub fn limit_locked_memory(command: &mut Command, bytes: u64) {
+    limit(command, libc::RLIMIT_MEMLOCK, bytes);
+}
+
+/// Lets the program have so many descriptors open.
+pub fn limit_descriptors(command: &mut Command, count: u64) {
+    limit(command, libc::RLIMIT_NOFILE, count);
+}
+
+#[expect(unsafe_code, reason = "the standard library sets no limits")]
+fn limit(command: &mut Command, resource: libc::__rlimit_resource_t, most: u64) {
     before_exec(command, move || {
-        let limit = libc::rlimit { rlim_cur: bytes as _, rlim_max: bytes as _ };
+        let limit = libc::rlimit { rlim_cur: most as _, rlim_max: most as _ };
         // SAFETY: the limit outlives the call.
-        match unsafe { libc::setrlimit(libc::RLIMIT_MEMLOCK, &raw const limit) } {
+        match unsafe { libc::setrlimit(resource, &raw const limit) } {
             0 => Ok(()),
             _ => Err(io::Error::last_os_error()),
         }
