@@ -7,7 +7,7 @@
 //!
 //! | part | what it is | |
 //! |---|---|---|
-//! | [`meta`] | what is downloaded: bencode, metainfo, the arithmetic of pieces, blocks and files | pure |
+//! | [`meta`] | what is downloaded: bencode, metainfo, magnet links, the arithmetic of pieces, blocks and files | pure |
 //! | [`wire`] | bytes to messages and back: handshake, messages, the streaming decoder, the extension handshake | pure |
 //! | [`swarm`] | decisions: who has what, which piece next, one peer's state machine, its window, whom to dial | pure |
 //! | [`hash`] | SHA-1 of many pieces at once in SIMD lanes, and the threads that do it | |

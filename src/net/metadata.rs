@@ -532,11 +532,13 @@ impl<'a> Listener<'a> {
             self.has_metadata = true;
             let told = self.desk.exchange.borrow_mut().offered(addr, len, Instant::now());
             told.map_err(close_reason)?;
+            // Nothing goes before the first request, not even the answer to one of the peer's that is here already.
+            self.desk.act();
         }
         Ok(())
     }
 
-    fn on_metadata(&mut self, payload: &[u8]) -> Result<(), CloseReason> {
+    fn on_metadata(&self, payload: &[u8]) -> Result<(), CloseReason> {
         if self.desk.goal == Goal::Handshake || self.desk.complete.get() {
             return Ok(());
         }
@@ -568,3 +570,50 @@ fn close_reason(fault: ExchangeFault) -> CloseReason {
 
 // A request is answered by one message, which must pass the decoder.
 const _: () = assert!(METADATA_PIECE_LEN + 1024 < crate::wire::decoder::EXTENDED_MAX);
+
+#[cfg(test)]
+mod tests {
+    use std::io::Read;
+    use std::net::TcpListener;
+
+    use super::*;
+
+    #[test]
+    fn it_ends_at_once_whoever_is_silent() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let addr = listener.local_addr().unwrap();
+        for stops in [true, false] {
+            let (told, events) = mpsc::channel();
+            let tell = move |event| drop(told.send(event));
+            let goal = Goal::Metadata;
+            let fetch = MetadataFetch::start(InfoHash([1; 20]), [2; 20], goal, Box::new(tell)).unwrap();
+            fetch.dial(addr, Duration::from_secs(5));
+            let (mut stream, _) = listener.accept().unwrap();
+            let mut hello = [0; handshake::LEN];
+            stream.read_exact(&mut hello).unwrap();
+            assert_eq!(hello, Handshake::new(handshake::EXTENSION, [1; 20], [2; 20]).encode());
+            fetch.dial(addr, Duration::from_secs(5));
+            let refused = events.recv_timeout(Duration::from_secs(5)).unwrap();
+            assert!(
+                matches!(refused, MetadataEvent::Closed { reason: CloseReason::Crowded, .. }),
+                "{refused:?}"
+            );
+            let start = Instant::now();
+            if stops {
+                fetch.stop();
+            } else {
+                fetch.close(addr);
+                let closed = events.recv_timeout(Duration::from_secs(5)).unwrap();
+                assert!(
+                    matches!(closed, MetadataEvent::Closed { reason: CloseReason::Finished, .. }),
+                    "{closed:?}"
+                );
+                drop(fetch);
+            }
+            // The sender of the events goes with the thread.
+            assert!(events.recv_timeout(Duration::from_secs(5)).is_err());
+            assert_eq!(stream.read(&mut hello).unwrap_or(0), 0, "the connection is closed");
+            assert!(start.elapsed() < Duration::from_secs(4));
+        }
+    }
+}
