@@ -20,8 +20,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use args::{
-    Command, Decode, Download, DownloadPiece, Handshake, Info, MagnetDownload, MagnetDownloadPiece, Parsed, Peers,
-    Sources, Transfer,
+    Command, Decode, Download, DownloadPiece, Handshake, Info, MagnetDownload, MagnetDownloadPiece, Parsed,
+    Peers, Sources, Transfer,
 };
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
@@ -254,7 +254,8 @@ fn transfer(
     text: impl Fn(&Finished) -> String,
 ) -> Result<(), Error> {
     let reach = Reach { plain: subject.plain, ..reach(options.reach)? };
-    let (patience, threads, record_every) = (patience(options.timeout)?, threads(options.threads)?, record_every()?);
+    let (patience, threads, record_every) =
+        (patience(options.timeout)?, threads(options.threads)?, record_every()?);
     let is_magnet = is_magnet(subject.torrent);
     let torrent = if is_magnet { None } else { Some(read_torrent(subject.torrent)?) };
     let piece_of = |metainfo: &Metainfo| subject.piece.map(|index| piece_of(metainfo, index)).transpose();
@@ -377,8 +378,6 @@ fn interrupts() -> Result<Interrupt, Error> {
     thread::Builder::new().name("signals".to_owned()).spawn(listen).map_err(Error::Thread)?;
     Ok(interrupt)
 }
-
-
 
 /// The cores to use: as asked, or those the process may use.
 fn threads(asked: Option<usize>) -> Result<usize, Error> {

@@ -332,7 +332,8 @@ impl<'a> Control<'a> {
             let Some(addr) = self.search.book.next_dial(now) else { break };
             let home = self.home(observer)?;
             self.homes.insert(addr, home);
-            let is_crowded = self.search.book.untried_count() + self.search.book.dialing_count() > DIALING_MAX;
+            let is_crowded =
+                self.search.book.untried_count() + self.search.book.dialing_count() > DIALING_MAX;
             let timeout = if is_crowded { DIAL_TIMEOUT_CROWDED } else { DIAL_TIMEOUT };
             self.cores[home].dial(addr, self.search.encryption(addr), timeout);
         }
@@ -417,7 +418,10 @@ impl<'a> Control<'a> {
         let is_over = self.request.patience.is_none() && self.is_hopeless(now);
         if is_over || now.duration_since(self.last_connected.max(self.last_block)) > limit {
             let progress = self.progress();
-            return Err(self.search.nobody().map_or_else(|error| error, |detail| Error::NoPeers { progress, detail }));
+            return Err(self
+                .search
+                .nobody()
+                .map_or_else(|error| error, |detail| Error::NoPeers { progress, detail }));
         }
         Ok(())
     }

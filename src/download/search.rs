@@ -267,7 +267,8 @@ impl Search {
     /// Takes in what a peer tells of others (BEP 11).
     pub(super) fn on_pex(&mut self, from: SocketAddr, exchange: &Exchange) {
         let now = Instant::now();
-        let added = exchange.added.iter().filter(|contact| self.book.add_told(contact.addr, from, now)).count();
+        let added =
+            exchange.added.iter().filter(|contact| self.book.add_told(contact.addr, from, now)).count();
         tracing::debug!(peer = %from, told = exchange.added.len(), added, "told of peers");
     }
 

@@ -950,7 +950,8 @@ mod tests {
         let outcome = prop_oneof![
             Just(Outcome::Worked),
             Just(Outcome::Failed),
-            Just(Outcome::Unanswered), Just(Outcome::Again),
+            Just(Outcome::Unanswered),
+            Just(Outcome::Again),
             Just(Outcome::Useless)
         ];
         let op = prop_oneof![
