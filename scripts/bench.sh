@@ -10,6 +10,8 @@
 # With RINGTIDE_BENCH_SMOKE=1 it only shows that it works: 32 MiB, one round, and every client must be there.
 # RINGTIDE_BENCH_PROFILE=checked measures that build instead of a release.
 set -euo pipefail
+# Nothing leaves this machine.
+export RINGTIDE_NO_DHT=1 RINGTIDE_NO_LSD=1
 cd "$(dirname "$0")/.."
 
 python=${PYTHON:-python3}

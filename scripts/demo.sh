@@ -4,6 +4,8 @@
 #
 # Needs Rust; installs the other two on Debian where they are missing. DEMO_MIB sets the size of the large file.
 set -euo pipefail
+# Nothing leaves this machine.
+export RINGTIDE_NO_DHT=1 RINGTIDE_NO_LSD=1
 cd "$(dirname "$0")/.."
 
 large_mib=${DEMO_MIB:-1024}

@@ -9,6 +9,8 @@
 # Ends with an error at the first wrong byte, unexpected exit code or file left behind, and keeps the folder. As root it
 # runs in a mount namespace of its own, where the small disks are; otherwise no disk becomes full.
 set -euo pipefail
+# Nothing leaves this machine.
+export RINGTIDE_NO_DHT=1 RINGTIDE_NO_LSD=1
 cd "$(dirname "$0")/.."
 
 [[ ${1:-} =~ ^[1-9][0-9]*$ ]] || { echo "usage: scripts/soak.sh MINUTES [SEED]" >&2; exit 2; }

@@ -121,8 +121,9 @@ impl Asking {
     fn start(search: Search, goal: Goal, patience: Option<Duration>) -> Result<Self, Error> {
         let outbox = search.outbox();
         let events = Box::new(move |event| drop(outbox.send(Input::Metadata(event))));
+        let (info_hash, pex) = (search.info_hash, search.reach.pex);
         let fetch =
-            MetadataFetch::start(search.info_hash, search.peer_id, goal, events).map_err(Error::Thread)?;
+            MetadataFetch::start(info_hash, search.peer_id, goal, pex, events).map_err(Error::Thread)?;
         let callers = Callers::new(search.listener());
         let outbox = search.outbox();
         callers.open(Box::new(move |caller| drop(outbox.send(Input::Caller(caller)))));
@@ -176,6 +177,7 @@ impl Asking {
                 }
             }
             MetadataEvent::Pex { from, exchange } => self.search.on_pex(*from, exchange),
+            MetadataEvent::DhtNode(node) => self.search.on_dht_node(*node),
             MetadataEvent::Panicked => return Err(Error::Panicked),
             MetadataEvent::Closed { .. } | MetadataEvent::Complete(_) => {}
         }

@@ -26,7 +26,7 @@ use crate::net::metadata::MetadataEvent;
 use crate::net::shared::Event;
 use crate::swarm::book::{Book, Outcome, Source};
 use crate::wire::mse;
-use crate::wire::pex::Exchange;
+use crate::wire::pex::PeerExchange;
 
 /// Hosts of one link that are looked up.
 const HOSTS_MAX: usize = 8;
@@ -265,7 +265,7 @@ impl Search {
     }
 
     /// Takes in what a peer tells of others (BEP 11).
-    pub(super) fn on_pex(&mut self, from: SocketAddr, exchange: &Exchange) {
+    pub(super) fn on_pex(&mut self, from: SocketAddr, exchange: &PeerExchange) {
         let now = Instant::now();
         let added =
             exchange.added.iter().filter(|contact| self.book.add_told(contact.addr, from, now)).count();

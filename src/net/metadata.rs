@@ -705,13 +705,14 @@ mod tests {
             let (told, events) = mpsc::channel();
             let tell = move |event| drop(told.send(event));
             let goal = Goal::Metadata;
-            let fetch = MetadataFetch::start(InfoHash([1; 20]), [2; 20], goal, Box::new(tell)).unwrap();
-            fetch.dial(addr, Duration::from_secs(5));
+            let fetch =
+                MetadataFetch::start(InfoHash([1; 20]), [2; 20], goal, false, Box::new(tell)).unwrap();
+            fetch.dial(addr, None, Duration::from_secs(5));
             let (mut stream, _) = listener.accept().unwrap();
             let mut hello = [0; handshake::LEN];
             stream.read_exact(&mut hello).unwrap();
             assert_eq!(hello, Handshake::new(handshake::EXTENSION, [1; 20], [2; 20]).encode());
-            fetch.dial(addr, Duration::from_secs(5));
+            fetch.dial(addr, None, Duration::from_secs(5));
             let refused = events.recv_timeout(Duration::from_secs(5)).unwrap();
             assert!(
                 matches!(refused, MetadataEvent::Closed { reason: CloseReason::Crowded, .. }),

@@ -135,3 +135,8 @@ pub fn refuse_where_asked(command: &mut Command) -> bool {
     }
     is_asked
 }
+
+/// Has the program look for peers nowhere but at the addresses and trackers that it is given.
+pub fn keep_to_this_machine(command: &mut Command) {
+    command.env("RINGTIDE_NO_DHT", "1").env("RINGTIDE_NO_LSD", "1");
+}

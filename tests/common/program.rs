@@ -46,6 +46,7 @@ pub fn ringtide<S: AsRef<OsStr>>(args: impl IntoIterator<Item = S>, limit: Durat
     let args = confine::on_chosen_backend(args);
     let mut command = Command::new(env!("CARGO_BIN_EXE_ringtide"));
     command.args(&args).env_remove("RUST_LOG");
+    confine::keep_to_this_machine(&mut command);
     let is_refused = confine::refuse_where_asked(&mut command);
     let started = Instant::now();
     let mut process =

@@ -54,6 +54,7 @@ impl Program {
     pub fn new<S: AsRef<OsStr>>(program: impl AsRef<OsStr>, args: impl IntoIterator<Item = S>) -> Self {
         let mut command = Command::new(program);
         command.args(args).env_remove("RUST_LOG").env_remove("RUST_BACKTRACE");
+        confine::keep_to_this_machine(&mut command);
         Self { command, input: Vec::new() }
     }
 
