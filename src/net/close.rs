@@ -45,6 +45,18 @@ pub enum CloseReason {
     Finished,
 }
 
+impl CloseReason {
+    /// Why a connection ended that the peer has closed, or that broke with this error. A peer that has dialed us was told
+    /// nothing that it could have left unanswered, and counts as one that `has_spoken`.
+    pub(super) fn lost(error: Option<io::Error>, has_spoken: bool) -> Self {
+        match (error, has_spoken) {
+            (error, false) => Self::Unanswered(error),
+            (None, true) => Self::Closed,
+            (Some(error), true) => Self::Io(error),
+        }
+    }
+}
+
 impl fmt::Display for CloseReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

@@ -7,8 +7,6 @@
 //! A receive is never dropped and never put under a timeout, as its bytes would be lost: whoever wants a peer gone notes
 //! the reason and shuts the socket down, and the receive ends by itself.
 
-mod opening;
-
 use std::cell::{Cell, RefCell};
 use std::io;
 use std::net::{SocketAddr, TcpStream};
@@ -18,9 +16,9 @@ use std::time::{Duration, Instant};
 use tokio::sync::Notify;
 use tokio::task::spawn_local;
 
-use self::opening::Opened;
 use super::backend::Backend;
 use super::close::CloseReason;
+use super::opening::{Opened, Opening, Progress, Way};
 use super::scatter::Scatter;
 use super::shared::{Counters, Desk, Event, Shared};
 use super::socket::Socket;
@@ -29,7 +27,7 @@ use crate::swarm::receive::feed;
 use crate::swarm::session::{Session, Tally, Terms};
 use crate::wire::decoder::{Decoder, Limits};
 use crate::wire::extension;
-use crate::wire::handshake;
+use crate::wire::handshake::{self, Handshake};
 use crate::wire::message::{self, Message};
 use crate::wire::mse;
 
@@ -66,15 +64,6 @@ impl Seal {
         self.plain -= plain;
         self.cipher.apply(&mut bytes[plain..]);
     }
-}
-
-/// How a connection comes about.
-#[derive(Clone, Copy)]
-enum Way {
-    /// We dial. With an offer the encrypted handshake comes first.
-    Dialed(Option<mse::Offer>),
-    /// The peer has dialed us, and so speaks first.
-    Called,
 }
 
 /// Where a peer stands.
@@ -257,7 +246,11 @@ async fn talk(peer: &Rc<Peer>, shared: &Shared) -> Result<std::convert::Infallib
         peer.check_closing()?;
         *peer.phase.borrow_mut() = Phase::Handshaking { deadline: Instant::now() + HANDSHAKE_TIMEOUT };
     }
-    let Opened { theirs, rest, cipher } = opening::shake_hands(peer, shared).await?;
+    let Opened { theirs, rest, ciphers } = shake_hands(peer, shared).await?;
+    let cipher = ciphers.map(|ciphers| {
+        peer.seal(ciphers.send);
+        ciphers.receive
+    });
     let geometry = shared.geometry();
     let now = Instant::now();
     let offers_pex = theirs.has(handshake::EXTENSION) && shared.allows_pex();
@@ -286,6 +279,36 @@ async fn talk(peer: &Rc<Peer>, shared: &Shared) -> Result<std::convert::Infallib
     reader.take(&rest, now)?;
     loop {
         reader.receive().await?;
+    }
+}
+
+/// Exchanges handshakes.
+async fn shake_hands(peer: &Peer, shared: &Shared) -> Result<Opened, CloseReason> {
+    let features = handshake::EXTENSION | handshake::FAST;
+    let ours = Handshake::new(features, shared.info_hash().0, shared.peer_id());
+    let mut has_spoken = peer.way == Way::Called;
+    let (mut buffer, mut out) = (vec![0; BUFFER_LEN], Vec::new());
+    let mut opening = Opening::new(peer.way, ours, &mut out);
+    loop {
+        peer.send(&out);
+        out.clear();
+        let (result, back) = peer.socket.recv(buffer).await;
+        buffer = back;
+        peer.check_closing()?;
+        let received = match result {
+            Ok(0) => return Err(CloseReason::lost(None, has_spoken)),
+            Ok(received) => received,
+            Err(error) => return Err(CloseReason::lost(Some(error), has_spoken)),
+        };
+        has_spoken = true;
+        let progress = opening.take(&mut buffer[..received], &mut out)?;
+        opening = match progress {
+            Progress::More(opening) => opening,
+            Progress::Opened(opened) => {
+                peer.send(&out);
+                return Ok(opened);
+            }
+        };
     }
 }
 
