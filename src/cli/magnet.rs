@@ -78,8 +78,8 @@ fn ask<T>(magnet: &Magnet, goal: Goal, answer: impl Fn(MetadataEvent) -> Option<
     let (inputs, queue) = mpsc::channel();
     let events = inputs.clone();
     let tell = move |event| drop(events.send(Input::Peer(event)));
-    let fetch =
-        MetadataFetch::start(magnet.info_hash, peer_id, goal, Box::new(tell)).map_err(Error::Thread)?;
+    let fetch = MetadataFetch::start(magnet.info_hash, peer_id, goal, false, Box::new(tell))
+        .map_err(Error::Thread)?;
     find_peers(magnet, peer_id, inputs)?;
     let mut round = Round::default();
     let end = Instant::now() + PATIENCE;
@@ -108,7 +108,7 @@ fn ask<T>(magnet: &Magnet, goal: Goal, answer: impl Fn(MetadataEvent) -> Option<
             && let Some(addr) = round.waiting.pop_front()
         {
             round.open += 1;
-            fetch.dial(addr, DIAL_TIMEOUT);
+            fetch.dial(addr, None, DIAL_TIMEOUT);
         }
         if round.sources_done && round.open == 0 {
             return Err(round.failure(false));

@@ -1,16 +1,19 @@
-//! The metadata exchange of a magnet link (BEP 9, BEP 10): a thread that dials peers and asks them for the info
-//! dictionary. Whom to ask for what is decided in [`swarm::metadata`](crate::swarm::metadata).
+//! The metadata exchange of a magnet link (BEP 9, BEP 10): a thread that dials peers, or takes over those that have dialed
+//! us, and asks them for the info dictionary. Whom to ask for what is decided in
+//! [`swarm::metadata`](crate::swarm::metadata). What they say of other peers meanwhile is passed on.
 //!
 //! It is small and short, so it runs on readiness alone, whatever backend the download has: one task a peer, in which
 //! reading, writing and being closed race each other. Whatever ends first ends the peer.
 //!
-//! What is said, and in which order, is an interface: the handshake, the extension handshake, then requests for metadata.
+//! What is said, and in which order, is an interface, on an encrypted connection too: the handshake, the extension
+//! handshake, then requests for metadata.
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::future::poll_fn;
 use std::io;
-use std::net::{Shutdown, SocketAddr};
+use std::net::{Shutdown, SocketAddr, TcpStream as StdStream};
+use std::num::NonZeroU16;
 use std::pin::pin;
 use std::rc::Rc;
 use std::sync::mpsc;
@@ -25,17 +28,23 @@ use tokio::task::spawn_local;
 
 use super::backend::{Backend, Runtime};
 use super::close::CloseReason;
+use super::opening::{Opened, Opening, Progress, Way};
 use crate::meta::torrent::InfoHash;
 use crate::swarm::fault::Fault;
 use crate::swarm::metadata::{Action, Exchange, ExchangeFault};
+use crate::swarm::session::Allowance;
 use crate::wire::decoder::{Decoder, Event, Limits};
 use crate::wire::extension::{self, Offer, Offered};
 use crate::wire::handshake::{self, Handshake};
 use crate::wire::message::{self, Message};
 use crate::wire::metadata::{METADATA_PIECE_LEN, MetadataMessage};
+use crate::wire::mse;
+use crate::wire::pex::PeerExchange;
 
 /// Connections at a time, those being dialed among them; more are refused. A peer takes up to 64 KiB of memory.
 pub const CONNECTIONS_MAX: usize = 128;
+/// Those among them that came in: whoever calls cannot keep us from those that we dial.
+pub const CALLERS_MAX: usize = 64;
 
 /// A peer that has not sent its handshake, and then its extension handshake, by then is given up.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -80,8 +89,21 @@ pub enum MetadataEvent {
         peer_id: [u8; 20],
         /// What it said.
         offered: Offered,
+        /// Whether it has dialed us, so that it listens not at `addr` but at the port it offers, if it says so.
+        is_caller: bool,
     },
-    /// A peer is gone, or was never there. Comes once for each [`MetadataFetch::dial`] until the end.
+    /// A peer told of others (BEP 11), as often as is usual. The torrent may turn out to be a private one, whose peers
+    /// come from its trackers only (BEP 27).
+    Pex {
+        /// Who told.
+        from: SocketAddr,
+        /// Whom it told of.
+        exchange: PeerExchange,
+    },
+    /// The DHT node of a peer (BEP 5), at most once for each connection.
+    DhtNode(SocketAddr),
+    /// A peer is gone, or was never there. Comes once for each [`MetadataFetch::dial`] and each
+    /// [`MetadataFetch::adopt`] until the end.
     Closed {
         /// Which.
         addr: SocketAddr,
@@ -106,12 +128,13 @@ pub struct MetadataFetch {
 
 #[derive(Debug)]
 enum Command {
-    Dial(SocketAddr, Duration),
+    Dial(SocketAddr, Option<mse::Offer>, Duration),
+    Adopt(StdStream, SocketAddr),
     Close(SocketAddr),
 }
 
 impl MetadataFetch {
-    /// Starts the thread, which knows no peers yet.
+    /// Starts the thread, which knows no peers yet. With `pex` it takes part in the peer exchange, as far as it listens.
     ///
     /// # Errors
     /// When the system gives no thread or no epoll.
@@ -119,6 +142,7 @@ impl MetadataFetch {
         info_hash: InfoHash,
         peer_id: [u8; 20],
         goal: Goal,
+        pex: bool,
         events: Box<MetadataEventsFn>,
     ) -> io::Result<Self> {
         let (commands, inbox) = unbounded_channel();
@@ -131,7 +155,8 @@ impl MetadataFetch {
                     let exchange = RefCell::new(Exchange::new(info_hash));
                     let peers = RefCell::default();
                     let complete = Cell::new(false);
-                    let desk = Rc::new(Desk { info_hash, peer_id, goal, events, exchange, peers, complete });
+                    let desk =
+                        Rc::new(Desk { info_hash, peer_id, goal, pex, events, exchange, peers, complete });
                     runtime.block_on(serve(inbox, desk));
                     let _ = stopping.send(());
                 }
@@ -142,9 +167,17 @@ impl MetadataFetch {
         Ok(Self { commands, stopped })
     }
 
-    /// Connects to a peer, which has so long to be there. Of two connections to one address the second is refused.
-    pub fn dial(&self, addr: SocketAddr, timeout: Duration) {
-        let _ = self.commands.send(Command::Dial(addr, timeout));
+    /// Connects to a peer, which has so long to be there. With an offer the connection is an encrypted one, or begins as
+    /// such. Of two connections to one address the second is refused.
+    ///
+    /// A peer that closes before it has said anything is told as [`CloseReason::Unanswered`]: it may speak the other way.
+    pub fn dial(&self, addr: SocketAddr, encryption: Option<mse::Offer>, timeout: Duration) {
+        let _ = self.commands.send(Command::Dial(addr, encryption, timeout));
+    }
+
+    /// Takes over the connection of a peer that has dialed us. It hears nothing before it names our torrent, unencrypted.
+    pub fn adopt(&self, stream: StdStream, addr: SocketAddr) {
+        let _ = self.commands.send(Command::Adopt(stream, addr));
     }
 
     /// Closes the connection to a peer, if there is one.
@@ -165,6 +198,7 @@ struct Desk {
     info_hash: InfoHash,
     peer_id: [u8; 20],
     goal: Goal,
+    pex: bool,
     events: Box<MetadataEventsFn>,
     exchange: RefCell<Exchange>,
     peers: RefCell<HashMap<SocketAddr, Rc<Peer>>>,
@@ -174,8 +208,11 @@ struct Desk {
 /// One peer.
 struct Peer {
     addr: SocketAddr,
-    /// What will be sent.
+    way: Way,
+    /// What will be sent, as it is on the wire.
     out: RefCell<Vec<u8>>,
+    /// For what is yet to be said, once it is to be encrypted.
+    seal: RefCell<Option<mse::Cipher>>,
     out_ready: Notify,
     closing: RefCell<Option<CloseReason>>,
     closed: Notify,
@@ -183,18 +220,23 @@ struct Peer {
     metadata_id: Cell<Option<u8>>,
     /// When something was sent last.
     spoke: Cell<Instant>,
+    /// Whether a byte came from it.
+    has_spoken: Cell<bool>,
 }
 
 impl Peer {
-    fn new(addr: SocketAddr) -> Self {
+    fn new(addr: SocketAddr, way: Way) -> Self {
         Self {
             addr,
+            way,
             out: RefCell::default(),
+            seal: RefCell::default(),
             out_ready: Notify::new(),
             closing: RefCell::default(),
             closed: Notify::new(),
             metadata_id: Cell::new(None),
             spoke: Cell::new(Instant::now()),
+            has_spoken: Cell::new(way == Way::Called),
         }
     }
 
@@ -213,8 +255,14 @@ impl Peer {
         }
     }
 
+    /// Says something. Here and nowhere else it is encrypted.
     fn send(&self, write: impl FnOnce(&mut Vec<u8>)) {
-        write(&mut self.out.borrow_mut());
+        let mut out = self.out.borrow_mut();
+        let said = out.len();
+        write(&mut out);
+        if let Some(cipher) = &mut *self.seal.borrow_mut() {
+            cipher.apply(&mut out[said..]);
+        }
         self.spoke.set(Instant::now());
         self.out_ready.notify_one();
     }
@@ -232,7 +280,10 @@ async fn serve(mut inbox: UnboundedReceiver<Command>, desk: Rc<Desk>) {
     spawn_local(tick(Rc::clone(&desk)));
     while let Some(command) = inbox.recv().await {
         match command {
-            Command::Dial(addr, timeout) => desk.dial(addr, timeout),
+            Command::Dial(addr, encryption, timeout) => {
+                desk.begin(addr, Way::Dialed(encryption), dial(addr, timeout));
+            }
+            Command::Adopt(stream, addr) => desk.begin(addr, Way::Called, async { adopt(stream) }),
             Command::Close(addr) => desk.close(addr, CloseReason::Finished),
         }
     }
@@ -265,24 +316,36 @@ impl Drop for PanicGuard<'_> {
 }
 
 impl Desk {
-    fn dial(self: &Rc<Self>, addr: SocketAddr, timeout: Duration) {
-        let mut peers = self.peers.borrow_mut();
-        if peers.len() >= CONNECTIONS_MAX || peers.contains_key(&addr) {
-            drop(peers);
+    /// Runs a peer, on the connection that `connect` gives, in a task of its own.
+    fn begin(
+        self: &Rc<Self>,
+        addr: SocketAddr,
+        way: Way,
+        connect: impl Future<Output = Result<TcpStream, CloseReason>> + 'static,
+    ) {
+        if !self.has_place(addr, way) {
             return (self.events)(MetadataEvent::Closed { addr, reason: CloseReason::Crowded });
         }
-        let peer = Rc::new(Peer::new(addr));
-        peers.insert(addr, Rc::clone(&peer));
+        let peer = Rc::new(Peer::new(addr, way));
+        self.peers.borrow_mut().insert(addr, Rc::clone(&peer));
         let desk = Rc::clone(self);
         spawn_local(async move {
             let _guard = PanicGuard(&desk);
-            let reason = race(peer.closing(), talk(&peer, &desk, timeout)).await;
+            let reason = race(peer.closing(), run(&peer, &desk, connect)).await;
             tracing::debug!(peer = %addr, "closed: {reason}");
             desk.peers.borrow_mut().remove(&addr);
             desk.exchange.borrow_mut().gone(addr);
             desk.act();
             (desk.events)(MetadataEvent::Closed { addr, reason });
         });
+    }
+
+    fn has_place(&self, addr: SocketAddr, way: Way) -> bool {
+        let peers = self.peers.borrow();
+        let callers = || peers.values().filter(|peer| peer.way == Way::Called).count();
+        peers.len() < CONNECTIONS_MAX
+            && !peers.contains_key(&addr)
+            && (way != Way::Called || callers() < CALLERS_MAX)
     }
 
     fn close(&self, addr: SocketAddr, reason: CloseReason) {
@@ -310,16 +373,29 @@ impl Desk {
     }
 }
 
-/// One peer from dial to close.
-async fn talk(peer: &Peer, desk: &Desk, timeout: Duration) -> CloseReason {
-    let stream = match tokio::time::timeout(timeout, TcpStream::connect(peer.addr)).await {
-        Ok(Ok(stream)) => stream,
-        Ok(Err(error)) => return CloseReason::Dial(error),
-        Err(_) => return CloseReason::DialTimeout,
+async fn dial(addr: SocketAddr, timeout: Duration) -> Result<TcpStream, CloseReason> {
+    match tokio::time::timeout(timeout, TcpStream::connect(addr)).await {
+        Ok(connected) => connected.map_err(CloseReason::Dial),
+        Err(_) => Err(CloseReason::DialTimeout),
+    }
+}
+
+fn adopt(stream: StdStream) -> Result<TcpStream, CloseReason> {
+    let is_ready = stream.set_nonblocking(true);
+    is_ready.and_then(|()| TcpStream::from_std(stream)).map_err(CloseReason::Io)
+}
+
+/// One peer from its connection to close.
+async fn run(
+    peer: &Peer,
+    desk: &Desk,
+    connect: impl Future<Output = Result<TcpStream, CloseReason>>,
+) -> CloseReason {
+    let stream = match connect.await {
+        Ok(stream) => stream,
+        Err(reason) => return reason,
     };
     let _ = stream.set_nodelay(true);
-    let ours = Handshake::new(handshake::EXTENSION, desk.info_hash.0, desk.peer_id);
-    peer.send(|out| out.extend_from_slice(&ours.encode()));
     let reason = race(write(peer, &stream), read(peer, desk, &stream)).await;
     // A reset would take from the peer what it has not read yet.
     let _ = socket2::SockRef::from(&stream).shutdown(Shutdown::Both);
@@ -344,13 +420,13 @@ async fn write(peer: &Peer, stream: &TcpStream) -> CloseReason {
             continue;
         }
         if let Err(error) = stream.writable().await {
-            return CloseReason::Io(error);
+            return CloseReason::lost(Some(error), peer.has_spoken.get());
         }
         let mut out = peer.out.borrow_mut();
         match stream.try_write(&out) {
             Ok(n) => drop(out.drain(..n)),
             Err(error) if is_retry(&error) => {}
-            Err(error) => return CloseReason::Io(error),
+            Err(error) => return CloseReason::lost(Some(error), peer.has_spoken.get()),
         }
     }
 }
@@ -367,13 +443,17 @@ async fn converse(
 ) -> Result<std::convert::Infallible, CloseReason> {
     let mut buffer = vec![0; BUFFER_LEN];
     let deadline = Instant::now() + HANDSHAKE_TIMEOUT;
-    let (theirs, rest) = shake_hands(desk, stream, &mut buffer, deadline).await?;
+    let Opened { theirs, rest, ciphers } = shake_hands(peer, desk, stream, &mut buffer, deadline).await?;
     if !theirs.has(handshake::EXTENSION) {
         return Err(CloseReason::NoMetadata);
     }
+    let mut cipher = ciphers.map(|ciphers| {
+        *peer.seal.borrow_mut() = Some(ciphers.send);
+        ciphers.receive
+    });
     let offer = Offer {
         metadata: true,
-        pex: false,
+        pex: desk.pex,
         reqq: REQUESTS_HELD,
         port: None,
         your_ip: Some(peer.addr.ip()),
@@ -383,36 +463,42 @@ async fn converse(
     let mut listener = Listener::new(peer, desk, theirs.peer_id);
     listener.take(&rest)?;
     loop {
-        let received = receive(stream, &mut buffer, listener.deadline()).await?;
-        let received = received.ok_or_else(|| listener.overdue())?;
-        listener.take(&buffer[..received])?;
+        let received = receive(peer, stream, &mut buffer, listener.deadline()).await?;
+        let received = &mut buffer[..received.ok_or_else(|| listener.overdue())?];
+        if let Some(cipher) = &mut cipher {
+            cipher.apply(received);
+        }
+        listener.take(received)?;
     }
 }
 
 async fn shake_hands(
+    peer: &Peer,
     desk: &Desk,
     stream: &TcpStream,
     buffer: &mut [u8],
     deadline: Instant,
-) -> Result<(Handshake, Vec<u8>), CloseReason> {
-    let mut received = Vec::new();
-    while received.len() < handshake::LEN {
-        let n = receive(stream, buffer, deadline).await?.ok_or(CloseReason::HandshakeTimeout)?;
-        received.extend_from_slice(&buffer[..n]);
+) -> Result<Opened, CloseReason> {
+    let ours = Handshake::new(handshake::EXTENSION, desk.info_hash.0, desk.peer_id);
+    let mut out = Vec::new();
+    let mut opening = Opening::new(peer.way, ours, &mut out);
+    loop {
+        peer.send(|sent| sent.append(&mut out));
+        let received = receive(peer, stream, buffer, deadline).await?;
+        let received = received.ok_or(CloseReason::HandshakeTimeout)?;
+        opening = match opening.take(&mut buffer[..received], &mut out)? {
+            Progress::More(opening) => opening,
+            Progress::Opened(opened) => {
+                peer.send(|sent| sent.append(&mut out));
+                return Ok(opened);
+            }
+        };
     }
-    let (theirs, rest) = received.split_first_chunk().ok_or(CloseReason::Closed)?;
-    let theirs = Handshake::decode(theirs).map_err(CloseReason::Handshake)?;
-    if theirs.info_hash != desk.info_hash.0 {
-        return Err(CloseReason::OtherTorrent);
-    }
-    if theirs.peer_id == desk.peer_id {
-        return Err(CloseReason::Ourselves);
-    }
-    Ok((theirs, rest.to_vec()))
 }
 
 /// Receives at least a byte; `None` where none comes before the deadline.
 async fn receive(
+    peer: &Peer,
     stream: &TcpStream,
     buffer: &mut [u8],
     deadline: Instant,
@@ -420,14 +506,17 @@ async fn receive(
     loop {
         match tokio::time::timeout_at(deadline.into(), stream.readable()).await {
             Err(_) => return Ok(None),
-            Ok(Err(error)) => return Err(CloseReason::Io(error)),
+            Ok(Err(error)) => return Err(CloseReason::lost(Some(error), peer.has_spoken.get())),
             Ok(Ok(())) => {}
         }
         match stream.try_read(buffer) {
-            Ok(0) => return Err(CloseReason::Closed),
-            Ok(n) => return Ok(Some(n)),
+            Ok(0) => return Err(CloseReason::lost(None, peer.has_spoken.get())),
+            Ok(n) => {
+                peer.has_spoken.set(true);
+                return Ok(Some(n));
+            }
             Err(error) if is_retry(&error) => {}
-            Err(error) => return Err(CloseReason::Io(error)),
+            Err(error) => return Err(CloseReason::lost(Some(error), peer.has_spoken.get())),
         }
     }
 }
@@ -448,6 +537,9 @@ struct Listener<'a> {
     shook: bool,
     /// Whether it has said how long the metadata is.
     has_metadata: bool,
+    /// Of messages of the peer exchange.
+    allowance: Allowance,
+    has_named_node: bool,
     /// Bytes that have come.
     received: u64,
 }
@@ -465,6 +557,8 @@ impl<'a> Listener<'a> {
             heard: now,
             shook: false,
             has_metadata: false,
+            allowance: Allowance::new(now),
+            has_named_node: false,
             received: 0,
         }
     }
@@ -504,6 +598,10 @@ impl<'a> Listener<'a> {
                 Some(Event::Message(Message::Extended { id: extension::OUR_METADATA_ID, payload })) => {
                     self.on_metadata(payload)?;
                 }
+                Some(Event::Message(Message::Extended { id: extension::OUR_PEX_ID, payload })) => {
+                    self.on_pex(payload)?;
+                }
+                Some(Event::Message(Message::Port(port))) => self.on_port(port),
                 // Whatever else it says is of no use before the metadata is there.
                 Some(Event::Message(_) | Event::BlockStart(_) | Event::BlockData { .. }) => {}
                 None => break,
@@ -521,7 +619,8 @@ impl<'a> Listener<'a> {
         let addr = self.peer.addr;
         if !self.shook {
             self.shook = true;
-            (self.desk.events)(MetadataEvent::Shook { addr, peer_id: self.peer_id, offered });
+            let (peer_id, is_caller) = (self.peer_id, self.peer.way == Way::Called);
+            (self.desk.events)(MetadataEvent::Shook { addr, peer_id, offered, is_caller });
         }
         if self.desk.goal == Goal::Handshake {
             return Ok(());
@@ -553,6 +652,26 @@ impl<'a> Listener<'a> {
             (self.desk.events)(MetadataEvent::Complete(info));
         }
         Ok(())
+    }
+
+    fn on_pex(&mut self, payload: &[u8]) -> Result<(), CloseReason> {
+        if !self.desk.pex || !self.allowance.take(Instant::now()).map_err(CloseReason::Fault)? {
+            return Ok(());
+        }
+        let exchange = PeerExchange::parse(payload);
+        if !exchange.is_empty() {
+            (self.desk.events)(MetadataEvent::Pex { from: self.peer.addr, exchange });
+        }
+        Ok(())
+    }
+
+    fn on_port(&mut self, port: u16) {
+        if let Some(port) = NonZeroU16::new(port)
+            && !std::mem::replace(&mut self.has_named_node, true)
+        {
+            let node = SocketAddr::new(self.peer.addr.ip(), port.get());
+            (self.desk.events)(MetadataEvent::DhtNode(node));
+        }
     }
 }
 

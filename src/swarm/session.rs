@@ -42,7 +42,7 @@ use requests::{Errand, Request, Requests, Target};
 
 pub use clock::{REQUEST_TIMEOUT, SILENCE_MAX};
 pub use fast::{ALLOWED_MAX, SUGGESTED_MAX};
-pub use gossip::{Gossip, PEX_EARLY_MAX, PEX_EVERY, PEX_IGNORED_MAX};
+pub use gossip::{Allowance, Gossip, PEX_EARLY_MAX, PEX_EVERY, PEX_IGNORED_MAX};
 
 /// Blocks that may come although nobody waits for them any more: cancelled, or asked for before a choke.
 const LAPSED_MAX: usize = 4096;

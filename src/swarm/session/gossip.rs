@@ -40,9 +40,9 @@ pub enum Gossip {
     },
 }
 
-/// How many messages of the peer exchange may come for now.
+/// How many messages of the peer exchange a peer may send for now: [`PEX_EARLY_MAX`] at first, and then one a minute.
 #[derive(Debug)]
-struct Allowance {
+pub struct Allowance {
     left: u32,
     /// Since when the next is saved up.
     since: Instant,
@@ -50,12 +50,16 @@ struct Allowance {
 }
 
 impl Allowance {
-    const fn new(now: Instant) -> Self {
+    /// That of a connection that begins.
+    pub const fn new(now: Instant) -> Self {
         Self { left: PEX_EARLY_MAX, since: now, ignored: 0 }
     }
 
-    /// Whether a message that comes now is taken; an error if too many were not.
-    fn take(&mut self, now: Instant) -> Result<bool, Fault> {
+    /// Whether a message that comes now is taken.
+    ///
+    /// # Errors
+    /// More than [`PEX_IGNORED_MAX`] in a row were not.
+    pub fn take(&mut self, now: Instant) -> Result<bool, Fault> {
         let saved = now.duration_since(self.since).as_secs() / PEX_HEARD_EVERY.as_secs();
         if saved > 0 {
             self.left = self.left.saturating_add(saved as u32).min(PEX_EARLY_MAX);
