@@ -635,7 +635,7 @@ impl<'a> Listener<'a> {
         Ok(())
     }
 
-    fn on_metadata(&mut self, payload: &[u8]) -> Result<(), CloseReason> {
+    fn on_metadata(&self, payload: &[u8]) -> Result<(), CloseReason> {
         if self.desk.goal == Goal::Handshake || self.desk.complete.get() {
             return Ok(());
         }
