@@ -187,6 +187,21 @@ fn an_output_that_cannot_be_printed_is_a_failure() {
     assert_eq!(stderr, "ringtide: cannot write to standard output: no space left on device\n");
 }
 
+/// All subcommands.
+const COMMANDS: [&str; 11] = [
+    "decode",
+    "info",
+    "peers",
+    "handshake",
+    "download_piece",
+    "download",
+    "magnet_parse",
+    "magnet_handshake",
+    "magnet_info",
+    "magnet_download_piece",
+    "magnet_download",
+];
+
 #[test]
 fn help_has_an_example_for_the_program_and_each_subcommand() {
     let help = |args: &[&str]| {
@@ -196,12 +211,13 @@ fn help_has_an_example_for_the_program_and_each_subcommand() {
     };
     let all = help(&["--help"]);
     assert!(all.contains("Examples:\n  ringtide "), "{all}");
-    for command in ["decode", "info", "peers", "handshake", "download_piece", "download"] {
+    for command in COMMANDS {
         assert!(all.contains(&format!("\n  {command} ")), "{command} is not in\n{all}");
         let text = help(&[command, "--help"]);
         assert!(text.starts_with(&format!("Usage: ringtide {command} ")), "{text}");
         assert!(text.contains(&format!("Examples:\n  ringtide {command} ")), "{text}");
-        assert!(text.lines().all(|line| line.len() <= 200), "{text}");
+        // The first has all options.
+        assert!(text.lines().skip(1).all(|line| line.len() <= 200), "{text}");
     }
     for args in [&["--version"][..], &["-V"]] {
         assert_eq!(help(args), format!("ringtide {}\n", env!("CARGO_PKG_VERSION")));

@@ -1,5 +1,6 @@
 //! Magnet links with the built program: its lines, byte for byte, and what it says to peers and trackers, in which order.
-//! Peers lie in all the ways they can; one honest peer beside them suffices.
+//! Peers lie in all the ways they can; one honest peer beside them suffices. What no line of the program tells of the
+//! exchange is seen in the library: encrypted peers, those that call, and what they say beside metadata.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
@@ -9,15 +10,25 @@ mod support;
 
 use std::fmt::Write as _;
 use std::io::{self, Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::path::Path;
+use std::sync::atomic::Ordering;
+use std::sync::mpsc::{self, Receiver};
 use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
 
 use common::tracker::hex;
 use common::workspace::temp_dir;
+use ringtide::meta::torrent::InfoHash;
+use ringtide::net::close::CloseReason;
+use ringtide::net::metadata::{CALLERS_MAX, Goal, MetadataEvent, MetadataFetch};
+use ringtide::swarm::fault::Fault;
+use ringtide::swarm::session::{PEX_EARLY_MAX, PEX_IGNORED_MAX};
+use ringtide::wire::mse::{MseError, Offer};
 use support::content::Content;
+use support::encrypted::Front;
+use support::mse::Answers;
 use support::peer::{PEER_ID, handshake};
 use support::program::{case, in_parallel, ringtide};
 use support::tracker::{Tracker, dead_addr};
@@ -98,6 +109,22 @@ impl Script {
     fn late(content: &Content) -> Self {
         Self { hello_after: Duration::from_millis(400), ..Self::honest(content) }
     }
+
+    /// All that it says unasked.
+    fn hello(&self) -> Vec<u8> {
+        let mut hello = handshake(&self.info_hash);
+        if self.extension {
+            hello[25] |= 0x10;
+        }
+        hello.extend(&self.before);
+        if self.extension {
+            let size = self.size.map_or(String::new(), |size| format!("13:metadata_sizei{size}e"));
+            let offer = format!("d1:md11:ut_metadatai{}e6:ut_pexi1ee{size}1:v1:xe", self.id);
+            hello.extend(extended(0, offer.as_bytes()));
+        }
+        hello.extend(&self.after);
+        hello
+    }
 }
 
 struct Peer {
@@ -159,25 +186,46 @@ fn number_of(bytes: &[u8], key: &str) -> Option<usize> {
 }
 
 /// Serves until the other side leaves (the outer error) or says something it should not (the inner one).
-fn talk(mut stream: TcpStream, script: &Script, asked: &Mutex<Vec<usize>>) -> io::Result<Result<(), String>> {
+type Served = io::Result<Result<(), String>>;
+
+/// Serves one that has dialed.
+fn talk(mut stream: TcpStream, script: &Script, asked: &Mutex<Vec<usize>>) -> Served {
+    if let Err(fault) = read_handshake(&mut stream)? {
+        return Ok(Err(fault));
+    }
+    thread::sleep(script.hello_after);
+    stream.write_all(&script.hello())?;
+    serve(stream, script, asked)
+}
+
+/// Dials, and serves once it is answered, which must not be before the torrent is named.
+fn call(addr: SocketAddr, script: &Script) -> Served {
+    let mut stream = TcpStream::connect(addr)?;
+    let hello = script.hello();
+    let (before, after) = hello.split_at(47);
+    stream.write_all(before)?;
+    stream.set_read_timeout(Some(Duration::from_millis(200)))?;
+    if !stream.read(&mut [0]).is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock) {
+        return Ok(Err("an answer to nothing".to_owned()));
+    }
+    stream.set_read_timeout(None)?;
+    stream.write_all(after)?;
+    if let Err(fault) = read_handshake(&mut stream)? {
+        return Ok(Err(fault));
+    }
+    serve(stream, script, &Mutex::default())
+}
+
+fn read_handshake(stream: &mut TcpStream) -> Served {
     let mut theirs = [0; 68];
     stream.read_exact(&mut theirs)?;
     if theirs[20..28] != [0, 0, 0, 0, 0, 0x10, 0, 0] {
         return Ok(Err(format!("reserved bytes {:02x?}", &theirs[20..28])));
     }
-    thread::sleep(script.hello_after);
-    let mut hello = handshake(&script.info_hash);
-    if script.extension {
-        hello[25] |= 0x10;
-    }
-    hello.extend(&script.before);
-    if script.extension {
-        let size = script.size.map_or(String::new(), |size| format!("13:metadata_sizei{size}e"));
-        let offer = format!("d1:md11:ut_metadatai{}e6:ut_pexi1ee{size}1:v1:xe", script.id);
-        hello.extend(extended(0, offer.as_bytes()));
-    }
-    hello.extend(&script.after);
-    stream.write_all(&hello)?;
+    Ok(Ok(()))
+}
+
+fn serve(mut stream: TcpStream, script: &Script, asked: &Mutex<Vec<usize>>) -> Served {
     let (id, payload) = read_message(&mut stream)?;
     let ours = number_of(&payload, "ut_metadata");
     if id != 20 || payload[0] != 0 || !ours.is_some_and(|id| (1..256).contains(&id)) {
@@ -440,12 +488,209 @@ fn without_peers_it_says_why() {
     fails(&[], &[], 4, "the link names neither a tracker ('tr') nor a peer ('x.pe')");
     fails(&["udp://127.0.0.1:1"], &[], 3, "udp");
     fails(&[&support::tracker::dead_url()], &[], 3, "no tracker answered");
-    fails(&[&Tracker::of(&[]).url()], &[], 4, "nobody was found to ask");
+    fails(&[&Tracker::of(&[]).url()], &[], 4, "the trackers know of none");
     let dead = dead_addr();
-    fails(&[], &[dead], 4, &format!("1 was asked; the last was {dead}: cannot connect"));
+    fails(&[], &[dead], 4, &format!("the last one was {dead}: cannot connect"));
     let plain = Peer::start(Script { extension: false, ..Script::honest(&content) });
     fails(&[], &[plain.addr], 4, "it has no metadata to give");
     let huge = Peer::start(Script { size: Some(1 << 40), ..Script::honest(&content) });
     let link = link(&content, &[], &[huge.addr]);
     ringtide(["magnet_info", &link]).run().assert_fails(4, "use the torrent file");
+}
+
+/// An exchange of metadata, and what it tells.
+struct Exchange {
+    fetch: MetadataFetch,
+    events: Receiver<MetadataEvent>,
+    /// For those that call.
+    listener: TcpListener,
+}
+
+impl Exchange {
+    fn start(content: &Content, pex: bool) -> Self {
+        let (tell, events) = mpsc::channel();
+        let tell = move |event| drop(tell.send(event));
+        let hash = InfoHash(content.info_hash);
+        let fetch = MetadataFetch::start(hash, *b"-RT0001-000000000000", Goal::Metadata, pex, Box::new(tell))
+            .unwrap();
+        Self { fetch, events, listener: TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap() }
+    }
+
+    fn dial(&self, addr: SocketAddr, encryption: Option<Offer>) {
+        self.fetch.dial(addr, encryption, STAGE_LIMIT);
+    }
+
+    fn port(&self) -> SocketAddr {
+        self.listener.local_addr().unwrap()
+    }
+
+    /// Takes over the next that calls.
+    fn adopt(&self) {
+        let (stream, addr) = self.listener.accept().unwrap();
+        self.fetch.adopt(stream, addr);
+    }
+
+    #[track_caller]
+    fn next(&self) -> MetadataEvent {
+        self.events.recv_timeout(STAGE_LIMIT).unwrap()
+    }
+
+    /// Why the next peer was closed.
+    #[track_caller]
+    fn closed(&self) -> CloseReason {
+        loop {
+            match self.next() {
+                MetadataEvent::Closed { reason, .. } => return reason,
+                MetadataEvent::Complete(_) => panic!("there was metadata"),
+                _ => {}
+            }
+        }
+    }
+
+    /// The metadata, from one who has called or one who was dialed.
+    #[track_caller]
+    fn metadata(&self, calls: bool) -> Vec<u8> {
+        loop {
+            match self.next() {
+                MetadataEvent::Complete(info) => return info,
+                MetadataEvent::Shook { is_caller, .. } => assert_eq!(is_caller, calls),
+                other => panic!("{other:?}"),
+            }
+        }
+    }
+}
+
+/// Content with several pieces of metadata.
+fn long() -> Content {
+    Content::single("content", 2_000 * 16, 16)
+}
+
+#[test]
+fn metadata_comes_over_encrypted_connections() {
+    let content = long();
+    for (offer, select) in [(Offer::Rc4, 2), (Offer::Either, 2), (Offer::Either, 1)] {
+        let peer = Peer::start(Script::honest(&content));
+        let front = Front::of(peer.addr, content.info_hash, &Answers { select, ..Answers::default() });
+        let exchange = Exchange::start(&content, true);
+        exchange.dial(front.addr, None);
+        let reason = exchange.closed();
+        assert!(matches!(reason, CloseReason::Unanswered(_)), "{reason}");
+        exchange.dial(front.addr, Some(offer));
+        assert_eq!(exchange.metadata(false), content.info());
+        assert_eq!(front.opened.load(Ordering::Relaxed), 1);
+        peer.assert_pleased();
+    }
+}
+
+#[test]
+fn encrypted_handshakes_that_lead_nowhere_say_so() {
+    let content = long();
+    let exchange = Exchange::start(&content, true);
+    let peer = Peer::start(Script::honest(&content));
+    exchange.dial(peer.addr, Some(Offer::Either));
+    let reason = exchange.closed();
+    assert!(matches!(reason, CloseReason::Unanswered(_)), "{reason}");
+    let front = Front::of(peer.addr, content.info_hash, &Answers { select: 1, ..Answers::default() });
+    exchange.dial(front.addr, Some(Offer::Rc4));
+    let reason = exchange.closed();
+    assert!(matches!(reason, CloseReason::Encryption(MseError::Selected { got: 1, .. })), "{reason}");
+    exchange.dial(peer.addr, None);
+    assert_eq!(exchange.metadata(false), content.info());
+}
+
+#[test]
+fn metadata_comes_from_one_who_calls() {
+    let content = long();
+    let exchange = Exchange::start(&content, true);
+    let (addr, script) = (exchange.port(), Script::honest(&content));
+    let caller = thread::spawn(move || call(addr, &script));
+    exchange.adopt();
+    assert_eq!(exchange.metadata(true), content.info());
+    exchange.fetch.stop();
+    // The outer error is our leaving.
+    if let Ok(Err(fault)) = caller.join().unwrap() {
+        panic!("the peer complains: {fault}");
+    }
+}
+
+#[test]
+fn who_calls_for_something_else_hears_nothing() {
+    let exchange = Exchange::start(&long(), true);
+    for (said, expected) in [
+        (handshake(&[9; 20]), "it serves another torrent"),
+        (b"GET / HTTP/1.1\r\n".to_vec(), "handshake starts with byte 71, expected 19"),
+        (vec![19], "it closed the connection"),
+        (Vec::new(), "it closed the connection"),
+    ] {
+        let mut stream = TcpStream::connect(exchange.port()).unwrap();
+        stream.write_all(&said).unwrap();
+        stream.shutdown(Shutdown::Write).unwrap();
+        exchange.adopt();
+        assert_eq!(exchange.closed().to_string(), expected);
+        let heard = stream.read(&mut [0]);
+        assert!(!matches!(heard, Ok(1..)), "{heard:?}");
+    }
+}
+
+#[test]
+fn callers_leave_places_for_those_that_are_dialed() {
+    let content = long();
+    let exchange = Exchange::start(&content, true);
+    let idle = || {
+        let stream = TcpStream::connect(exchange.port()).unwrap();
+        exchange.adopt();
+        stream
+    };
+    let _idle: Vec<_> = (0..CALLERS_MAX).map(|_| idle()).collect();
+    let one_too_many = idle();
+    let reason = exchange.closed();
+    assert!(matches!(reason, CloseReason::Crowded), "{reason}");
+    drop(one_too_many);
+    let peer = Peer::start(Script::honest(&content));
+    exchange.dial(peer.addr, None);
+    assert_eq!(exchange.metadata(false), content.info());
+}
+
+#[test]
+fn what_peers_tell_of_others_is_passed_on() {
+    let content = long();
+    let others = extended(2, b"d5:added6:\x05\x06\x07\x08\x1a\xe1e");
+    let talk = |count: u32, pex: bool| {
+        let exchange = Exchange::start(&content, pex);
+        exchange.dial(exchange.port(), None);
+        let (mut stream, _) = exchange.listener.accept().unwrap();
+        assert_eq!(read_handshake(&mut stream).unwrap(), Ok(()));
+        let script = Script { size: None, ..Script::honest(&content) };
+        stream.write_all(&script.hello()).unwrap();
+        let (id, offer) = read_message(&mut stream).unwrap();
+        assert_eq!((id, offer[0], number_of(&offer, "ut_metadata")), (20, 0, Some(1)));
+        assert_eq!(number_of(&offer, "ut_pex"), pex.then_some(2));
+        stream.write_all(&message(9, &[0x1a, 0xe1]).repeat(2)).unwrap();
+        stream.write_all(&others.repeat(count as usize)).unwrap();
+        // One who floods may be closed before.
+        let _ = stream.shutdown(Shutdown::Write);
+        let MetadataEvent::Shook { is_caller: false, .. } = exchange.next() else { panic!("no handshake") };
+        let MetadataEvent::DhtNode(node) = exchange.next() else { panic!("no node") };
+        assert_eq!(node, (Ipv4Addr::LOCALHOST, 0x1ae1).into());
+        let mut told = 0;
+        loop {
+            match exchange.next() {
+                MetadataEvent::Pex { from, exchange: others } => {
+                    assert_eq!((from, others.dropped.len()), (exchange.port(), 0));
+                    assert_eq!(others.added[0].addr, "5.6.7.8:6881".parse().unwrap());
+                    told += 1;
+                }
+                MetadataEvent::Closed { reason, .. } => return (told, reason),
+                other => panic!("{other:?}"),
+            }
+        }
+    };
+    let patience = PEX_EARLY_MAX + PEX_IGNORED_MAX;
+    let (told, reason) = talk(patience, true);
+    assert!(told == PEX_EARLY_MAX && matches!(reason, CloseReason::Closed), "{told}, {reason}");
+    let (told, reason) = talk(patience + 1, true);
+    let is_flood = matches!(reason, CloseReason::Fault(Fault::PexFlood { .. }));
+    assert!(told == PEX_EARLY_MAX && is_flood, "{told}, {reason}");
+    let (told, reason) = talk(patience + 1, false);
+    assert!(told == 0 && matches!(reason, CloseReason::Closed), "{told}, {reason}");
 }

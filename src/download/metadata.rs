@@ -24,6 +24,8 @@ const DIALING_MAX: usize = 32;
 const DIAL_TIMEOUT: Duration = Duration::from_secs(5);
 /// When to give up, if no peer that has what is wanted was met for so long.
 const PATIENCE: Duration = Duration::from_secs(60);
+/// The same with nobody connected.
+const PATIENCE_ALONE: Duration = Duration::from_secs(20);
 
 /// A torrent that was a link.
 pub struct Resolved {
@@ -88,6 +90,10 @@ fn ask<T>(
         PeerAddr::Ip(addr) => Some(*addr),
         PeerAddr::Host { .. } => None,
     }));
+    if magnet.trackers.is_empty() && magnet.peers.is_empty() && reach.is_without_source() {
+        let detail = "the link names neither a tracker ('tr') nor a peer ('x.pe')".to_owned();
+        return Err(Error::NoMetadata(detail));
+    }
     let mut search = Search::new(magnet.info_hash, false, &reach)?;
     let tiers: Vec<_> = magnet.trackers.iter().map(|tracker| vec![tracker.clone()]).collect();
     search.begin(&tiers, &magnet.peers)?;
@@ -205,7 +211,8 @@ impl Asking {
             && !self.callers.has_strangers()
             && self.search.is_dry()
             && self.patience.is_none();
-        if is_hopeless || self.last_news.elapsed() > self.patience.unwrap_or(PATIENCE) {
+        let default = if is_alone { PATIENCE_ALONE } else { PATIENCE };
+        if is_hopeless || self.last_news.elapsed() > self.patience.unwrap_or(default) {
             return Err(match self.search.nobody() {
                 Ok(detail) => Error::NoMetadata(detail),
                 Err(error) => error,

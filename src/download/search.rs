@@ -66,6 +66,11 @@ pub struct DhtReach {
 }
 
 impl Reach {
+    /// Whether it names nobody who could know peers.
+    pub(super) const fn is_without_source(&self) -> bool {
+        self.peers.is_empty() && self.dht.is_none() && !self.lsd
+    }
+
     /// The same for a torrent that peers may come to only from its trackers (BEP 27).
     fn private(&self) -> Self {
         Self { dht: None, lsd: false, pex: false, ..self.clone() }
