@@ -284,11 +284,7 @@ async fn talk(peer: &Rc<Peer>, shared: &Shared) -> Result<std::convert::Infallib
 
 /// Exchanges handshakes.
 async fn shake_hands(peer: &Peer, shared: &Shared) -> Result<Opened, CloseReason> {
-<<<<<<< HEAD
     let features = shared.features();
-=======
-    let features = handshake::EXTENSION | handshake::FAST;
->>>>>>> meta2
     let ours = Handshake::new(features, shared.info_hash().0, shared.peer_id());
     let mut has_spoken = peer.way == Way::Called;
     let (mut buffer, mut out) = (vec![0; BUFFER_LEN], Vec::new());
