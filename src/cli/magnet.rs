@@ -16,7 +16,7 @@ pub(super) fn parse(args: &MagnetParse) -> Result<(), Error> {
 
 /// The lines of `magnet_handshake`, of the first peer that takes part in the metadata exchange.
 pub(super) fn shake_hands(args: &MagnetHandshake) -> Result<(), Error> {
-    let mut observer = super::progress::Reporter::new(false);
+    let mut observer = super::progress::Reporter::new(true);
     let (reach, magnet) = (of_the_link()?, read(&args.link)?);
     let shaken = download::shake_hands(&magnet, &reach, &Interrupt::default(), &mut observer);
     observer.finish(None);
@@ -26,7 +26,7 @@ pub(super) fn shake_hands(args: &MagnetHandshake) -> Result<(), Error> {
 
 /// The lines of `info`, for what a link names.
 pub(super) fn info(args: &MagnetInfo) -> Result<(), Error> {
-    let resolved = super::resolve(&args.link, &of_the_link()?, None, &Interrupt::default())?;
+    let resolved = super::resolve(&args.link, &of_the_link()?, None, true)?;
     print(&describe(&resolved.metainfo))
 }
 

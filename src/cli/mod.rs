@@ -101,7 +101,7 @@ fn decode(args: &Decode) -> Result<(), Error> {
 fn info(args: &Info) -> Result<(), Error> {
     if is_magnet(&args.torrent) {
         let patience = patience(args.timeout)?;
-        let resolved = resolve(&args.torrent, &reach(args.sources())?, patience, &Interrupt::default())?;
+        let resolved = resolve(&args.torrent, &reach(args.sources())?, patience, false)?;
         return print(&describe(&resolved.metainfo));
     }
     print(&describe(&read_torrent(&args.torrent)?))
@@ -307,14 +307,10 @@ fn piece_of(metainfo: &Metainfo, index: u32) -> Result<PieceIndex, Error> {
 }
 
 /// Fetches what a magnet link names, and shows that.
-fn resolve(
-    link: &str,
-    reach: &Reach,
-    patience: Option<Duration>,
-    interrupt: &Interrupt,
-) -> Result<Resolved, Error> {
-    let mut observer = progress::Reporter::new(false);
-    let resolved = download::resolve(&magnet::read(link)?, reach, patience, interrupt, &mut observer);
+fn resolve(link: &str, reach: &Reach, patience: Option<Duration>, quiet: bool) -> Result<Resolved, Error> {
+    let mut observer = progress::Reporter::new(quiet);
+    let interrupt = Interrupt::default();
+    let resolved = download::resolve(&magnet::read(link)?, reach, patience, &interrupt, &mut observer);
     observer.finish(None);
     resolved
 }

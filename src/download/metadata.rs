@@ -160,7 +160,8 @@ impl Asking {
             }
             Input::Caller(caller) => {
                 let addr = caller.addr;
-                if self.open.len() < CONNECTIONS_MAX && self.open.insert(addr) {
+                let may_come = self.open.len() < CONNECTIONS_MAX && !self.search.book.is_banned(addr);
+                if may_come && self.open.insert(addr) {
                     self.fetch.adopt(self.callers.admit(caller, Instant::now()), addr);
                 } else {
                     listener::reset(&caller.stream);
@@ -196,6 +197,9 @@ impl Asking {
 
     fn on_closed(&mut self, addr: SocketAddr, reason: CloseReason) {
         self.open.remove(&addr);
+        if matches!(reason, CloseReason::Poisoned) {
+            self.search.ban(addr);
+        }
         if !self.callers.left(addr) {
             self.search.on_closed(addr, reason, false);
         }

@@ -1,7 +1,7 @@
 //! The info dictionary of a magnet link, put together from what peers send (BEP 9): whom to ask for which piece, and whom
 //! to believe.
 //!
-//! Only the whole has a hash. Its length is a claim of each peer, and so is every piece, so an [`Attempt`] puts together
+//! Only the whole has a hash. Its length is a claim of each peer, and so is every piece, so an `Attempt` puts together
 //! what the peers of one claimed size send, in parallel. When the hash is wrong and one peer sent everything, that peer
 //! lied. With several, nobody knows which, and from then on each peer of that size has an attempt of its own, in which a
 //! wrong hash shows the liar.
