@@ -9,7 +9,7 @@ use std::{io, iter};
 
 use super::callers::Callers;
 use super::resume::{Known, Recorder};
-use super::search::{Input, Search};
+use super::search::{Input, Reach, Search};
 use super::{
     Interrupt, Observer, Request, Run, Snapshot, Summary, bytes_of, check_interrupt, fall_back, total, wanted,
 };
@@ -19,7 +19,7 @@ use crate::net::backend::Backend;
 use crate::net::close::CloseReason;
 use crate::net::core::Core;
 use crate::net::listener::{self, Caller};
-use crate::net::shared::{Event, Shared};
+use crate::net::shared::{Event, Greeting, Shared};
 use crate::swarm::bitfield::Bitfield;
 use crate::swarm::ledger::Ledger;
 use crate::swarm::picker::Picker;
@@ -143,18 +143,16 @@ impl<'a> Control<'a> {
         let events = Box::new(move |event| drop(outbox.send(Input::Net(pass, event))));
         let (metainfo, output) = (Arc::clone(metainfo), Arc::clone(&run.output));
         let features = if search.reach.plain { handshake::EXTENSION } else { FEATURES };
-        let (peer_id, port) = (search.peer_id, search.port());
-        let shared = Shared::new(metainfo, output, ledger, peer_id, port, features, request.threads, events)
+        let Search { peer_id, reach: Reach { pex, .. }, .. } = *search;
+        let greeting = Greeting { peer_id, port: search.port(), features, pex };
+        let shared = Shared::new(metainfo, output, ledger, greeting, request.threads, events)
             .map_err(Error::Thread)?;
         let recorder = run.notes.clone().filter(|_| !complete).map(|notes| {
             let (output, shared) = (Arc::clone(&run.output), Arc::clone(&shared));
             Recorder::new(notes, request.record_every, known, have, output, shared)
         });
         let now = Instant::now();
-        let contacts_at = search.reach.pex.then(|| {
-            shared.allow_pex();
-            now
-        });
+        let contacts_at = pex.then_some(now);
         let callers = Callers::new(search.listener());
         if !complete {
             let (total, shared) = (total(request), Arc::clone(&shared));

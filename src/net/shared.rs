@@ -3,7 +3,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroU16;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -134,21 +134,30 @@ struct Board {
     events: Box<EventsFn>,
 }
 
+/// What we tell peers of ourselves.
+#[derive(Clone, Copy, Debug)]
+pub struct Greeting {
+    /// The name of this run.
+    pub peer_id: [u8; 20],
+    /// Where we listen, if we do.
+    pub port: Option<u16>,
+    /// The features that our handshake announces, of [`crate::wire::handshake`].
+    pub features: u64,
+    /// Whether we take part in the peer exchange (BEP 11).
+    pub pex: bool,
+}
+
 /// What all cores share.
 pub struct Shared {
     board: Arc<Board>,
     verifier: Verifier<Verify>,
     output: Arc<Output>,
     metainfo: Arc<Metainfo>,
-    peer_id: [u8; 20],
-    port: Option<u16>,
-    features: u64,
+    greeting: Greeting,
     /// How many connections are to end so that others can be made.
     places_wanted: AtomicUsize,
     /// Blocks that receives are aimed at.
     aimed: AtomicUsize,
-    /// Whether we take part in the peer exchange.
-    pex: AtomicBool,
     /// Whom peers are told of.
     contacts: Mutex<Arc<[Contact]>>,
 }
@@ -168,9 +177,7 @@ impl Shared {
         metainfo: Arc<Metainfo>,
         output: Arc<Output>,
         ledger: Ledger<PieceLease>,
-        peer_id: [u8; 20],
-        port: Option<u16>,
-        features: u64,
+        greeting: Greeting,
         threads: usize,
         events: Box<EventsFn>,
     ) -> std::io::Result<Arc<Self>> {
@@ -183,20 +190,8 @@ impl Shared {
         let verdicts = Arc::clone(&board);
         let verifier = Verifier::start(threads, move |hashed| verdicts.judge(hashed))?;
         let (places_wanted, aimed) = (AtomicUsize::new(0), AtomicUsize::new(0));
-        let (pex, contacts) = (AtomicBool::new(false), Mutex::new(Arc::default()));
-        Ok(Arc::new(Self {
-            board,
-            verifier,
-            output,
-            metainfo,
-            peer_id,
-            port,
-            features,
-            places_wanted,
-            aimed,
-            pex,
-            contacts,
-        }))
+        let contacts = Mutex::new(Arc::default());
+        Ok(Arc::new(Self { board, verifier, output, metainfo, greeting, places_wanted, aimed, contacts }))
     }
 
     /// The sums so far.
@@ -216,27 +211,22 @@ impl Shared {
 
     /// Our peer id.
     pub const fn peer_id(&self) -> [u8; 20] {
-        self.peer_id
+        self.greeting.peer_id
     }
 
     /// What our handshake announces, of [`crate::wire::handshake`].
     pub(super) const fn features(&self) -> u64 {
-        self.features
+        self.greeting.features
     }
 
     /// Where we listen, if we do.
     pub const fn port(&self) -> Option<u16> {
-        self.port
-    }
-
-    /// Has the connections that are made from now on take part in the peer exchange (BEP 11).
-    pub fn allow_pex(&self) {
-        self.pex.store(true, Ordering::Relaxed);
+        self.greeting.port
     }
 
     /// Whether connections take part in the peer exchange.
-    pub(super) fn allows_pex(&self) -> bool {
-        self.pex.load(Ordering::Relaxed)
+    pub(super) const fn allows_pex(&self) -> bool {
+        self.greeting.pex
     }
 
     /// Sets whom peers are told of.
