@@ -74,7 +74,7 @@ fn naive_addr(entry: &[u8], sender: IpAddr) -> Option<SocketAddr> {
     };
     let port = u16::from(port[0]) << 8 | u16::from(port[1]);
     let is_nobody = match ip {
-        IpAddr::V4(v4) => v4.octets()[0] == 0 || v4.octets()[0] & 0xf0 == 0xe0 || v4 == [255; 4].into(),
+        IpAddr::V4(v4) => v4.octets()[0] == 0 || v4.octets()[0] & 0xf0 == 0xe0 || v4.is_broadcast(),
         IpAddr::V6(v6) => v6.is_unspecified() || v6.octets()[0] == 0xff,
     };
     (port != 0 && !is_nobody && Scope::of(ip) >= Scope::of(sender)).then_some(SocketAddr::new(ip, port))
