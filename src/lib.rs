@@ -8,11 +8,11 @@
 //! | part | what it is | |
 //! |---|---|---|
 //! | [`meta`] | what is downloaded: bencode, metainfo, magnet links, the arithmetic of pieces, blocks and files | pure |
-//! | [`wire`] | bytes to messages and back: handshake, messages, the streaming decoder, the extension handshake | pure |
+//! | [`wire`] | bytes to messages and back: handshakes, encryption, messages, the streaming decoder, the extensions | pure |
 //! | [`swarm`] | decisions: who has what, which piece next, one peer's state machine, its window, whom to dial | pure |
 //! | [`hash`] | SHA-1 of many pieces at once in SIMD lanes, and the threads that do it | |
 //! | [`disk`] | where bytes land: preallocated files, mapped or written, through leases | |
-//! | [`net`] | the shell: one thread a core, with a ring or with epoll; dial, receive, send | |
+//! | [`net`] | the shell: one thread a core, with a ring or with epoll; dial, listen, receive, send; metadata of magnet links | |
 //! | [`discovery`] | where peers come from: trackers over HTTP, HTTPS and UDP, the DHT, the local network | |
 //! | [`download`] | puts them together; runs on the control thread | |
 //! | [`error`] | what reaches the user, with its exit code | |
@@ -75,6 +75,13 @@
 //!   read timeout for the rest; a thread that hangs in a resolver delays nothing and is left behind at exit.
 //! - **All tiers at once.** BEP 12 asks a tier only when those before it have failed. Lists in the wild are tiers of one
 //!   tracker, most of them dead, so one of each tier is asked at the start and each hears again at its own interval.
+//! - **A search that outlives its uses.** Sources of peers, the book and the listening port belong to [`download::Search`].
+//!   A magnet link's metadata is fetched with it by a small client on epoll ([`net::metadata`]), and the download goes on
+//!   with the same search; a private torrent begins a new one, which only trackers feed.
+//! - **A DHT node that only asks.** It answers no queries (BEP 43) and has sockets open during lookups alone, so nobody can
+//!   use it against others, and it costs nothing in between.
+//! - **Encryption behind the plain path.** RC4 needs the bytes in a buffer before they have a place, so encrypted peers are
+//!   read through the decoder, and plain ones do not know that there is such a thing.
 //! - **We serve nothing.** ringtide never unchokes. Peers that lack pieces still hear HAVE, as they pick by rarity. Who
 //!   dials us is let in all the same: a seeder that nobody can dial reaches us in no other way.
 
