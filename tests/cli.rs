@@ -212,7 +212,8 @@ fn help_has_an_example_for_the_program_and_each_subcommand() {
     let all = help(&["--help"]);
     assert!(all.contains("Examples:\n  ringtide "), "{all}");
     for command in COMMANDS {
-        assert!(all.contains(&format!("\n  {command} ")), "{command} is not in\n{all}");
+        let is_there = all.lines().any(|line| line.split_whitespace().next() == Some(command));
+        assert!(is_there, "{command} is not in\n{all}");
         let text = help(&[command, "--help"]);
         assert!(text.starts_with(&format!("Usage: ringtide {command} ")), "{text}");
         assert!(text.contains(&format!("Examples:\n  ringtide {command} ")), "{text}");

@@ -50,7 +50,7 @@ fn check(parsed: Option<Result<Answer, ReplyError>>, datagram: &[u8], ask: Ask<'
         Some(Ok(Answer::Scrape(counts))) => {
             assert!(!is_announce && action == Some(2) && datagram.len() >= 20);
             let found = [counts.seeders, counts.downloads, counts.leechers];
-            assert_eq!(found, [8, 12, 16].map(|at| number(&datagram[at..at + 4]).into()));
+            assert_eq!(found, [8, 12, 16].map(|at| u64::from(number(&datagram[at..at + 4]))));
         }
         Some(Err(ReplyError::Refused { reason })) => {
             assert_eq!(action, Some(3));

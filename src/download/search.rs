@@ -127,7 +127,9 @@ impl Search {
     /// # Errors
     /// Where the user's port is not to be had.
     pub(super) fn new(info_hash: InfoHash, is_private: bool, reach: &Reach) -> Result<Self, Error> {
-        let listener = listen(reach.port)?;
+        // Who dials us is not asked to encrypt, and so cannot be let in where that is required.
+        let is_plain_allowed = reach.encryption != Encryption::Require;
+        let listener = if is_plain_allowed { listen(reach.port)? } else { None };
         let reach = if is_private { reach.private() } else { reach.clone() };
         let (outbox, inbox) = mpsc::channel();
         let now = Instant::now();
