@@ -39,7 +39,8 @@ fn check(magnet: &Magnet) {
         };
         assert!(port != 0 && text.bytes().all(|byte| byte.is_ascii_graphic()), "{peer}");
     }
-    let ends = magnet.select.windows(2).all(|pair| u128::from(*pair[0].end()) + 1 < u128::from(*pair[1].start()));
+    let ends =
+        magnet.select.windows(2).all(|pair| u128::from(*pair[0].end()) + 1 < u128::from(*pair[1].start()));
     assert!(ends && magnet.select.iter().all(|range| range.start() <= range.end()), "{:?}", magnet.select);
 }
 

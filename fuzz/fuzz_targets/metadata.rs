@@ -70,9 +70,14 @@ fn exchange(script: &[u8]) {
                 None
             }
             _ => {
-                let mut data = info.chunks(METADATA_PIECE_LEN as usize).nth(usize::from(how & 1)).unwrap_or_default().to_vec();
+                let mut data = info
+                    .chunks(METADATA_PIECE_LEN as usize)
+                    .nth(usize::from(how & 1))
+                    .unwrap_or_default()
+                    .to_vec();
                 data[0] ^= how & 2;
-                let message = MetadataMessage::Data { piece: u32::from(how & 1), total_len: None, data: &data };
+                let message =
+                    MetadataMessage::Data { piece: u32::from(how & 1), total_len: None, data: &data };
                 match exchange.heard(liar, message, now) {
                     Ok(bytes) => {
                         complete = complete.or(bytes);
@@ -93,10 +98,12 @@ fn exchange(script: &[u8]) {
             break;
         }
         note(&mut exchange, now, &mut asked);
-        let mine: Vec<u32> = asked.iter().filter(|(addr, _)| *addr == peer(HONEST)).map(|&(_, piece)| piece).collect();
+        let mine: Vec<u32> =
+            asked.iter().filter(|(addr, _)| *addr == peer(HONEST)).map(|&(_, piece)| piece).collect();
         asked.clear();
         for piece in mine {
-            let data = info.chunks(METADATA_PIECE_LEN as usize).nth(piece as usize).expect("a piece that there is");
+            let data =
+                info.chunks(METADATA_PIECE_LEN as usize).nth(piece as usize).expect("a piece that there is");
             let message = MetadataMessage::Data { piece, total_len: Some(LEN as u64), data };
             complete = complete.or(exchange.heard(peer(HONEST), message, now).expect("it is honest"));
         }

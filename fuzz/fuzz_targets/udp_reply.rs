@@ -96,7 +96,8 @@ fn run_exchange(mut bytes: &[u8], ask: Ask<'_>, family: Family, is_known: bool) 
     while let [how, len, rest @ ..] = bytes {
         let (body, rest) = rest.split_at(usize::from(*len).min(rest.len()));
         bytes = rest;
-        let is_connecting = sent[..8] == PROTOCOL_ID.to_be_bytes();
+        // A tracker may give the number of the protocol as that of the connection.
+        let is_connecting = sent.len() == 16;
         let mut datagram = Vec::new();
         if how & 1 != 0 {
             let action = if how & 2 != 0 { 3 } else { sent[11] };
