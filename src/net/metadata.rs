@@ -28,7 +28,7 @@ use tokio::task::spawn_local;
 
 use super::backend::{Backend, Runtime};
 use super::close::CloseReason;
-use super::opening::{Opened, Opening, Progress, Way};
+use super::opening::{BUFFER_LEN, CLIENT, HANDSHAKE_TIMEOUT, Opened, Opening, Progress, REQUESTS_HELD, Way};
 use crate::meta::torrent::InfoHash;
 use crate::swarm::fault::Fault;
 use crate::swarm::metadata::{Action, Exchange, ExchangeFault};
@@ -46,8 +46,6 @@ pub const CONNECTIONS_MAX: usize = 128;
 /// Those among them that came in: whoever calls cannot keep us from those that we dial.
 pub const CALLERS_MAX: usize = 64;
 
-/// A peer that has not sent its handshake, and then its extension handshake, by then is given up.
-const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 /// A peer that has no metadata is given so long to get it.
 const METADATA_PATIENCE: Duration = Duration::from_secs(30);
 /// A peer that sends nothing at all for so long is given up: some say so little as a keep-alive every two minutes.
@@ -58,16 +56,10 @@ const KEEP_ALIVE_EVERY: Duration = Duration::from_secs(90);
 const TICK: Duration = Duration::from_millis(100);
 /// How long [`MetadataFetch::stop`] waits.
 const STOP_PATIENCE: Duration = Duration::from_millis(300);
-/// Bytes received at a time.
-const BUFFER_LEN: usize = 16 * 1024;
 /// Bytes of a peer, before it is closed: a HAVE for each of millions of pieces, and the metadata several times.
 const RECEIVED_MAX: u64 = 192 << 20;
 /// Unsent bytes beyond which a peer's own requests stay unanswered.
 const UNSENT_MAX: usize = 4096;
-/// The requests we say we hold (BEP 10), as in the download itself.
-const REQUESTS_HELD: u32 = 2000;
-/// Our name in the extension handshake.
-const CLIENT: &str = concat!("ringtide ", env!("CARGO_PKG_VERSION"));
 
 /// What is wanted of the peers.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

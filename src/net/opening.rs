@@ -2,10 +2,21 @@
 //! come in and bytes go out; whoever has the socket drives it.
 
 use std::hash::{BuildHasher, RandomState};
+use std::time::Duration;
 
 use super::close::CloseReason;
 use crate::wire::handshake::{self, Handshake};
 use crate::wire::mse;
+
+/// A peer that has not sent its handshake by then is given up, and one that is asked for metadata when its extension
+/// handshake is not there as long afterwards.
+pub(super) const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+/// Bytes received at a time while nothing can be predicted.
+pub(super) const BUFFER_LEN: usize = 16 * 1024;
+/// The requests we say we hold (BEP 10). We serve none, but some clients take the number for what we will ask of them.
+pub(super) const REQUESTS_HELD: u32 = 2000;
+/// Our name in the extension handshake.
+pub(super) const CLIENT: &str = concat!("ringtide ", env!("CARGO_PKG_VERSION"));
 
 /// How a connection comes about.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -18,7 +18,7 @@ use tokio::task::spawn_local;
 
 use super::backend::Backend;
 use super::close::CloseReason;
-use super::opening::{Opened, Opening, Progress, Way};
+use super::opening::{BUFFER_LEN, CLIENT, HANDSHAKE_TIMEOUT, Opened, Opening, Progress, REQUESTS_HELD, Way};
 use super::scatter::Scatter;
 use super::shared::{Counters, Desk, Event, Shared};
 use super::socket::Socket;
@@ -31,10 +31,6 @@ use crate::wire::handshake::{self, Handshake};
 use crate::wire::message::{self, Message};
 use crate::wire::mse;
 
-/// A peer that has not sent its handshake by then is given up.
-const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
-/// Bytes received at a time while nothing can be predicted.
-const BUFFER_LEN: usize = 16 * 1024;
 /// The same for a peer that is read through the decoder because predictions keep failing, or because it is encrypted.
 const BUFFER_LEN_DECODING: usize = 128 * 1024;
 /// HAVE messages written per peer and tick.
@@ -43,12 +39,8 @@ const HAVES_PER_TICK_MAX: usize = 1024;
 const JUDGED_BLOCKS: u64 = 512;
 /// Receives through the decoder, for a peer of whose blocks most were copied, before predictions are tried again.
 const DECODED_RECEIVES: u32 = 64;
-/// The requests we say we hold (BEP 10). We serve none, but some clients take the number for what we will ask of them.
-const REQUESTS_HELD: u32 = 2000;
 /// The wait before another look where pieces are not verified as fast as they come.
 const BEHIND_PAUSE: Duration = Duration::from_millis(1);
-/// Our name in the extension handshake.
-const CLIENT: &str = concat!("ringtide ", env!("CARGO_PKG_VERSION"));
 
 /// Encrypts what is sent.
 struct Seal {
