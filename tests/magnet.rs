@@ -554,6 +554,7 @@ impl Exchange {
             match self.next() {
                 MetadataEvent::Complete(info) => return info,
                 MetadataEvent::Shook { is_caller, .. } => assert_eq!(is_caller, calls),
+                MetadataEvent::Piece => {}
                 other => panic!("{other:?}"),
             }
         }

@@ -8,7 +8,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
 use std::time::Duration;
 
-use common::clients::{Client, Seeder};
+use common::clients::{Client, Friends, Seeder};
 use common::payload::{FileEntry, Layout, Payload};
 use common::program::ringtide;
 use common::record::real_client_test;
@@ -99,22 +99,9 @@ fn three_of_four_peers_are_heard_of_from_the_first() {
     let payload = Payload::create("exchange.bin", Layout::Single(16 * 1024 * 1024 + 4321), 64 * 1024, 6);
     let dir = workspace::temp_dir("download");
     let torrent = payload.torrent(dir.path(), Some(&dead_tracker()));
-    let owner = |piece: u32| piece as usize / 7 % 4;
-    let mut quarters = Vec::new();
-    let mut friends: Vec<SocketAddr> = Vec::new();
-    let mut seeders = Vec::new();
-    for quarter in 0..4 {
-        let count = (0..payload.piece_count()).filter(|piece| owner(*piece) == quarter).count() as u32;
-        let data = payload.partial_copy(|piece| owner(piece) == quarter);
-        let seeder = Seeder::start_friend(&torrent, &payload, data.path(), count, &friends);
-        friends.push(seeder.addr);
-        seeders.push((seeder, count));
-        quarters.push(data);
-    }
-    download(&torrent, &friends[..1], &payload);
-    for (seeder, count) in &seeders {
-        assert_eq!(seeder.piece_count(&payload), *count, "it fetched from the others");
-    }
+    let friends = Friends::start(&torrent, &payload);
+    download(&torrent, &friends.addrs[..1], &payload);
+    friends.assert_unchanged(&payload);
 }
 
 /// Four complete seeders at once: nothing is fetched twice into the wrong place, nothing is left out.

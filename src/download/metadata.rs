@@ -22,7 +22,7 @@ const TICK: Duration = Duration::from_millis(100);
 const DIALING_MAX: usize = 32;
 /// A connection that is not there by then is given up.
 const DIAL_TIMEOUT: Duration = Duration::from_secs(5);
-/// When to give up, if no peer that has what is wanted was met for so long.
+/// When to give up, if no peer that has what is wanted was met for so long, and nothing of it came.
 const PATIENCE: Duration = Duration::from_secs(60);
 /// The same with nobody connected.
 const PATIENCE_ALONE: Duration = Duration::from_secs(20);
@@ -119,7 +119,7 @@ struct Asking {
     callers: Callers,
     open: HashSet<SocketAddr>,
     patience: Option<Duration>,
-    /// When somebody was met last who has what is wanted, or the first answer of a source came.
+    /// When somebody was met last who has what is wanted, some of that came, or the first answer of a source.
     last_news: Instant,
 }
 
@@ -186,6 +186,7 @@ impl Asking {
             MetadataEvent::Pex { from, exchange } => self.search.on_pex(*from, exchange),
             MetadataEvent::DhtNode(node) => self.search.on_dht_node(*node),
             MetadataEvent::Panicked => return Err(Error::Panicked),
+            MetadataEvent::Piece => self.last_news = Instant::now(),
             MetadataEvent::Closed { .. } | MetadataEvent::Complete(_) => {}
         }
         if let MetadataEvent::Closed { addr, reason } = event {

@@ -102,6 +102,8 @@ pub enum MetadataEvent {
         /// Why.
         reason: CloseReason,
     },
+    /// A piece of the metadata has come that was not there yet, right or wrong.
+    Piece,
     /// The info dictionary, of the right hash. No peer is asked for anything afterwards.
     Complete(Vec<u8>),
     /// A task panicked, which is a bug.
@@ -640,7 +642,15 @@ impl<'a> Listener<'a> {
         {
             self.peer.send_metadata(&MetadataMessage::Reject { piece });
         }
-        let complete = self.desk.exchange.borrow_mut().heard(self.peer.addr, message, Instant::now());
+        let (complete, is_new) = {
+            let mut exchange = self.desk.exchange.borrow_mut();
+            let taken = exchange.taken();
+            let complete = exchange.heard(self.peer.addr, message, Instant::now());
+            (complete, exchange.taken() > taken)
+        };
+        if is_new {
+            (self.desk.events)(MetadataEvent::Piece);
+        }
         if let Some(info) = complete.map_err(close_reason)? {
             self.desk.complete.set(true);
             (self.desk.events)(MetadataEvent::Complete(info));

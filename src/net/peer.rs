@@ -246,7 +246,9 @@ async fn talk(peer: &Rc<Peer>, shared: &Shared) -> Result<std::convert::Infallib
     let geometry = shared.geometry();
     let now = Instant::now();
     let offers_pex = theirs.has(handshake::EXTENSION) && shared.allows_pex();
-    let terms = Terms { fast: theirs.has(handshake::FAST), pex: offers_pex };
+    // Whoever has not heard it from us takes the messages of the fast extension for faults.
+    let fast = theirs.has(handshake::FAST) && shared.features() & handshake::FAST != 0;
+    let terms = Terms { fast, pex: offers_pex };
     let session = Session::new(peer.addr, geometry, terms, now, &mut Desk(shared));
     let limits = Limits::of_pieces(geometry.piece_count());
     let talk = Box::new(Talk { session, decoder: Decoder::new(limits) });

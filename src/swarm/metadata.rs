@@ -25,8 +25,11 @@ pub const METADATA_LEN_MAX: u32 = 32 << 20;
 pub const ATTEMPTS_MAX: usize = 4;
 /// Peers that have told a size; more are not listened to.
 pub const SOURCES_MAX: usize = 256;
-/// Requests that a peer is asked at a time.
-pub const REQUESTS_MAX: usize = 4;
+/// Requests that a peer is asked at a time at first, and after it has rejected one or answered none for long.
+pub const REQUESTS_MIN: usize = 4;
+/// What that grows to, by one with each answer: some answer all that they hold together, every few seconds. Others reject
+/// what goes beyond 64.
+pub const REQUESTS_MAX: usize = 32;
 /// Liars that are remembered, the latest ones.
 pub const BANNED_MAX: usize = 1024;
 /// After so long a piece is asked of another peer as well.
@@ -125,6 +128,7 @@ pub struct Exchange {
     banned: VecDeque<SocketAddr>,
     /// Bans that were not told yet.
     bans: Vec<SocketAddr>,
+    taken: u64,
 }
 
 /// What an attempt is about: a size, and the one peer it listens to, or none for all that claim the size.
@@ -140,6 +144,8 @@ struct Source {
     size: u32,
     /// The requests under way and since when, at most [`REQUESTS_MAX`].
     asked: Vec<(u32, Instant)>,
+    /// How many may be, [`REQUESTS_MIN`] to [`REQUESTS_MAX`].
+    window: usize,
     /// Pieces that were given up on, the latest ones.
     late: VecDeque<u32>,
     /// When it answered last, or was asked with nothing else under way.
@@ -157,6 +163,7 @@ impl Source {
         Self {
             size,
             asked: Vec::new(),
+            window: REQUESTS_MIN,
             late: VecDeque::new(),
             active: now,
             hold: None,
@@ -174,6 +181,7 @@ impl Source {
         let wait = HOLD_MIN.saturating_mul(1 << self.holds.min(DOUBLINGS_MAX)).min(HOLD_MAX);
         self.holds = self.holds.saturating_add(1);
         self.hold = Some(now + wait);
+        self.window = REQUESTS_MIN;
         self.late.extend(self.asked.drain(..).map(|(piece, _)| piece));
         self.late.drain(..self.late.len().saturating_sub(LATE_MAX));
     }
@@ -211,13 +219,16 @@ impl Attempt {
         self.from.get(piece as usize).is_some_and(Option::is_none)
     }
 
-    fn put(&mut self, piece: u32, data: &[u8], from: SocketAddr) {
-        if self.misses(piece) {
+    /// Takes a piece, if nobody sent it yet. Tells whether that is so.
+    fn put(&mut self, piece: u32, data: &[u8], from: SocketAddr) -> bool {
+        let is_new = self.misses(piece);
+        if is_new {
             let begin = piece as usize * METADATA_PIECE_LEN as usize;
             self.bytes[begin..begin + data.len()].copy_from_slice(data);
             self.from[piece as usize] = Some(from);
             self.missing -= 1;
         }
+        is_new
     }
 
     /// The peer that sent all of it, if one did.
@@ -254,6 +265,7 @@ impl Exchange {
             turns: HashMap::new(),
             banned: VecDeque::new(),
             bans: Vec::new(),
+            taken: 0,
         }
     }
 
@@ -308,6 +320,7 @@ impl Exchange {
                 }
                 check(source.size, piece, total_len, data)?;
                 (source.active, source.hold, source.holds) = (now, None, 0);
+                source.window = (source.window + 1).min(REQUESTS_MAX);
                 Ok(self.take(peer, piece, data))
             }
         }
@@ -334,10 +347,15 @@ impl Exchange {
         !self.sources.is_empty()
     }
 
+    /// Pieces that have come and were not there yet.
+    pub const fn taken(&self) -> u64 {
+        self.taken
+    }
+
     fn take(&mut self, peer: SocketAddr, piece: u32, data: &[u8]) -> Option<Vec<u8>> {
         let claim = self.claim_of(peer)?;
         let at = self.attempts.iter().position(|attempt| attempt.claim == claim)?;
-        self.attempts[at].put(piece, data, peer);
+        self.taken += u64::from(self.attempts[at].put(piece, data, peer));
         if self.attempts[at].missing > 0 {
             return None;
         }
@@ -465,7 +483,7 @@ fn request(
         if !takes_part(peer, source) || source.is_held(now) {
             continue;
         }
-        while source.asked.len() < REQUESTS_MAX
+        while source.asked.len() < source.window
             && let Some(piece) = attempt.choose(source, &asked, now)
         {
             if source.asked.is_empty() {

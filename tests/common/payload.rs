@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 use sha1::{Digest, Sha1};
 use tempfile::TempDir;
 
+use super::tracker::hex;
 use super::workspace;
 
 /// One file of the content: its path below the torrent's folder (empty for a single-file torrent) and its size.
@@ -111,6 +112,14 @@ impl Payload {
         dir
     }
 
+    /// The magnet link with these parameters, each without its `&`.
+    pub fn link(&self, parameters: &[String]) -> String {
+        let hash = hex(&self.info_hash);
+        parameters
+            .iter()
+            .fold(format!("magnet:?xt=urn:btih:{hash}"), |link, parameter| link + "&" + parameter)
+    }
+
     /// Writes a metainfo file into `dir`, with this tracker or without any, and gives its path.
     pub fn torrent(&self, dir: &Path, announce: Option<&str>) -> PathBuf {
         let mut bytes = b"d".to_vec();
@@ -147,7 +156,7 @@ impl Payload {
             fs::create_dir_all(path.parent().expect("a file has a parent")).expect("the folder is made");
             let handle = File::create(&path).expect("the file is made");
             handle.set_len(file.len).expect("the file has its size");
-            spans.push((start, file.len, handle));
+            spans.push((start, file.len, path));
             start += file.len;
         }
         for index in (0..self.piece_count()).filter(|index| keep(*index)) {
@@ -183,10 +192,13 @@ impl Payload {
 }
 
 /// Writes `bytes`, which begin at `offset` of the content, into the files they belong to.
-fn write_piece(spans: &[(u64, u64, File)], offset: u64, bytes: &[u8]) {
+///
+/// They are opened again for it: thousands at a time would be more than a process may have open.
+fn write_piece(spans: &[(u64, u64, PathBuf)], offset: u64, bytes: &[u8]) {
     let end = offset + bytes.len() as u64;
     let first = spans.partition_point(|(start, len, _)| start + len <= offset);
-    for (start, len, file) in spans[first..].iter().take_while(|(start, ..)| *start < end) {
+    for (start, len, path) in spans[first..].iter().take_while(|(start, ..)| *start < end) {
+        let file = File::options().write(true).open(path).expect("the file was made");
         let from = offset.max(*start);
         let to = end.min(start + len);
         let part = (from - offset) as usize..(to - offset) as usize;

@@ -41,12 +41,23 @@ impl Run {
 /// Runs the program with `args` to its end, which must come before `limit`.
 #[track_caller]
 pub fn ringtide<S: AsRef<OsStr>>(args: impl IntoIterator<Item = S>, limit: Duration) -> Run {
+    ringtide_with(args, limit, |_| {})
+}
+
+/// The same, for a command that is `prepare`d further.
+#[track_caller]
+pub fn ringtide_with<S: AsRef<OsStr>>(
+    args: impl IntoIterator<Item = S>,
+    limit: Duration,
+    prepare: impl FnOnce(&mut Command),
+) -> Run {
     let dir = workspace::temp_dir("run");
     let (stdout, stderr) = (dir.path().join("stdout"), dir.path().join("stderr"));
     let args = confine::on_chosen_backend(args);
     let mut command = Command::new(env!("CARGO_BIN_EXE_ringtide"));
     command.args(&args).env_remove("RUST_LOG");
     confine::keep_to_this_machine(&mut command);
+    prepare(&mut command);
     let is_refused = confine::refuse_where_asked(&mut command);
     let started = Instant::now();
     let mut process =

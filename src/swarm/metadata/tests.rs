@@ -85,16 +85,37 @@ fn pieces_come_from_several_peers_and_each_starts_with_the_first() {
     assert_eq!(bench.right(2, 0), None);
     assert_eq!(bench.right(1, 0), None, "a second one changes nothing");
     let actions = bench.exchange.actions(bench.now);
-    assert_eq!((requests(&actions, 1), requests(&actions, 2)), (vec![7], vec![8]));
-    for piece in [3, 2, 1, 7] {
+    assert_eq!((requests(&actions, 1), requests(&actions, 2)), (vec![7, 8], vec![9]));
+    for piece in [3, 2, 1, 7, 8] {
         assert_eq!(bench.right(1, piece), None);
     }
-    assert_eq!(bench.asked(1), [9]);
-    for piece in [4, 5, 6, 8] {
+    assert_eq!(bench.asked(1), NOTHING);
+    for piece in [4, 5, 6] {
         assert_eq!(bench.right(2, piece), None);
     }
     let info = bench.info.clone();
-    assert_eq!(bench.right(1, 9), Some(info));
+    assert_eq!(bench.right(2, 9), Some(info));
+    assert_eq!(bench.exchange.taken(), 10);
+}
+
+#[test]
+fn who_answers_is_asked_for_more_at_a_time() {
+    let mut bench = Bench::new(200 * PIECE);
+    bench.join(1);
+    let (mut held, mut first, mut windows) = (bench.asked(1), 0, Vec::new());
+    while windows.len() < 6 {
+        windows.push(held.len());
+        for piece in held.drain(..) {
+            assert_eq!(bench.right(1, piece), None);
+        }
+        held = bench.asked(1);
+        assert!(held[0] > first, "pieces come in their order");
+        first = held[0];
+    }
+    assert_eq!(windows, [4, 8, 16, 32, 32, 32]);
+    bench.exchange.heard(peer(1), MetadataMessage::Reject { piece: first }, bench.now).unwrap();
+    bench.pass(HOLD_MIN);
+    assert_eq!(bench.asked(1).len(), REQUESTS_MIN);
 }
 
 #[test]
@@ -177,7 +198,7 @@ fn a_size_that_waits_gets_its_turn() {
 fn a_large_claim_waits_until_it_fits() {
     let mut bench = Bench::new(PIECE);
     bench.claim(1, METADATA_LEN_MAX as usize);
-    assert_eq!(bench.asked(1).len(), REQUESTS_MAX);
+    assert_eq!(bench.asked(1).len(), REQUESTS_MIN);
     bench.join(2);
     assert_eq!(bench.asked(2), NOTHING, "the large one takes all there is");
     bench.pass(TURN_MIN);

@@ -158,7 +158,7 @@ impl Seeder {
     }
 
     /// Starts a libtorrent that has `piece_count` pieces in `data`, fetches no others, and connects to its friends.
-    pub fn start_friend(
+    fn start_friend(
         torrent: &Path,
         payload: &Payload,
         data: &Path,
@@ -266,6 +266,39 @@ impl Seeder {
             eprintln!("{:?} ended:\n{}", self.client, self.process.log_tail());
         }
         ready
+    }
+}
+
+/// Four libtorrents, each with a quarter of the pieces and connected to the others.
+pub struct Friends {
+    /// Where they are.
+    pub addrs: Vec<SocketAddr>,
+    /// Each with the pieces that it began with.
+    seeders: Vec<(Seeder, u32)>,
+    _quarters: Vec<TempDir>,
+}
+
+impl Friends {
+    /// Starts them one after the other and waits until each offers its own pieces, which are runs of seven.
+    pub fn start(torrent: &Path, payload: &Payload) -> Self {
+        let owner = |piece: u32| piece as usize / 7 % 4;
+        let (mut addrs, mut seeders, mut quarters) = (Vec::new(), Vec::new(), Vec::new());
+        for quarter in 0..4 {
+            let count = (0..payload.piece_count()).filter(|piece| owner(*piece) == quarter).count() as u32;
+            let data = payload.partial_copy(|piece| owner(piece) == quarter);
+            let seeder = Seeder::start_friend(torrent, payload, data.path(), count, &addrs);
+            addrs.push(seeder.addr);
+            seeders.push((seeder, count));
+            quarters.push(data);
+        }
+        Self { addrs, seeders, _quarters: quarters }
+    }
+
+    /// Asserts that no one has fetched pieces of another.
+    pub fn assert_unchanged(&self, payload: &Payload) {
+        for (seeder, count) in &self.seeders {
+            assert_eq!(seeder.piece_count(payload), *count, "it fetched from the others");
+        }
     }
 }
 
