@@ -4,16 +4,15 @@
 
 mod common;
 
-use std::env;
 use std::fs;
 use std::io::Read;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
-use std::process::Command;
 use std::sync::mpsc::{self, Receiver};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use common::clients::start_libtorrent;
+use common::namespace;
 use common::payload::{Layout, Payload};
 use common::process::wait_for;
 use common::program::ringtide;
@@ -27,17 +26,6 @@ const LIMIT: Duration = Duration::from_secs(30);
 
 /// By then what was sent over loopback has arrived.
 const SETTLED: Duration = Duration::from_millis(500);
-
-/// Set in the process that runs in a network namespace of its own.
-const INSIDE: &str = "RINGTIDE_TEST_NAMESPACE";
-
-/// Brings up the loopback interface and becomes the program that the arguments name.
-const RAISE_LOOPBACK: &str = "
-import fcntl, os, socket, struct, sys
-with socket.socket() as control:
-    fcntl.ioctl(control, 0x8914, struct.pack('16sH22x', b'lo', 0x49))
-os.execv(sys.argv[1], sys.argv[1:])
-";
 
 fn payload(name: &str) -> Payload {
     Payload::create(name, Layout::Single(3 * 1024 * 1024 + 12_345), 128 * 1024, 6)
@@ -66,22 +54,12 @@ fn libtorrent_that_is_told_to_dials_a_download_that_knows_nobody() {
 
 #[test]
 fn neighbours_find_each_other() {
-    let test = real_client_test!();
-    if env::var_os(INSIDE).is_some() {
-        in_namespace();
-        return;
-    }
-    let namespace = ["--user", "--map-root-user", "--net", "python3", "-c", RAISE_LOOPBACK];
-    let status = Command::new("unshare")
-        .args(if common::confine::is_root() { &namespace[2..] } else { &namespace[..] })
-        .arg(env::current_exe().unwrap())
-        .args(["--exact", "neighbours_find_each_other", "--nocapture"])
-        .env(INSIDE, "1")
-        .env_remove("RINGTIDE_REAL_CLIENT_LOG")
-        .status()
-        .unwrap();
-    assert!(status.success(), "it failed in the namespace");
-    drop(test);
+    let _test = real_client_test!();
+    namespace::in_namespace("neighbours_find_each_other", false, || {
+        ours_hear_each_other();
+        a_flood_is_survived();
+        libtorrent_and_ours_hear_each_other();
+    });
 }
 
 /// What one end has heard of.
@@ -111,12 +89,6 @@ impl Heard {
         thread::sleep(SETTLED);
         self.peers.try_iter().flatten().collect()
     }
-}
-
-fn in_namespace() {
-    ours_hear_each_other();
-    a_flood_is_survived();
-    libtorrent_and_ours_hear_each_other();
 }
 
 fn ours_hear_each_other() {

@@ -105,6 +105,11 @@ impl Tracker {
         Self::start(|_, _| None)
     }
 
+    /// Where it is.
+    pub fn addr(&self) -> SocketAddr {
+        self.addr
+    }
+
     /// The announce URL.
     pub fn url(&self) -> String {
         format!("http://{}/announce", self.addr)
