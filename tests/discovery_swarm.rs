@@ -1,6 +1,8 @@
 //! Real seeders that are on IPv6 and nowhere else, and trackers that are, too. The trackers follow a script: Debian's
 //! opentracker knows IPv4 only.
 
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
 mod common;
 mod support;
 

@@ -14,11 +14,14 @@ const ANNOUNCE_EVERY: Duration = Duration::from_millis(100);
 /// The node id of the DHT node.
 const NODE_ID: &[u8; 20] = b"a node for all tests";
 
+/// A datagram and when it came.
+pub type Arrival = (Instant, Vec<u8>);
+
 /// A server on a free port, until the test program ends.
 pub struct Server {
     /// Where it is.
     pub addr: SocketAddr,
-    datagrams: Arc<Mutex<Vec<(Instant, Vec<u8>)>>>,
+    datagrams: Arc<Mutex<Vec<Arrival>>>,
 }
 
 impl Server {
@@ -43,7 +46,7 @@ impl Server {
     }
 
     /// What came so far, and when.
-    pub fn datagrams(&self) -> Vec<(Instant, Vec<u8>)> {
+    pub fn datagrams(&self) -> Vec<Arrival> {
         self.datagrams.lock().expect("no thread panics with it").clone()
     }
 
