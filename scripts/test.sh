@@ -7,7 +7,7 @@ export RINGTIDE_NO_DHT=1 RINGTIDE_NO_LSD=1
 cd "$(dirname "$0")/.."
 
 # The test binaries whose every test downloads from real clients, and where those note that they ran.
-real_client_binaries=(real_swarm magnet_swarm encryption dht lsd disk_faults)
+real_client_binaries=(real_swarm magnet_swarm encryption dht lsd discovery_swarm disk_faults)
 scratch=$(mktemp -d)
 trap 'rm -rf "$scratch"' EXIT
 # An interrupted script leaves by the same door.

@@ -12,7 +12,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use common::clients::start_libtorrent;
-use common::namespace::in_own_namespace;
+use common::namespace;
 use common::payload::{Layout, Payload};
 use common::process::wait_for;
 use common::program::ringtide;
@@ -55,7 +55,7 @@ fn libtorrent_that_is_told_to_dials_a_download_that_knows_nobody() {
 #[test]
 fn neighbours_find_each_other() {
     let _test = real_client_test!();
-    in_own_namespace("neighbours_find_each_other", || {
+    namespace::in_namespace("neighbours_find_each_other", false, || {
         ours_hear_each_other();
         a_flood_is_survived();
         libtorrent_and_ours_hear_each_other();

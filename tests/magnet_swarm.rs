@@ -10,7 +10,7 @@ use std::time::Duration;
 use std::{fs, iter};
 
 use common::clients::{Client, Crypto, DhtSwarm, Friends, Seeder, start_libtorrent};
-use common::namespace::in_own_namespace;
+use common::namespace::in_namespace;
 use common::payload::{FileEntry, Layout, Payload};
 use common::program::{Run, ringtide, ringtide_with};
 use common::record::real_client_test;
@@ -73,7 +73,7 @@ fn three_of_four_peers_are_heard_of_from_the_first() {
 #[test]
 fn from_a_neighbour() {
     let _test = real_client_test!();
-    in_own_namespace("from_a_neighbour", || {
+    in_namespace("from_a_neighbour", false, || {
         let payload = payload("neighbour.bin");
         let dir = workspace::temp_dir("neighbour");
         let torrent = payload.torrent(dir.path(), None);

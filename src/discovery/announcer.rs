@@ -57,7 +57,7 @@ impl Default for Timing {
             retry_max: Duration::from_secs(10 * 60),
             more_min: Duration::from_secs(30),
             others: Duration::from_secs(5),
-            finish: Duration::from_millis(900),
+            finish: Duration::from_millis(700),
             once: Duration::from_secs(12),
         }
     }

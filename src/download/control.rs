@@ -1,11 +1,11 @@
 //! The control thread: whom to dial, what to tell the trackers, when it is over.
 
 use std::collections::HashMap;
+use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
-use std::{io, iter};
 
 use super::callers::Callers;
 use super::resume::{Known, Recorder};
@@ -21,6 +21,7 @@ use crate::net::core::Core;
 use crate::net::listener::{self, Caller};
 use crate::net::shared::{Event, Greeting, Shared};
 use crate::swarm::bitfield::Bitfield;
+use crate::swarm::book::Outcome;
 use crate::swarm::ledger::Ledger;
 use crate::swarm::picker::Picker;
 use crate::wire::handshake;
@@ -76,7 +77,7 @@ pub(super) fn run(
     if let Some(recorder) = &mut recorder {
         recorder.stop(run.request.sync && result.is_ok());
     }
-    let trouble = control.late_trouble();
+    let trouble = control.part(observer);
     // After trouble nobody knows what has become of what was verified: the record stays open, and its pieces are hashed.
     let is_sound = trouble.is_none() && !matches!(result, Err(Error::Disk(_) | Error::Panicked));
     if let Some(recorder) = recorder
@@ -231,18 +232,32 @@ impl<'a> Control<'a> {
         }
     }
 
-    /// What went wrong that nobody has looked at yet.
-    fn late_trouble(&self) -> Option<Error> {
-        let inputs = iter::from_fn(|| self.search.next(Duration::ZERO));
-        let of_this_pass = inputs.filter_map(|input| match input {
-            Input::Net(pass, event) if pass == self.pass => Some(event),
-            _ => None,
-        });
-        of_this_pass.into_iter().find_map(|event| match event {
-            Event::Disk(error) => Some(Error::Disk(error)),
-            Event::Panicked => Some(Error::Panicked),
-            _ => None,
-        })
+    /// Takes in what has come until the last connection ended. Those that had not ended by themselves are for the next
+    /// pass to dial again. Returns what went wrong that nobody has looked at yet.
+    fn part(&mut self, observer: &mut dyn Observer) -> Option<Error> {
+        let mut trouble = None;
+        while let Some(input) = self.search.next(Duration::ZERO) {
+            let late = match input {
+                Input::Net(pass, Event::Poisoned(addr)) if pass == self.pass => {
+                    self.search.ban(addr);
+                    continue;
+                }
+                Input::Net(pass, event @ (Event::Disk(_) | Event::Panicked)) if pass == self.pass => {
+                    self.on_event(event).err()
+                }
+                Input::Found(found) => {
+                    self.search.on_found(found, observer);
+                    None
+                }
+                Input::Net(..) | Input::Metadata(_) | Input::Caller(_) => None,
+            };
+            trouble = trouble.or(late);
+        }
+        let now = Instant::now();
+        for (addr, _) in self.homes.drain() {
+            self.search.book.on_closed(addr, Outcome::Again, now);
+        }
+        trouble
     }
 
     /// Ends all connections.

@@ -8,7 +8,7 @@
 //! * `probe`: a peer of a few lines, to see what a seeder really offers.
 //! * `program`: runs `ringtide` itself.
 //! * `confine`: refuses it what other machines may.
-//! * `namespace`: a network of a test's own.
+//! * `namespace`: a network of the test's own, with a world that is silent.
 //! * `relay`: a long, fat link between two of them.
 //! * `record`: the list of real-client tests that ran, so that none can be skipped in silence.
 //!

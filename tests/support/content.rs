@@ -99,6 +99,13 @@ impl Content {
         Self { info_hash: Sha1::digest(info).into(), piece_len: 1, bytes: [].into(), info: info.into() }
     }
 
+    /// The same for a torrent whose peers come from its trackers alone (BEP 27).
+    pub fn private(&self) -> Self {
+        let (_, open) = self.info.split_last().expect("it is a dictionary");
+        let info = [open, b"7:privatei1ee"].concat();
+        Self { info_hash: Sha1::digest(&info).into(), info: info.into(), ..self.clone() }
+    }
+
     /// The info dictionary.
     pub fn info(&self) -> &[u8] {
         &self.info
@@ -117,14 +124,21 @@ impl Content {
 
     /// Writes a torrent file with these trackers, each in a tier of its own, and gives its path.
     pub fn torrent(&self, path: &Path, trackers: &[&str]) -> PathBuf {
+        self.torrent_of_tiers(path, &trackers.chunks(1).collect::<Vec<_>>())
+    }
+
+    /// The same with these tiers of trackers.
+    pub fn torrent_of_tiers(&self, path: &Path, tiers: &[&[&str]]) -> PathBuf {
         let mut bytes = b"d".to_vec();
-        if let [tracker, ..] = trackers {
+        if let [[tracker, ..], ..] = tiers {
             bytes.extend(format!("8:announce{}:{tracker}", tracker.len()).bytes());
         }
-        if trackers.len() > 1 {
+        if tiers.iter().map(|tier| tier.len()).sum::<usize>() > 1 {
             bytes.extend(b"13:announce-listl");
-            for tracker in trackers {
-                bytes.extend(format!("l{}:{tracker}e", tracker.len()).bytes());
+            for tier in tiers {
+                bytes.push(b'l');
+                tier.iter().for_each(|tracker| bytes.extend(format!("{}:{tracker}", tracker.len()).bytes()));
+                bytes.push(b'e');
             }
             bytes.push(b'e');
         }

@@ -5,6 +5,8 @@
 //! * [`peer`]: a seeder as strict as those of the CodeCrafters course, or one that does a certain thing wrong.
 //! * [`mse`]: the encrypted handshake, from the side that is dialed.
 //! * [`encrypted`]: a front that makes an encrypted peer of any other.
+//! * [`rumour`]: an UDP tracker, a node of the DHT and a neighbour, who all name the same peers for ever.
+//! * [`capture`]: all that passes the network of the test.
 //! * [`content`]: what is seeded, from `test_samples/` or made up.
 //! * [`memory`]: the most memory that a process has had.
 //!
@@ -16,6 +18,7 @@
     reason = "each test binary compiles this tree and uses its own part of it"
 )]
 
+pub mod capture;
 pub mod content;
 pub mod encrypted;
 pub mod folder;
@@ -23,4 +26,5 @@ pub mod memory;
 pub mod mse;
 pub mod peer;
 pub mod program;
+pub mod rumour;
 pub mod tracker;

@@ -6,7 +6,7 @@ use std::io::{self, BufReader, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::sync::{Arc, Mutex};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::content::Content;
 
@@ -53,7 +53,28 @@ pub struct Script {
     pub manner: Manner,
     /// The requests it says it takes, in an extension handshake (BEP 10); without one it speaks no extension.
     pub reqq: Option<u32>,
+    /// What it has beside content, which is told in an extension handshake, too.
+    pub gossip: Option<Gossip>,
 }
+
+/// What a peer gives beside content: metadata (BEP 9), other peers (BEP 11), a node of the DHT (BEP 5).
+#[derive(Clone, Default)]
+pub struct Gossip {
+    /// The peers it tells of, wanted or not, as soon as it has heard an extension handshake.
+    pub peers: Vec<SocketAddr>,
+    /// Where it says its node of the DHT is, right behind its handshake.
+    pub dht_port: Option<u16>,
+}
+
+/// The numbers of its extensions.
+const UT_PEX: u8 = 1;
+const UT_METADATA: u8 = 3;
+
+/// The number under which ringtide takes PEX, for when it does not say.
+const THEIR_UT_PEX: u8 = 2;
+
+/// The bytes of a piece of metadata.
+const METADATA_PIECE_LEN: usize = 16 * 1024;
 
 /// How a peer answers what it has been asked for.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -93,6 +114,7 @@ impl Default for Script {
             corrupt: false,
             manner: Manner { shuffled: false, haves: 0 },
             reqq: None,
+            gossip: None,
         }
     }
 }
@@ -108,6 +130,14 @@ pub struct Seen {
     pub blocks: Vec<(usize, usize)>,
     /// What made it reset a connection.
     pub faults: Vec<String>,
+    /// The payload of each extended message, the number first.
+    pub extended: Vec<Vec<u8>>,
+    /// When somebody connected first.
+    pub first_at: Option<Instant>,
+    /// When the last piece of metadata was given.
+    pub metadata_at: Option<Instant>,
+    /// When the last block was served.
+    pub block_at: Option<Instant>,
 }
 
 impl Seen {
@@ -201,7 +231,10 @@ struct Connection {
 
 impl Connection {
     fn run(mut self) {
-        self.note(|seen| seen.connections += 1);
+        self.note(|seen| {
+            seen.connections += 1;
+            seen.first_at.get_or_insert_with(Instant::now);
+        });
         // An error here means that the other side has left, which it may.
         if let Ok(Err(fault)) = self.talk() {
             self.note(|seen| seen.faults.push(fault));
@@ -264,13 +297,24 @@ impl Connection {
         if let Some(reqq) = self.script.reqq {
             self.send(20, format!("\0d1:mde4:reqqi{reqq}ee").as_bytes())?;
         }
+        if let Some(Gossip { dht_port, .. }) = self.script.gossip {
+            let size = self.content.info().len();
+            let offer = format!("11:ut_metadatai{UT_METADATA}e6:ut_pexi{UT_PEX}e");
+            self.send(20, format!("\0d1:md{offer}e13:metadata_sizei{size}ee").as_bytes())?;
+            if let Some(port) = dht_port {
+                self.send(9, &port.to_be_bytes())?;
+            }
+        }
         self.serve(&mut reader)
     }
 
     fn hello(&self) -> Vec<u8> {
         let mut hello = handshake(&self.content.info_hash);
-        if self.script.reqq.is_some() {
+        if self.script.reqq.is_some() || self.script.gossip.is_some() {
             hello[25] |= 0x10;
+        }
+        if self.script.gossip.as_ref().is_some_and(|gossip| gossip.dht_port.is_some()) {
+            hello[27] |= 1;
         }
         hello
     }
@@ -279,6 +323,7 @@ impl Connection {
         let mut is_choked = true;
         let mut asked = Vec::new();
         let mut random = 0x9e37_79b9_7f4a_7c15_u64;
+        let mut their_metadata = 0;
         loop {
             while !asked.is_empty() && reader.buffer().len() < REQUEST_LEN {
                 random ^= random << 13;
@@ -303,11 +348,43 @@ impl Connection {
                     Ok(request) => asked.push(request),
                     Err(fault) => return Ok(Err(fault)),
                 },
-                // Keep-alive, have, bitfield, cancel and extended are heard and not answered.
-                None | Some((2 | 3 | 4 | 5 | 8 | 20, _)) => {}
+                Some((20, said)) => {
+                    self.note(|seen| seen.extended.push(said.to_vec()));
+                    if let Some(gossip) = self.script.gossip.clone() {
+                        self.chat(&gossip, said, &mut their_metadata)?;
+                    }
+                }
+                // Keep-alive, have, bitfield and cancel are heard and not answered.
+                None | Some((2 | 3 | 4 | 5 | 8, _)) => {}
                 Some((id, _)) => return Ok(Err(format!("a message of type {id}"))),
             }
         }
+    }
+
+    /// Answers an extended message: an extension handshake with peers, a request for metadata with metadata.
+    fn chat(&mut self, gossip: &Gossip, said: &[u8], their_metadata: &mut u8) -> io::Result<()> {
+        match said.split_first() {
+            Some((0, offer)) => {
+                *their_metadata = number_of(offer, "ut_metadata").unwrap_or(0) as u8;
+                let number = number_of(offer, "ut_pex").map_or(THEIR_UT_PEX, |number| number as u8);
+                if !gossip.peers.is_empty() {
+                    self.send(20, &[&[number], &exchange(&gossip.peers)[..]].concat())?;
+                }
+            }
+            Some((&UT_METADATA, request)) => {
+                let content = self.content.clone();
+                let Some(index) = number_of(request, "piece") else { return Ok(()) };
+                let Some(data) = content.info().chunks(METADATA_PIECE_LEN).nth(index) else { return Ok(()) };
+                let total = content.info().len();
+                let head = format!("d8:msg_typei1e5:piecei{index}e10:total_sizei{total}ee");
+                self.send(20, &[&[*their_metadata], head.as_bytes(), data].concat())?;
+                if (index + 1) * METADATA_PIECE_LEN >= total {
+                    self.note(|seen| seen.metadata_at = Some(Instant::now()));
+                }
+            }
+            _ => {}
+        }
+        Ok(())
     }
 
     /// The piece, the offset and the bytes of a request.
@@ -353,7 +430,10 @@ impl Connection {
         payload.extend((begin as u32).to_be_bytes());
         payload.extend(block);
         self.send(7, &payload)?;
-        self.note(|seen| seen.blocks.push((piece, begin)));
+        self.note(|seen| {
+            seen.blocks.push((piece, begin));
+            seen.block_at = Some(Instant::now());
+        });
         Ok(())
     }
 
@@ -372,6 +452,30 @@ pub fn handshake(info_hash: &[u8; 20]) -> Vec<u8> {
     hello.extend(info_hash);
     hello.extend(PEER_ID);
     hello
+}
+
+/// The number behind a key, however deep it stands.
+pub fn number_of(bytes: &[u8], key: &str) -> Option<usize> {
+    let text = String::from_utf8_lossy(bytes).into_owned();
+    let (_, rest) = text.split_once(&format!("{}:{key}i", key.len()))?;
+    rest.split('e').next()?.parse().ok()
+}
+
+/// The body of a peer exchange that adds these peers.
+fn exchange(peers: &[SocketAddr]) -> Vec<u8> {
+    let compact: Vec<u8> = peers
+        .iter()
+        .flat_map(|peer| match peer.ip() {
+            IpAddr::V4(ip) => [&ip.octets()[..], &peer.port().to_be_bytes()].concat(),
+            IpAddr::V6(_) => panic!("only IPv4 peers are told of"),
+        })
+        .collect();
+    let mut body = format!("d5:added{}:", compact.len()).into_bytes();
+    body.extend(compact);
+    body.extend(format!("7:added.f{}:", peers.len()).bytes());
+    body.extend(vec![0; peers.len()]);
+    body.push(b'e');
+    body
 }
 
 fn bitfield(piece_count: usize) -> Vec<u8> {

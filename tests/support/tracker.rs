@@ -1,7 +1,7 @@
 //! A tracker that says what the test tells it to and remembers what it was told.
 
 use std::io::{BufRead, BufReader, Write};
-use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream};
 use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
@@ -9,7 +9,7 @@ use std::time::Duration;
 /// How long a silent server keeps a connection: longer than any test waits.
 const SILENCE: Duration = Duration::from_secs(120);
 
-/// An HTTP server on a free port of 127.0.0.1, until the test program ends.
+/// An HTTP server on a free port of a loopback address, until the test program ends.
 pub struct Tracker {
     addr: SocketAddr,
     requests: Arc<Mutex<Vec<Request>>>,
@@ -67,7 +67,14 @@ impl Tracker {
 
     /// Has every request served on a thread of its own, which is told the tracker's address, too.
     pub fn serving(serve: impl Fn(&Request, SocketAddr, TcpStream) + Send + Sync + 'static) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").expect("the loopback address can be bound");
+        Self::serving_at(Ipv4Addr::LOCALHOST.into(), serve)
+    }
+
+    fn serving_at(
+        ip: IpAddr,
+        serve: impl Fn(&Request, SocketAddr, TcpStream) + Send + Sync + 'static,
+    ) -> Self {
+        let listener = TcpListener::bind((ip, 0)).expect("the loopback address can be bound");
         let addr = listener.local_addr().expect("a bound socket has an address");
         let requests = Arc::new(Mutex::new(Vec::new()));
         let (serve, log) = (Arc::new(serve), Arc::clone(&requests));
@@ -100,9 +107,22 @@ impl Tracker {
         Self::replying(compact(peers))
     }
 
+    /// The same on `::1`.
+    pub fn of_v6(peers: &[SocketAddr]) -> Self {
+        let answer = ok(&compact(peers));
+        Self::serving_at(Ipv6Addr::LOCALHOST.into(), move |_, _, connection| {
+            send(connection, Some(answer.clone()));
+        })
+    }
+
     /// Takes connections and requests and never says a word.
     pub fn silent() -> Self {
         Self::start(|_, _| None)
+    }
+
+    /// Where it is.
+    pub fn addr(&self) -> SocketAddr {
+        self.addr
     }
 
     /// The announce URL.

@@ -10,8 +10,8 @@ pub fn command(job: &Job<'_>) -> Command {
     // It listens on every address, but the tracker hears of it from this one.
     command.arg(format!("--interface={}", job.addr.ip()));
     command.arg(format!("--listen-port={}", job.addr.port()));
+    command.arg(format!("--disable-ipv6={}", job.addr.is_ipv4()));
     command.args([
-        "--disable-ipv6=true",
         "--enable-dht=false",
         "--enable-dht6=false",
         "--bt-enable-lpd=false",
