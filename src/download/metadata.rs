@@ -52,8 +52,14 @@ pub fn resolve(
     };
     let (info, search) = ask(magnet, reach, Goal::Metadata, patience, interrupt, observer, answer)?;
     let metainfo = Metainfo::from_magnet(magnet, &info).map_err(Error::Metadata)?;
-    // What others than the trackers have told of a private torrent's peers is not used (BEP 27).
-    let search = (!metainfo.private).then_some(search);
+    let search = if metainfo.private {
+        // What others than the trackers have told of its peers is not used (BEP 27). A new search begins under another
+        // name, and the trackers hear that this one is over.
+        drop(search.finish(false));
+        None
+    } else {
+        Some(search)
+    };
     Ok(Resolved { metainfo, search })
 }
 
