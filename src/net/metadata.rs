@@ -66,6 +66,8 @@ const RECEIVED_MAX: u64 = 192 << 20;
 const UNSENT_MAX: usize = 4096;
 /// The requests we say we hold (BEP 10), as in the download itself.
 const REQUESTS_HELD: u32 = 2000;
+/// How the ids of rtorrent begin. It never reads again when a second request comes before it has answered the first.
+const RTORRENT: &[u8] = b"-lt";
 /// Our name in the extension handshake.
 const CLIENT: &str = concat!("ringtide ", env!("CARGO_PKG_VERSION"));
 
@@ -633,6 +635,9 @@ impl<'a> Listener<'a> {
             self.has_metadata = true;
             let told = self.desk.exchange.borrow_mut().offered(addr, len, Instant::now());
             told.map_err(close_reason)?;
+            if self.peer_id.starts_with(RTORRENT) {
+                self.desk.exchange.borrow_mut().ask_in_turn(addr);
+            }
             // Nothing goes before the first request, not even the answer to one of the peer's that is here already.
             self.desk.act();
         }
