@@ -60,6 +60,8 @@ const STOP_PATIENCE: Duration = Duration::from_millis(300);
 const RECEIVED_MAX: u64 = 192 << 20;
 /// Unsent bytes beyond which a peer's own requests stay unanswered.
 const UNSENT_MAX: usize = 4096;
+/// How the ids of rtorrent begin. It never reads again when a second request comes before it has answered the first.
+const RTORRENT: &[u8] = b"-lt";
 
 /// What is wanted of the peers.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -625,6 +627,9 @@ impl<'a> Listener<'a> {
             self.has_metadata = true;
             let told = self.desk.exchange.borrow_mut().offered(addr, len, Instant::now());
             told.map_err(close_reason)?;
+            if self.peer_id.starts_with(RTORRENT) {
+                self.desk.exchange.borrow_mut().ask_in_turn(addr);
+            }
             // Nothing goes before the first request, not even the answer to one of the peer's that is here already.
             self.desk.act();
         }

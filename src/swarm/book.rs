@@ -148,6 +148,9 @@ struct Entry {
     /// Whether it is to be dialed encrypted: it did not answer to the plain handshake, and either was not dialed
     /// encrypted since or was connected so.
     encrypted: bool,
+    /// It has served something else a moment ago: its next failure is not held against it. Some clients refuse who has
+    /// just left until they notice that.
+    has_served: bool,
     /// BEP 40; 0 as long as our own address is not known.
     priority: u32,
     /// Rises from entry to entry.
@@ -307,15 +310,17 @@ impl Book {
                 return;
             }
             if outcome == Outcome::Again {
-                (entry.failures, entry.was_tried) = (0, false);
+                (entry.failures, entry.was_tried, entry.has_served) = (0, false, true);
                 entry.state = State::Idle { retry_at: now };
                 return;
             }
+            let has_served = std::mem::take(&mut entry.has_served);
             entry.was_tried = true;
             // After a dial that failed encrypted, the next is a plain one again.
             entry.encrypted &= !was_dialing;
             match outcome {
                 Outcome::Worked | Outcome::Again => entry.failures = 0,
+                Outcome::Failed | Outcome::Unanswered if has_served => {}
                 Outcome::Failed | Outcome::Unanswered => {
                     entry.failures = (entry.failures + 1).min(FAILURES_MAX)
                 }
@@ -466,6 +471,7 @@ impl Book {
             was_tried: false,
             failures: 0,
             encrypted: false,
+            has_served: false,
             priority,
             number,
         };
@@ -729,6 +735,15 @@ mod tests {
         book.add(numbered(2), Source::Tracker, now);
         assert_eq!((book.untried_count(), book.connected_count()), (2, 0));
         assert_eq!(book.next_dial(now + secs(6)), Some(numbered(1)));
+        book.on_closed(numbered(1), Outcome::Failed, now + secs(6));
+        assert_eq!(book.next_dial(now + secs(6)), Some(numbered(2)));
+        assert_eq!(
+            book.next_dial(now + secs(7)),
+            Some(numbered(1)),
+            "it may not have noticed yet that we left"
+        );
+        book.on_closed(numbered(1), Outcome::Failed, now + secs(7));
+        assert_eq!(book.next_dial(now + secs(11)), None, "but this is a failure");
     }
 
     #[test]

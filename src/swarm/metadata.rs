@@ -146,6 +146,8 @@ struct Source {
     asked: Vec<(u32, Instant)>,
     /// How many may be, [`REQUESTS_MIN`] to [`REQUESTS_MAX`].
     window: usize,
+    /// Whether only one may be.
+    in_turn: bool,
     /// Pieces that were given up on, the latest ones.
     late: VecDeque<u32>,
     /// When it answered last, or was asked with nothing else under way.
@@ -164,6 +166,7 @@ impl Source {
             size,
             asked: Vec::new(),
             window: REQUESTS_MIN,
+            in_turn: false,
             late: VecDeque::new(),
             active: now,
             hold: None,
@@ -174,6 +177,10 @@ impl Source {
 
     fn is_held(&self, now: Instant) -> bool {
         self.hold.is_some_and(|until| now < until)
+    }
+
+    const fn window(&self) -> usize {
+        if self.in_turn { 1 } else { self.window }
     }
 
     /// Leaves it alone for a while; others are asked instead.
@@ -287,6 +294,13 @@ impl Exchange {
             *source = Source { began: source.began, ..Source::new(size, now) };
         }
         Ok(())
+    }
+
+    /// A peer that has [`offered`](Exchange::offered) is to be asked for one piece at a time.
+    pub fn ask_in_turn(&mut self, peer: SocketAddr) {
+        if let Some(source) = self.sources.get_mut(&peer) {
+            source.in_turn = true;
+        }
     }
 
     /// A peer is gone.
@@ -483,7 +497,7 @@ fn request(
         if !takes_part(peer, source) || source.is_held(now) {
             continue;
         }
-        while source.asked.len() < source.window
+        while source.asked.len() < source.window()
             && let Some(piece) = attempt.choose(source, &asked, now)
         {
             if source.asked.is_empty() {

@@ -119,6 +119,18 @@ fn who_answers_is_asked_for_more_at_a_time() {
 }
 
 #[test]
+fn who_takes_one_request_is_asked_in_turn() {
+    let mut bench = Bench::new(3 * PIECE);
+    bench.join(1);
+    bench.exchange.ask_in_turn(peer(1));
+    for piece in 0..3 {
+        assert_eq!(bench.asked(1), [piece]);
+        assert_eq!(bench.asked(1), NOTHING);
+        assert_eq!(bench.right(1, piece).is_some(), piece == 2);
+    }
+}
+
+#[test]
 fn what_nobody_asked_for_is_ignored() {
     let mut bench = Bench::new(100);
     assert_eq!(bench.right(1, 0), None);
