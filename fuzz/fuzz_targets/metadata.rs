@@ -116,7 +116,9 @@ fn exchange(script: &[u8]) {
 fn note(exchange: &mut Exchange, now: Instant, asked: &mut HashSet<(SocketAddr, u32)>) {
     for action in exchange.actions(now) {
         match action {
-            Action::Request { peer, piece } => drop(asked.insert((peer, piece))),
+            Action::Request { peer, piece } => {
+                asked.insert((peer, piece));
+            }
             Action::Ban(liar) => assert_ne!(liar, peer(HONEST)),
         }
     }

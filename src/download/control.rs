@@ -307,8 +307,7 @@ impl<'a> Control<'a> {
                 }
             }
             Event::Pex { from, exchange } => self.search.on_pex(from, &exchange),
-            Event::Introduced { addr, our_ip: Some(ip), .. } => self.search.book.on_own_address(addr, ip),
-            Event::Introduced { our_ip: None, .. } => {}
+            Event::OurAddress { from, ours } => self.search.book.on_own_address(from, ours),
             Event::DhtNode(node) => self.search.on_dht_node(node),
             Event::Disk(error) => return Err(Error::Disk(error)),
             Event::Complete => self.complete = true,

@@ -326,11 +326,6 @@ impl Search {
         if let Some(announcer) = &self.announcer {
             announcer.request_more();
         }
-        self.request_more_of_dht();
-    }
-
-    /// Asks the DHT alone, for when there are peers, but few.
-    fn request_more_of_dht(&self) {
         if let Some(dht) = &self.dht {
             dht.request_more();
         }

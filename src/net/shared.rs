@@ -2,7 +2,6 @@
 //! thread. Nothing here is touched per block but by one relaxed addition per receive.
 
 use std::net::{IpAddr, SocketAddr};
-use std::num::NonZeroU16;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -81,14 +80,12 @@ pub enum Event {
     },
     /// The DHT node of a peer (BEP 5).
     DhtNode(SocketAddr),
-    /// What a peer says of itself and of us (BEP 10).
-    Introduced {
+    /// The address at which a peer sees us (BEP 10).
+    OurAddress {
         /// The peer's end of the connection.
-        addr: SocketAddr,
-        /// Where it listens, if it says so.
-        listens: Option<SocketAddr>,
-        /// The address at which it sees us.
-        our_ip: Option<IpAddr>,
+        from: SocketAddr,
+        /// What it says.
+        ours: IpAddr,
     },
     /// The output cannot take what came.
     Disk(DiskError),
@@ -391,13 +388,10 @@ impl Work<PieceLease> for Desk<'_> {
     }
 
     fn hear(&mut self, from: SocketAddr, gossip: Gossip) {
-        let at = |port: NonZeroU16| SocketAddr::new(from.ip(), port.get());
         self.0.tell(match gossip {
             Gossip::Peers(exchange) => Event::Pex { from, exchange },
-            Gossip::DhtPort(port) => Event::DhtNode(at(port)),
-            Gossip::Introduction { port, your_ip } => {
-                Event::Introduced { addr: from, listens: port.map(at), our_ip: your_ip }
-            }
+            Gossip::DhtPort(port) => Event::DhtNode(SocketAddr::new(from.ip(), port.get())),
+            Gossip::OurAddress(ours) => Event::OurAddress { from, ours },
         });
     }
 }

@@ -386,15 +386,6 @@ impl Book {
         }
     }
 
-    /// The connection to give up for one to `newcomer` where there are too many (BEP 40): the one of the lowest
-    /// priority, if the newcomer's is higher. None of the user's own. Looks at every entry.
-    pub fn least_wanted(&self, newcomer: SocketAddr) -> Option<SocketAddr> {
-        let is_candidate = |entry: &Entry| entry.state == State::Connected && entry.source != Source::Manual;
-        let candidates = self.entries.iter().filter(|(_, entry)| is_candidate(entry));
-        let (&addr, entry) = candidates.min_by_key(|(_, entry)| (entry.priority, Reverse(entry.number)))?;
-        (entry.priority < self.priority(canonical(newcomer))).then_some(addr)
-    }
-
     /// The connections that were dialed, so that others can be told where these peers listen. Looks at every entry.
     pub fn dialed(&self) -> impl Iterator<Item = SocketAddr> {
         let is_dialed = |entry: &Entry| entry.state == State::Connected && entry.was_tried;
@@ -939,9 +930,6 @@ mod tests {
         assert!(book.add(SocketAddr::new(ours, 7001), Source::Tracker, now));
 
         dialed.iter().chain(&[numbered(1)]).for_each(|&peer| assert!(book.on_connected(peer)));
-        let (best, worst) = (expected[0], expected[expected.len() - 1]);
-        assert_eq!(book.least_wanted(best), Some(worst));
-        assert_eq!(book.least_wanted(worst), None);
         assert_eq!(book.dialed().count(), dialed.len() + 1);
         let came = addr("99.99.99.99:999");
         assert!(book.on_connected(came) && book.dialed().all(|peer| peer != came));

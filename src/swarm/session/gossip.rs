@@ -31,13 +31,8 @@ pub enum Gossip {
     Peers(PeerExchange),
     /// The UDP port of its DHT node, at most once.
     DhtPort(NonZeroU16),
-    /// What its first extension handshake says, if that is anything.
-    Introduction {
-        /// Where it listens.
-        port: Option<NonZeroU16>,
-        /// The address at which it sees us.
-        your_ip: Option<IpAddr>,
-    },
+    /// The address at which it sees us, as its first extension handshake has it.
+    OurAddress(IpAddr),
 }
 
 /// How many messages of the peer exchange a peer may send for now: [`PEX_EARLY_MAX`] at first, and then one a minute.
@@ -132,9 +127,8 @@ impl<L: PieceWriter> Session<L> {
         // A later handshake changes what it names (BEP 10).
         self.talk.pex_id = offered.pex.or(self.talk.pex_id);
         let is_first = !std::mem::replace(&mut self.talk.was_introduced, true);
-        let &Offered { port, your_ip, .. } = offered;
-        if is_first && (port.is_some() || your_ip.is_some()) {
-            work.hear(self.addr, Gossip::Introduction { port, your_ip });
+        if let Some(ours) = offered.your_ip.filter(|_| is_first) {
+            work.hear(self.addr, Gossip::OurAddress(ours));
         }
     }
 
