@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Everything that must hold: format, lints, documentation, all tests (with real clients, which it installs where they
-# are missing), and the benchmarks in a size that only shows that they run. About ten minutes on two cores.
+# are missing), and the benchmarks in a size that only shows that they run. Half an hour on two cores, most of which goes by
+# waiting for clients that take their time.
 set -euo pipefail
 # Nothing leaves this machine.
 export RINGTIDE_NO_DHT=1 RINGTIDE_NO_LSD=1
