@@ -101,8 +101,7 @@ fn ask<T>(
         return Err(Error::NoMetadata(detail));
     }
     let mut search = Search::new(magnet.info_hash, false, &reach)?;
-    let tiers: Vec<_> = magnet.trackers.iter().map(|tracker| vec![tracker.clone()]).collect();
-    search.begin(&tiers, &magnet.peers)?;
+    search.begin(&magnet.tiers(), &magnet.peers)?;
     let mut asking = Asking::start(search, goal, patience)?;
     loop {
         check_interrupt(interrupt, Progress { done: 0, total: 0 })?;

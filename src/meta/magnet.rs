@@ -157,6 +157,11 @@ pub fn is_magnet(text: &str) -> bool {
 }
 
 impl Magnet {
+    /// The trackers, each in a tier of its own: a link says nothing of tiers.
+    pub fn tiers(&self) -> Vec<Vec<String>> {
+        self.trackers.iter().map(|tracker| vec![tracker.clone()]).collect()
+    }
+
     /// Reads a link. Names of parameters may have any case and a number behind a dot (`tr.1`); those that are not
     /// known are skipped.
     ///

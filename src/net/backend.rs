@@ -6,6 +6,8 @@ use std::fmt;
 use std::io;
 use std::mem::ManuallyDrop;
 use std::str::FromStr;
+use std::sync::mpsc;
+use std::thread;
 
 use tokio::runtime;
 use tokio::task::LocalSet;
@@ -73,6 +75,29 @@ impl Runtime {
             Self::Epoll(runtime) => LocalSet::new().block_on(runtime, future),
         }
     }
+}
+
+/// Starts a thread that runs on a runtime of its own. What comes back hears of its end.
+///
+/// # Errors
+/// When the system gives no thread, or not what the backend needs.
+pub(super) fn spawn<F: Future<Output = ()>>(
+    name: String,
+    backend: Backend,
+    work: impl FnOnce() -> F + Send + 'static,
+) -> io::Result<mpsc::Receiver<()>> {
+    let (started, result) = mpsc::channel();
+    let (stopping, stopped) = mpsc::channel();
+    thread::Builder::new().name(name).spawn(move || match Runtime::new(backend) {
+        Ok(runtime) => {
+            let _ = started.send(Ok(()));
+            runtime.block_on(work());
+            let _ = stopping.send(());
+        }
+        Err(error) => drop(started.send(Err(error))),
+    })?;
+    result.recv().map_err(io::Error::other)??;
+    Ok(stopped)
 }
 
 #[cfg(test)]

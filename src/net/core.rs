@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::task::spawn_local;
 
-use super::backend::{Backend, Runtime};
+use super::backend::{self, Backend};
 use super::close::CloseReason;
 use super::peer::{self, Peer};
 use super::shared::{Event, Shared};
@@ -45,21 +45,11 @@ impl Core {
     /// Starts the thread of a core. Fails where the kernel gives not what the backend needs.
     pub fn start(index: usize, backend: Backend, shared: Arc<Shared>) -> io::Result<Self> {
         let (commands, inbox) = unbounded_channel();
-        let (started, result) = mpsc::channel();
-        let (stopping, stopped) = mpsc::channel();
         let name = match backend {
             Backend::Uring => format!("ring-{index}"),
             Backend::Epoll => format!("epoll-{index}"),
         };
-        thread::Builder::new().name(name).spawn(move || match Runtime::new(backend) {
-            Ok(runtime) => {
-                let _ = started.send(Ok(()));
-                runtime.block_on(serve(inbox, backend, shared));
-                let _ = stopping.send(());
-            }
-            Err(error) => drop(started.send(Err(error))),
-        })?;
-        result.recv().map_err(io::Error::other)??;
+        let stopped = backend::spawn(name, backend, move || serve(inbox, backend, shared))?;
         Ok(Self { commands, stopped })
     }
 

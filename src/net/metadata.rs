@@ -26,7 +26,7 @@ use tokio::sync::Notify;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::task::spawn_local;
 
-use super::backend::{Backend, Runtime};
+use super::backend::{self, Backend};
 use super::close::CloseReason;
 use super::opening::{BUFFER_LEN, CLIENT, HANDSHAKE_TIMEOUT, Opened, Opening, Progress, REQUESTS_HELD, Way};
 use crate::meta::torrent::InfoHash;
@@ -142,24 +142,12 @@ impl MetadataFetch {
         events: Box<MetadataEventsFn>,
     ) -> io::Result<Self> {
         let (commands, inbox) = unbounded_channel();
-        let (started, result) = mpsc::channel();
-        let (stopping, stopped) = mpsc::channel();
-        thread::Builder::new().name("metadata".to_owned()).spawn(move || {
-            match Runtime::new(Backend::Epoll) {
-                Ok(runtime) => {
-                    let _ = started.send(Ok(()));
-                    let exchange = RefCell::new(Exchange::new(info_hash));
-                    let peers = RefCell::default();
-                    let complete = Cell::new(false);
-                    let desk =
-                        Rc::new(Desk { info_hash, peer_id, goal, pex, events, exchange, peers, complete });
-                    runtime.block_on(serve(inbox, desk));
-                    let _ = stopping.send(());
-                }
-                Err(error) => drop(started.send(Err(error))),
-            }
+        let stopped = backend::spawn("metadata".to_owned(), Backend::Epoll, move || {
+            let exchange = RefCell::new(Exchange::new(info_hash));
+            let peers = RefCell::default();
+            let complete = Cell::new(false);
+            serve(inbox, Rc::new(Desk { info_hash, peer_id, goal, pex, events, exchange, peers, complete }))
         })?;
-        result.recv().map_err(io::Error::other)??;
         Ok(Self { commands, stopped })
     }
 

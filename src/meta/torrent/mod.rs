@@ -119,8 +119,8 @@ impl Metainfo {
         if got != magnet.info_hash {
             return Err(TorrentError::OtherInfoHash { got, expected: magnet.info_hash });
         }
-        let tiers = magnet.trackers.iter().map(|tracker| vec![tracker.clone()]).collect();
-        Ok(Self { announce: magnet.trackers.first().cloned(), tiers, ..Self::from_info(info)? })
+        let (announce, tiers) = (magnet.trackers.first().cloned(), magnet.tiers());
+        Ok(Self { announce, tiers, ..Self::from_info(info)? })
     }
 
     /// The SHA-1 that a piece must have.
