@@ -3,6 +3,7 @@
 pub mod bencode;
 pub mod geometry;
 mod hex;
+pub mod inflate;
 pub mod magnet;
 pub mod names;
 pub mod torrent;
