@@ -4,6 +4,7 @@
 //! errors go to stderr.
 
 mod args;
+mod log;
 mod magnet;
 mod progress;
 
@@ -26,8 +27,6 @@ use args::{
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 use signal_hook::low_level;
-use tracing_subscriber::filter::Targets;
-use tracing_subscriber::prelude::*;
 
 use crate::discovery::announcer::{AnnounceConfig, announce_once, scrape_all};
 use crate::discovery::dht::{BOOTSTRAP, cache};
@@ -41,6 +40,7 @@ use crate::meta::bencode;
 use crate::meta::geometry::PieceIndex;
 use crate::meta::hex;
 use crate::meta::magnet::is_magnet;
+use crate::meta::text::escape;
 use crate::meta::torrent::{METAINFO_LEN_MAX, Metainfo};
 use crate::net::close::CloseReason;
 use crate::wire::handshake;
@@ -51,21 +51,12 @@ const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Signals so soon after the first are the same wish: `timeout` and some shells signal the process and then its group.
 const SAME_SIGNAL: Duration = Duration::from_millis(250);
 
-/// Logs what `RUST_LOG` asks for: levels, and targets with levels (`debug`, `ringtide=debug,ringtide::net=trace`).
-fn log_to_stderr() {
-    let Some(filter) = env::var("RUST_LOG").ok().and_then(|filter| filter.parse::<Targets>().ok()) else {
-        return;
-    };
-    let lines = tracing_subscriber::fmt::layer().with_writer(io::stderr);
-    tracing_subscriber::registry().with(lines).with(filter).init();
-}
-
 /// Runs the command that the arguments name, the first being the program's own name.
 ///
 /// # Errors
 /// What the user should be told, with the exit code of the process.
 pub fn run(args: impl Iterator<Item = OsString>) -> Result<(), Error> {
-    log_to_stderr();
+    log::to_stderr();
     Kernel::forced().map_err(|error| Error::Usage(error.to_string()))?;
     match args::parse(args.skip(1).collect())? {
         Parsed::Help(text) => print(&text),
@@ -114,7 +105,7 @@ fn describe(metainfo: &Metainfo) -> String {
     let announce = metainfo.announce.as_deref().or_else(|| Some(metainfo.tiers.first()?.first()?.as_str()));
     let mut text = String::new();
     // Writing to a String cannot fail.
-    let _ = writeln!(text, "Tracker URL: {}", announce.unwrap_or("none"));
+    let _ = writeln!(text, "Tracker URL: {}", escape(announce.unwrap_or("none")));
     let _ = writeln!(text, "Length: {}", geometry.total_len());
     let _ = writeln!(text, "Info Hash: {}", metainfo.info_hash);
     let _ = writeln!(text, "Piece Length: {}", geometry.piece_len());
@@ -125,7 +116,7 @@ fn describe(metainfo: &Metainfo) -> String {
     if !metainfo.is_single_file {
         text.push_str("Files:\n");
         for file in metainfo.files.iter().filter(|file| !file.pad) {
-            let _ = writeln!(text, "{} {}", file.len, file.path.display());
+            let _ = writeln!(text, "{} {}", file.len, escape(&file.path.to_string_lossy()));
         }
     }
     text

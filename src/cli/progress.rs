@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use crate::download::{Observer, Snapshot, Summary};
+use crate::meta::text::escape;
 
 /// How often a line is printed where there is no terminal.
 const LINE_EVERY: Duration = Duration::from_secs(10);
@@ -94,9 +95,9 @@ impl Observer for Reporter {
     }
 }
 
-/// Prints a line on stderr. Where that cannot be done, the download goes on unseen.
+/// Prints a line on stderr, fit for a terminal whoever supplied parts of it. Where that cannot be done, the download goes on unseen.
 pub(super) fn say(line: fmt::Arguments<'_>) {
-    let _ = writeln!(io::stderr(), "{line}");
+    let _ = writeln!(io::stderr(), "{}", escape(&line.to_string()));
 }
 
 /// Bytes a second, smoothed.

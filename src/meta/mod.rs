@@ -6,6 +6,7 @@ mod hex;
 pub mod inflate;
 pub mod magnet;
 pub mod names;
+pub mod text;
 pub mod torrent;
 
 pub use hex::{Hex, hex};

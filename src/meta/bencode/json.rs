@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 
 use super::{Kind, Value};
 use crate::meta::hex;
+use crate::meta::text::{escape_json, is_hidden};
 
 /// Appends a value as compact JSON: keys in input order, integers with all their digits, and strings that are not
 /// UTF-8 as `"<hex>fa0b</hex>"`. No recursion: tokens are in output order already, so a stack of open ends is enough.
@@ -67,7 +68,7 @@ fn push_string(bytes: &[u8], out: &mut String) {
     out.push('"');
 }
 
-/// Escapes what RFC 8259 demands, and the control characters above ASCII, which a terminal may act upon.
+/// Escapes what RFC 8259 demands, and all else that would not be seen or act upon a terminal.
 fn push_char(char: char, out: &mut String) {
     match char {
         '"' => out.push_str("\\\""),
@@ -75,7 +76,7 @@ fn push_char(char: char, out: &mut String) {
         '\n' => out.push_str("\\n"),
         '\r' => out.push_str("\\r"),
         '\t' => out.push_str("\\t"),
-        _ if char.is_control() => drop(write!(out, "\\u{:04x}", char as u32)),
+        _ if is_hidden(char) => out.push_str(&escape_json(char.encode_utf8(&mut [0; 4]))),
         _ => out.push(char),
     }
 }
@@ -116,6 +117,7 @@ mod tests {
         assert_eq!(json(format!("i-{digits}e").as_bytes()), format!("-{digits}"));
         assert_eq!(json(b"2:\xfa\x0b"), r#""<hex>fa0b</hex>""#);
         assert_eq!(json("12:a\"\\\n\r\t\0\u{85}é/".as_bytes()), r#""a\"\\\n\r\t\u0000\u0085é/""#);
+        assert_eq!(json("10:\u{202e}\u{200b}\u{e0041}".as_bytes()), r#""\u202e\u200b\udb40\udc41""#);
     }
 
     #[test]
