@@ -625,7 +625,7 @@ fn verified_bytes(line: &str) -> usize {
 
 #[test]
 fn an_interrupted_download_says_how_far_it_got_and_goes_on() {
-    for (signal, code) in [("INT", 130), ("TERM", 143)] {
+    for (signal, code) in [("INT", 130), ("TERM", 143), ("HUP", 129)] {
         let content = content();
         let place = Place::new(&content, &[]);
         let (running, tracker) = half_way(&place, 17, |peer| Tracker::of(&[peer.addr]));

@@ -8,7 +8,6 @@ mod log;
 mod magnet;
 mod progress;
 
-use std::env;
 use std::ffi::OsString;
 use std::fs::File;
 use std::io::{self, Read, Write};
@@ -24,7 +23,7 @@ use args::{
     Command, Decode, Download, DownloadPiece, Handshake, Info, MagnetDownload, MagnetDownloadPiece, Parsed,
     Peers, Sources, Transfer,
 };
-use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 use signal_hook::low_level;
 
@@ -43,6 +42,7 @@ use crate::meta::magnet::is_magnet;
 use crate::meta::text::escape;
 use crate::meta::torrent::{METAINFO_LEN_MAX, Metainfo};
 use crate::net::close::CloseReason;
+use crate::os;
 use crate::wire::handshake;
 
 /// How long `handshake` waits for a connection and for the answer, each.
@@ -308,8 +308,7 @@ fn resolve(link: &str, reach: &Reach, patience: Option<Duration>, quiet: bool) -
 
 /// Where peers come from, as the command line and the environment say.
 fn reach(sources: Sources) -> Result<Reach, Error> {
-    let is_set = |name| env::var_os(name).is_some();
-    let dht = sources.dht_node.filter(|_| !is_set(NO_DHT_VARIABLE)).map(|nodes| {
+    let dht = sources.dht_node.filter(|_| !os::env::is_on(NO_DHT_VARIABLE)).map(|nodes| {
         let well_known = || BOOTSTRAP.iter().map(|&node| node.to_owned()).collect();
         let bootstrap = if nodes.is_empty() { well_known() } else { nodes };
         DhtReach { bootstrap, cache: cache::default_path() }
@@ -318,16 +317,16 @@ fn reach(sources: Sources) -> Result<Reach, Error> {
         peers: peers_to_ask(sources.peer)?,
         port: sources.port,
         dht,
-        lsd: sources.lsd && !is_set(NO_LSD_VARIABLE),
+        lsd: sources.lsd && !os::env::is_on(NO_LSD_VARIABLE),
         pex: sources.pex,
         encryption: sources.encryption,
         plain: false,
     })
 }
 
-/// Where it is set, the DHT is not asked.
+/// Where it is on, the DHT is not asked.
 const NO_DHT_VARIABLE: &str = "RINGTIDE_NO_DHT";
-/// Where it is set, the local network is not asked.
+/// Where it is on, the local network is not asked.
 const NO_LSD_VARIABLE: &str = "RINGTIDE_NO_LSD";
 
 /// The summary as one line of JSON; the README documents the keys.
@@ -348,11 +347,13 @@ fn json(finished: &Finished) -> String {
     format!("{object}\n")
 }
 
-/// Makes SIGINT and SIGTERM end the download in good order, and a later second one end the process at once.
+/// Makes SIGINT, SIGTERM and SIGHUP end the download in good order, and a later second one end the process at once. What
+/// the caller has this process ignore stays ignored.
 fn interrupts() -> Result<Interrupt, Error> {
     let interrupt = Interrupt::default();
     let told = Arc::clone(&interrupt);
-    let mut signals = Signals::new([SIGINT, SIGTERM]).map_err(Error::Thread)?;
+    let heeded = [SIGINT, SIGTERM, SIGHUP].into_iter().filter(|&signal| !os::signals::is_ignored(signal));
+    let mut signals = Signals::new(heeded).map_err(Error::Thread)?;
     let listen = move || {
         let mut first = None;
         for signal in signals.forever() {
@@ -385,7 +386,7 @@ fn peers_to_ask(named: Vec<SocketAddr>) -> Result<Vec<SocketAddr>, Error> {
 
 /// How often the resume record is written.
 fn record_every() -> Result<Duration, Error> {
-    let Some(value) = env::var_os(RECORD_VARIABLE) else { return Ok(RECORD_EVERY) };
+    let Some(value) = os::env::value(RECORD_VARIABLE) else { return Ok(RECORD_EVERY) };
     let millis = value.to_str().and_then(|text| text.parse().ok());
     millis.map(Duration::from_millis).ok_or_else(|| {
         Error::Usage(format!("{RECORD_VARIABLE} is {}, expected milliseconds", value.display()))

@@ -20,6 +20,7 @@ use crate::net::close::CloseReason;
 use crate::net::core::Core;
 use crate::net::listener::{self, Caller};
 use crate::net::shared::{Event, Greeting, Shared};
+use crate::os::random;
 use crate::swarm::bitfield::Bitfield;
 use crate::swarm::book::Outcome;
 use crate::swarm::ledger::Ledger;
@@ -138,7 +139,7 @@ impl<'a> Control<'a> {
         for piece in wanted(request).filter(|&piece| !have.get(piece) && !known.provisional.get(piece)) {
             missing.set(piece);
         }
-        let ledger = Ledger::new(geometry, Picker::new(geometry, &missing, super::random()));
+        let ledger = Ledger::new(geometry, Picker::new(geometry, &missing, random::number()));
         let complete = ledger.is_complete();
         let (pass, outbox) = (search.next_pass(), search.outbox());
         let events = Box::new(move |event| drop(outbox.send(Input::Net(pass, event))));

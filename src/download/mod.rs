@@ -10,7 +10,6 @@ mod metadata;
 mod resume;
 mod search;
 
-use std::hash::{BuildHasher, RandomState};
 use std::io;
 use std::path::PathBuf;
 use std::str::FromStr;
@@ -29,6 +28,7 @@ use crate::meta::torrent::{InfoHash, Metainfo};
 use crate::net::backend::Backend;
 use crate::net::core;
 use crate::net::listener::Listener;
+use crate::os::random;
 use crate::swarm::bitfield::Bitfield;
 use crate::swarm::book::MANUAL_MAX;
 
@@ -375,22 +375,16 @@ pub fn announce_config_of(
         info_hash: info_hash.0,
         peer_id,
         port: port.unwrap_or(PORT),
-        key: random() as u32,
-        seed: random(),
+        key: random::number() as u32,
+        seed: random::number(),
         timing: Timing::default(),
     }
-}
-
-/// A number nobody can guess, for peer ids and random choices; not for secrets.
-fn random() -> u64 {
-    RandomState::new().hash_one(Instant::now())
 }
 
 /// The name of this run among peers, BEP 20 style.
 pub fn peer_id() -> [u8; 20] {
     let mut id = *b"-Ri0100-............";
-    id[8..16].copy_from_slice(&random().to_le_bytes());
-    id[16..].copy_from_slice(&random().to_le_bytes()[..4]);
+    random::fill(&mut id[8..]);
     id
 }
 

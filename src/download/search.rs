@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::{Encryption, Observer, announce_config_of, listen, peer_id, random};
+use super::{Encryption, Observer, announce_config_of, listen, peer_id};
 use crate::discovery::announcer::{AnnounceEvent, Announcer, Farewell, TotalsFn};
 use crate::discovery::ask::TrackerError;
 use crate::discovery::dht::{Dht, DhtConfig, DhtEvent};
@@ -24,6 +24,7 @@ use crate::net::close::CloseReason;
 use crate::net::listener::{Caller, Listener};
 use crate::net::metadata::MetadataEvent;
 use crate::net::shared::Event;
+use crate::os::random;
 use crate::swarm::book::{Book, Outcome, Source};
 use crate::wire::mse;
 use crate::wire::pex::PeerExchange;
@@ -182,11 +183,11 @@ impl Search {
         let events = self.sender(Found::Announce);
         self.announcer = Some(Announcer::start(config, Arc::new(totals), events).map_err(Error::Thread)?);
         if let Some(DhtReach { bootstrap, cache }) = self.reach.dht.clone() {
-            let config = DhtConfig { info_hash: info_hash.0, bootstrap, cache, port, seed: random() };
+            let config = DhtConfig { info_hash: info_hash.0, bootstrap, cache, port, seed: random::number() };
             self.dht = or_none("DHT", Dht::start(config, self.sender(Found::Dht)));
         }
         if self.reach.lsd {
-            let config = LsdConfig { info_hash: info_hash.0, port, seed: random() };
+            let config = LsdConfig { info_hash: info_hash.0, port, seed: random::number() };
             let peers = self.sender(|peers| Found::Peers(Source::Lsd, peers));
             self.lsd = or_none("local service discovery", Lsd::start(config, peers));
         }

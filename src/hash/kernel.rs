@@ -2,7 +2,6 @@
 //!
 //! Invariant: a [`Kernel`] exists only where this CPU can run it, so hashing with one needs no check.
 
-use std::env;
 use std::fmt;
 use std::str::FromStr;
 use std::sync::OnceLock;
@@ -11,6 +10,7 @@ use sha1::{Digest as _, Sha1};
 
 use super::message::{Digest, Message};
 use super::simd::{self, Simd};
+use crate::os::env;
 
 /// The environment variable that forces a kernel, for tests and measurements: one of the names of [`Kernel::name`].
 const FORCE_VARIABLE: &str = "RINGTIDE_SHA1";
@@ -212,7 +212,7 @@ fn forced() -> Option<Kernel> {
 
 fn forced_or_error() -> &'static Result<Option<Kernel>, KernelError> {
     static FORCED: OnceLock<Result<Option<Kernel>, KernelError>> = OnceLock::new();
-    FORCED.get_or_init(|| env::var_os(FORCE_VARIABLE).map(|name| name.to_string_lossy().parse()).transpose())
+    FORCED.get_or_init(|| env::value(FORCE_VARIABLE).map(|name| name.to_string_lossy().parse()).transpose())
 }
 
 #[cfg(test)]

@@ -1,10 +1,10 @@
 //! The beginning of a connection: the encrypted handshake where one is wanted, then the handshake of the protocol. Bytes
 //! come in and bytes go out; whoever has the socket drives it.
 
-use std::hash::{BuildHasher, RandomState};
 use std::time::Duration;
 
 use super::close::CloseReason;
+use crate::os::random;
 use crate::wire::handshake::{self, Handshake};
 use crate::wire::mse;
 
@@ -137,28 +137,14 @@ fn check(ours: &Handshake, theirs: &[u8; handshake::LEN]) -> Result<Handshake, C
     Ok(theirs)
 }
 
-/// What nobody on the way can guess. The standard library's hasher is keyed by the kernel's random numbers, which does
-/// for an encryption that hides the protocol and no secrets.
+/// What nobody on the way can guess.
 fn randomness() -> mse::Randomness {
-    let mut private_key = [0; mse::PRIVATE_KEY_LEN];
-    fill(&mut private_key);
     let padding = || {
-        let mut bytes = vec![0; random() as usize % (mse::PAD_MAX + 1)];
-        fill(&mut bytes);
+        let mut bytes = vec![0; random::number() as usize % (mse::PAD_MAX + 1)];
+        random::fill(&mut bytes);
         bytes
     };
-    mse::Randomness { private_key, pad_a: padding(), pad_c: padding() }
-}
-
-fn fill(bytes: &mut [u8]) {
-    for chunk in bytes.chunks_mut(8) {
-        chunk.copy_from_slice(&random().to_le_bytes()[..chunk.len()]);
-    }
-}
-
-/// Each state has keys of its own.
-fn random() -> u64 {
-    RandomState::new().hash_one(0)
+    mse::Randomness { private_key: random::bytes(), pad_a: padding(), pad_c: padding() }
 }
 
 #[cfg(test)]

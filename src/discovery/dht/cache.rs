@@ -3,16 +3,17 @@
 //! The file is one bencoded dictionary of compact node infos, `nodes` and `nodes6`. It is a convenience: one that is
 //! missing, damaged, or somebody's trap is no nodes, and one that cannot be written is not written.
 
+use std::env;
 use std::ffi::OsString;
 use std::fs::{self, DirBuilder, OpenOptions};
-use std::io::{self, Read};
+use std::io::{self, Read, Write};
 use std::net::IpAddr;
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::{env, process};
 
 use super::krpc::{Node, push_node, read_nodes};
 use crate::meta::bencode::{Limits, Value, Writer, parse};
+use crate::os::{random, user};
 
 /// Nodes in the file.
 pub const NODES_MAX: usize = 256;
@@ -52,27 +53,28 @@ fn read(path: &Path) -> io::Result<Vec<u8>> {
 /// Puts the first [`NODES_MAX`] nodes in the place of what is in the file, in one step.
 ///
 /// # Errors
-/// What the file system answers; the file is then as it was.
+/// What the file system answers, and a folder that is another user's; the file is then as it was.
 pub fn save(path: &Path, nodes: &[Node]) -> io::Result<()> {
     let (Some(folder), Some(name)) = (path.parent(), path.file_name()) else {
         return Err(io::ErrorKind::InvalidInput.into());
     };
     // Whom this user talks to is nobody else's business.
     DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
+    // In another user's folder a name is what that user makes of it.
+    if fs::metadata(folder)?.uid() != user::effective() {
+        return Err(io::ErrorKind::PermissionDenied.into());
+    }
+    // A name that nobody can have taken before, and least of all with a link to another file.
     let mut draft_name = name.to_owned();
-    draft_name.push(format!(".{}.part", process::id()));
+    draft_name.push(format!(".{:016x}.part", random::number()));
     let draft = folder.join(draft_name);
-    let written = write(&draft, &encode(nodes)).and_then(|()| fs::rename(&draft, path));
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&draft)?;
+    let written = file.write_all(&encode(nodes)).and_then(|()| fs::rename(&draft, path));
     if written.is_err() {
-        // It may be that it was never made.
+        // What cannot be removed either is a few bytes in a cache.
         let _ = fs::remove_file(&draft);
     }
     written
-}
-
-fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path)?;
-    io::Write::write_all(&mut file, bytes)
 }
 
 fn encode(nodes: &[Node]) -> Vec<u8> {
@@ -164,7 +166,7 @@ mod tests {
     fn a_pipe_is_not_waited_for() {
         let dir = tempdir().unwrap();
         let path = dir.path().join("dht");
-        assert!(process::Command::new("mkfifo").arg(&path).status().unwrap().success());
+        assert!(std::process::Command::new("mkfifo").arg(&path).status().unwrap().success());
         assert_eq!(load(&path), []);
     }
 
@@ -176,6 +178,41 @@ mod tests {
         fs::create_dir(dir.path().join("dht")).unwrap();
         assert!(save(&dir.path().join("dht"), &[node(1)]).is_err());
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 2);
+    }
+
+    #[test]
+    fn a_link_in_the_place_of_the_file_is_replaced_and_what_it_leads_to_is_not() {
+        let dir = tempdir().unwrap();
+        let (path, other) = (dir.path().join("dht"), dir.path().join("other"));
+        fs::write(&other, "not ours").unwrap();
+        symlink(&other, &path).unwrap();
+        save(&path, &[node(1)]).unwrap();
+        assert_eq!(fs::read(&other).unwrap(), b"not ours");
+        assert_eq!((load(&path), path.is_symlink()), (vec![node(1)], false));
+    }
+
+    #[test]
+    fn drafts_have_names_that_nobody_can_take_before() {
+        let dir = tempdir().unwrap();
+        let path = dir.path().join("dht");
+        let planted = dir.path().join(format!("dht.{}.part", std::process::id()));
+        let other = dir.path().join("other");
+        fs::write(&other, "not ours").unwrap();
+        symlink(&other, &planted).unwrap();
+        save(&path, &[node(1)]).unwrap();
+        assert_eq!((fs::read(&other).unwrap(), planted.is_symlink()), (b"not ours".to_vec(), true));
+    }
+
+    #[test]
+    fn another_users_folder_is_left_alone() {
+        if user::effective() != 0 {
+            return;
+        }
+        let dir = tempdir().unwrap();
+        std::os::unix::fs::chown(dir.path(), Some(65_534), None).unwrap();
+        let refused = save(&dir.path().join("dht"), &[node(1)]).unwrap_err();
+        assert_eq!(refused.kind(), io::ErrorKind::PermissionDenied);
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
     }
 
     #[test]

@@ -6,8 +6,6 @@
 mod exchange;
 mod packet;
 
-use std::collections::hash_map::RandomState;
-use std::hash::BuildHasher;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs, UdpSocket};
 use std::sync::mpsc::{self, RecvTimeoutError};
@@ -20,6 +18,7 @@ pub use self::exchange::{CONNECTION_LIFETIME, Connection, Exchange, RESEND_FIRST
 pub use self::packet::{Answer, Ask, Family, PROTOCOL_ID, encode_ask, encode_connect, parse};
 use super::tracker::ReplyError;
 use super::url::{Host, Url};
+use crate::os::random;
 
 /// Addresses of one host name that are tried.
 pub const ADDRS_MAX: usize = 4;
@@ -153,7 +152,7 @@ impl<'a> Race<'a> {
         while self.lines.is_empty() || now >= self.next_at {
             let Some(addr) = self.to_try.next() else { return };
             self.next_at = now + ADDR_PATIENCE;
-            let seed = RandomState::new().hash_one(now);
+            let seed = random::number();
             let exchange = Exchange::new(self.ask, Family::of(addr.ip()), known.take(), seed, now);
             match connect(addr) {
                 Ok(socket) => self.lines.push(Line { addr, socket, exchange }),
