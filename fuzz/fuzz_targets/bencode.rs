@@ -4,10 +4,12 @@
 use std::collections::BTreeMap;
 
 use libfuzzer_sys::fuzz_target;
-use ringtide::meta::bencode::{Kind, Limits, Value, Writer, parse, parse_prefix, to_json};
+use ringtide::meta::bencode::{Form, Kind, Limits, Value, Writer, parse, parse_prefix, to_json};
 
 /// A small depth, so that the limit is met often; the naive parser recurses.
-const LIMITS: Limits = Limits { depth_max: 12, tokens_max: 1 << 20 };
+const LIMITS: Limits = Limits { depth_max: 12, tokens_max: 1 << 20, form: Form::Strict };
+/// The same for what other programs write.
+const LENIENT: Limits = Limits { form: Form::Lenient, ..LIMITS };
 
 /// The longest integer that a JSON reader takes as a number with a fraction.
 const JSON_DIGITS_MAX: usize = 300;
@@ -27,6 +29,7 @@ fuzz_target!(|bytes: &[u8]| {
             assert!(error.offset <= bytes.len() && !error.to_string().is_empty());
         }
     }
+    check_lenient(bytes);
     let parsed = parse_prefix(bytes, LIMITS);
     let naive = naive(bytes, 0);
     let (Ok((document, rest)), Some((node, naive_rest))) = (&parsed, &naive) else {
@@ -49,6 +52,24 @@ fuzz_target!(|bytes: &[u8]| {
         assert!(value.is_ok(), "{json}");
     }
 });
+
+/// What is bencode is the same read leniently, and whatever else is taken has JSON that can be read.
+fn check_lenient(bytes: &[u8]) {
+    let lenient = parse_prefix(bytes, LENIENT);
+    if let Ok((strict, rest)) = parse_prefix(bytes, LIMITS) {
+        let (document, left) = lenient.as_ref().expect("bencode is taken");
+        assert_eq!((read(document.root()), *left), (read(strict.root()), rest));
+    }
+    if let Ok((document, rest)) = lenient {
+        assert_eq!(document.root().raw(), &bytes[..bytes.len() - rest.len()]);
+        let mut json = String::new();
+        to_json(document.root(), &mut json);
+        if bytes.len() < JSON_DIGITS_MAX {
+            let value: Result<serde_json::Value, _> = serde_json::from_str(&json);
+            assert!(value.is_ok(), "{json}");
+        }
+    }
+}
 
 /// The slow obvious parser.
 fn naive(bytes: &[u8], depth: usize) -> Option<(Node, &[u8])> {
@@ -106,7 +127,6 @@ fn read(value: Value<'_>) -> Node {
         Kind::List => Node::List(value.as_list().expect("a list").map(read).collect()),
         Kind::Dict => {
             let entries = value.as_dict().expect("a dictionary").map(|(key, inner)| {
-                assert_eq!(value.get(key).map(Value::offset), Some(inner.offset()));
                 (key.to_vec(), read(inner))
             });
             Node::Dict(entries.collect())

@@ -5,8 +5,8 @@ use std::collections::HashSet;
 use std::path::{Component, Path};
 
 use libfuzzer_sys::fuzz_target;
-use ringtide::meta::bencode::{Limits, parse};
-use ringtide::meta::names;
+use ringtide::meta::bencode::{Limits, parse_prefix};
+use ringtide::meta::names::{self, Rules};
 use ringtide::meta::torrent::{InfoHash, Metainfo, TRACKERS_MAX, URL_LEN_MAX};
 
 fuzz_target!(|bytes: &[u8]| {
@@ -21,14 +21,29 @@ fuzz_target!(|bytes: &[u8]| {
     check_pieces(&metainfo);
     check_files(&metainfo);
     check_trackers(&metainfo);
+    for rules in [Rules::Windows, Rules::Ecryptfs] {
+        let paths = metainfo.paths(rules);
+        assert_eq!(paths.len(), metainfo.files.len());
+        let written = paths.iter().zip(&metainfo.files).filter(|(_, file)| !file.pad).map(|(path, _)| path);
+        let distinct: HashSet<_> = written.clone().map(|path| path.to_str().map(str::to_lowercase)).collect();
+        assert!(distinct.len() == written.clone().count() || rules != Rules::Windows);
+        assert!(written.clone().all(|path| is_safe(path)));
+    }
 
-    let document = parse(bytes, Limits::METAINFO).expect("it was parsed before");
-    let info = document.root().get("info").expect("it was found before").raw();
+    let text = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes).trim_ascii_start();
+    let (document, _) = parse_prefix(text, Limits::METAINFO).expect("it was parsed before");
+    let root = document.root();
+    let info = root.get("info").expect("it was found before").raw();
     assert_eq!(metainfo.info_hash, InfoHash::of(info));
-    // As a peer would send it (BEP 9): the same but for the trackers.
+    if root.get("encoding").is_some() || root.get("codepage").is_some() {
+        return;
+    }
+    // As a peer would send it (BEP 9): the same but for what stands outside.
     let mut alone = Metainfo::from_info(info).expect("it was accepted before");
     alone.announce.clone_from(&metainfo.announce);
     alone.tiers.clone_from(&metainfo.tiers);
+    alone.nodes.clone_from(&metainfo.nodes);
+    alone.web_seeds.clone_from(&metainfo.web_seeds);
     assert_eq!(alone, metainfo);
 });
 

@@ -3,6 +3,10 @@
 //! A link comes from a stranger, so it is taken apart with limits and without trust in what is in it: texts that act
 //! on a terminal are kept out, URLs that cannot be asked are left out. What is not understood is skipped, except for
 //! that which decides what is downloaded: the info hash and the choice of files.
+//!
+//! Links come through pages, mails, shells and clipboards, which leave marks on them: [`is_magnet`] and
+//! [`Magnet::parse`] look through quotes and brackets around a link, line breaks in it, the character references of
+//! HTML and percent-encoding of the whole. An info hash alone is a link without trackers.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -93,7 +97,7 @@ pub enum MagnetError {
         /// Its bytes.
         len: usize,
     },
-    /// It does not begin with `magnet:?`.
+    /// It does not begin with `magnet:?`, and is no info hash.
     NotAMagnet {
         /// How it begins, fit for a terminal.
         got: String,
@@ -151,9 +155,15 @@ impl fmt::Display for MagnetError {
 
 impl std::error::Error for MagnetError {}
 
-/// Whether a text means to be a magnet link, rather than the path of a file.
+/// Whether a text means to be a magnet link, rather than the path of a file. An info hash alone, for which
+/// [`is_info_hash`] asks, could be either.
 pub fn is_magnet(text: &str) -> bool {
-    strip_prefix(text.trim(), "magnet:").is_some()
+    text.len() <= LINK_LEN_MAX && query(&plain(text)).is_some() || is_info_hash(text)
+}
+
+/// Whether a text is an info hash and nothing else: 40 digits of base 16 or 32 of base 32, maybe behind `urn:btih:`.
+pub fn is_info_hash(text: &str) -> bool {
+    text.len() <= LINK_LEN_MAX && info_hash(topic(&plain(text))).is_ok()
 }
 
 impl Magnet {
@@ -162,8 +172,8 @@ impl Magnet {
         self.trackers.iter().map(|tracker| vec![tracker.clone()]).collect()
     }
 
-    /// Reads a link. Names of parameters may have any case and a number behind a dot (`tr.1`); those that are not
-    /// known are skipped.
+    /// Reads a link, or an info hash alone. Names of parameters may have any case and a number behind a dot (`tr.1`);
+    /// those that are not known are skipped. A link has no fragment: `#` is a character like others.
     ///
     /// # Errors
     /// Where it does not say which torrent, or which files of it, or is too long.
@@ -172,16 +182,127 @@ impl Magnet {
         if link.len() > LINK_LEN_MAX {
             return Err(MagnetError::TooLong { len: link.len() });
         }
-        let query = strip_prefix(link, "magnet:?").ok_or_else(|| not_a_magnet(link))?;
-        let query = query.split('#').next().unwrap_or_default();
+        let link = plain(link);
         let mut found = Found::default();
-        for parameter in query.split('&') {
-            let (key, value) = parameter.split_once('=').unwrap_or((parameter, ""));
-            // A link that was copied out of a page's source has `&amp;` for `&`.
-            let key = strip_prefix(key, "amp;").unwrap_or(key);
-            found.take(&stem(&percent_decode(key.as_bytes())), value)?;
+        if let Some(query) = query(&link) {
+            for parameter in query.split('&') {
+                let (key, value) = parameter.split_once('=').unwrap_or((parameter, ""));
+                found.take(&stem(&percent_decode(key.as_bytes())), value)?;
+            }
+        } else {
+            let hash = info_hash(topic(&link));
+            found.info_hash = Some(hash.map_err(|_| not_a_magnet(&link))?);
         }
         found.finish()
+    }
+}
+
+/// The parameters of a link: what follows `magnet:` and the slashes and the question mark behind it, of which there
+/// may be any.
+fn query(link: &str) -> Option<&str> {
+    let rest = strip_prefix(link, "magnet:")?.trim_start_matches('/');
+    Some(rest.strip_prefix('?').unwrap_or(rest))
+}
+
+/// An info hash without what says that it is one.
+fn topic(text: &str) -> &str {
+    ["urn:btih:", "btih:"].into_iter().find_map(|prefix| strip_prefix(text, prefix)).unwrap_or(text)
+}
+
+/// A link without the marks of the way it came.
+fn plain(text: &str) -> Cow<'_, str> {
+    let mut link = Cow::Borrowed(bare(text));
+    if link.contains(['\r', '\n', '\t']) {
+        link = link.replace(['\r', '\n', '\t'], "").into();
+    }
+    // Each wrapping may be there twice.
+    for _ in 0..WRAPPINGS_MAX {
+        if is_encoded(&link) {
+            let decoded = percent_decode(link.as_bytes());
+            let decoded = String::from_utf8_lossy(&decoded).into_owned();
+            link = bare(&decoded).to_owned().into();
+        }
+        if link.contains('&') {
+            link = dereference(&link).into();
+        }
+    }
+    link
+}
+
+/// How often a link is unwrapped.
+const WRAPPINGS_MAX: usize = 3;
+
+/// A text without white space, and without quotes and brackets that are around it or were left at its end.
+fn bare(text: &str) -> &str {
+    let mut text = text.trim();
+    while let Some(inner) = BRACKETS.iter().find_map(|(open, close)| {
+        let inner = text.strip_prefix(*open)?;
+        Some(inner.strip_suffix(*close).unwrap_or(inner).trim())
+    }) {
+        text = inner;
+    }
+    // None of these stands in a link as it is.
+    text.trim_end_matches(['"', '<', '>', '`']).trim()
+}
+
+/// What stands around links in texts.
+const BRACKETS: [(char, char); 8] = [
+    ('<', '>'),
+    ('(', ')'),
+    ('[', ']'),
+    ('"', '"'),
+    ('\'', '\''),
+    ('`', '`'),
+    ('\u{201c}', '\u{201d}'),
+    ('\u{feff}', '\u{feff}'),
+];
+
+/// Whether a link is percent-encoded as a whole, so that it does not begin as one or none of its parameters has a
+/// value.
+fn is_encoded(link: &str) -> bool {
+    let Some(rest) = strip_prefix(link, "magnet") else { return strip_prefix(link, "urn%").is_some() };
+    match rest.strip_prefix(':') {
+        None => rest.starts_with('%'),
+        Some(rest) => !rest.contains('=') && rest.contains("%3"),
+    }
+}
+
+/// A text with the characters that references of HTML stand for, as in a link that was copied out of a page's source.
+fn dereference(text: &str) -> String {
+    let mut parts = text.split('&');
+    let mut plain = parts.next().unwrap_or_default().to_owned();
+    for part in parts {
+        match part.split_once(';').and_then(|(name, rest)| Some((referred(name)?, rest))) {
+            Some((char, rest)) => {
+                plain.push(char);
+                plain.push_str(rest);
+            }
+            None => {
+                plain.push('&');
+                plain.push_str(part);
+            }
+        }
+    }
+    plain
+}
+
+/// The character of a reference, given its name.
+fn referred(name: &str) -> Option<char> {
+    let number = |digits: &str, radix| char::from_u32(u32::from_str_radix(digits, radix).ok()?);
+    match name.strip_prefix('#') {
+        Some(digits) => match digits.strip_prefix(['x', 'X']) {
+            Some(digits) => number(digits, 16),
+            None => number(digits, 10),
+        },
+        None => match name {
+            "amp" => Some('&'),
+            "quot" => Some('"'),
+            "apos" => Some('\''),
+            "lt" => Some('<'),
+            "gt" => Some('>'),
+            "nbsp" => Some(' '),
+            _ => None,
+        },
     }
 }
 
@@ -231,10 +352,13 @@ impl Found {
     fn take_topic(&mut self, value: &str) {
         let value = percent_decode(value.as_bytes());
         let value = String::from_utf8_lossy(&value);
-        let topic = value.trim();
-        self.has_v2 |= strip_prefix(topic, "urn:btmh:").is_some();
-        let Some(digits) = strip_prefix(topic, "urn:btih:") else { return };
-        match info_hash(digits) {
+        let value = value.trim();
+        self.has_v2 |= strip_prefix(value, "urn:btmh:").is_some();
+        let digits = topic(value);
+        let is_named = digits.len() < value.len();
+        match info_hash(whole_hash(digits)) {
+            // Without a name it may be anything else.
+            Err(_) if !is_named => {}
             Ok(hash) => self.info_hash = self.info_hash.or(Some(hash)),
             Err(error) => self.wrong_hash = self.wrong_hash.take().or(Some(error)),
         }
@@ -291,6 +415,12 @@ fn stem(key: &[u8]) -> String {
 fn url(value: &str) -> Option<String> {
     let value = percent_decode(value.as_bytes());
     clean_url(str::from_utf8(&value).ok()?)
+}
+
+/// The info hash at the start of a text, if something is behind it that is no part of one.
+fn whole_hash(text: &str) -> &str {
+    let len = text.bytes().take_while(u8::is_ascii_alphanumeric).count();
+    if matches!(len, 32 | 40) { &text[..len] } else { text }
 }
 
 /// Reads the digits of an info hash, in any case.
@@ -430,7 +560,7 @@ mod tests {
         let digit = |got, at, base| MagnetError::HashDigit { got, at, base };
         for (link, error) in [
             (String::new(), not_a_magnet("")),
-            ("magnet:xt=urn:btih:".to_owned(), not_a_magnet("magnet:xt=urn:btih:")),
+            ("magnet%20.torrent".to_owned(), not_a_magnet("magnet .torrent")),
             ("debian\x1b[31m.torrent".to_owned(), not_a_magnet("debian\\x1b[31m.torrent")),
             ("magnet:?".to_owned(), MagnetError::NoInfoHash),
             (format!("magnet:?dn=x&btih={HEX}"), MagnetError::NoInfoHash),
@@ -463,7 +593,7 @@ mod tests {
         let trackers =
             "&tr=http://a/x?y=1+2&tr.1=udp://b:1&TR.2=http%3A%2F%2Fa%2Fx%3Fy%3D1%2B2&tr=&tr=a%0ab&tr=%ff";
         assert_eq!(with(trackers).trackers, ["http://a/x?y=1+2", "udp://b:1"]);
-        assert_eq!(with("&ws=http://w/&ws=http://w/#ws=x").web_seeds, ["http://w/"]);
+        assert_eq!(with("&ws=http://w/&ws=http://w/#ws=x").web_seeds, ["http://w/", "http://w/#ws=x"]);
     }
 
     #[test]
@@ -501,6 +631,84 @@ mod tests {
     fn links_are_told_from_paths() {
         assert!(is_magnet("magnet:?xt=x") && is_magnet(" Magnet:x"));
         assert!(!is_magnet("magnet.torrent") && !is_magnet("./magnet:") && !is_magnet("magné"));
+        assert!(!is_magnet("") && !is_magnet("https://a/?magnet:?xt=x") && !is_magnet("magnet"));
+        for hash in [HEX, &HEX.to_ascii_uppercase(), BASE32, &BASE32.to_ascii_lowercase()] {
+            assert!(
+                is_info_hash(hash) && is_magnet(hash) && is_info_hash(&format!("urn:btih:{hash}")),
+                "{hash}"
+            );
+            assert!(!is_info_hash(&hash[1..]) && !is_info_hash(&format!("{hash}.torrent")));
+            assert!(!is_info_hash(&format!("./{hash}")) && !is_info_hash(&format!("magnet:?xt={hash}")));
+        }
+    }
+
+    #[test]
+    fn a_number_sign_is_a_character_of_the_link() {
+        for (dn, name) in
+            [("a #1", "a #1"), ("%23a", "#a"), ("#", "#"), ("it&#039;s", "it's"), ("it&#x27;s", "it's")]
+        {
+            let link = format!("magnet:?dn={dn}&tr=http://a/#x&xt=urn:btih:{HEX}&tr=http://b/");
+            let magnet = Magnet::parse(&link).unwrap();
+            assert_eq!((magnet.info_hash.to_string(), magnet.name.as_deref()), (HEX.to_owned(), Some(name)));
+            assert_eq!(magnet.trackers, ["http://a/#x", "http://b/"]);
+        }
+        assert_eq!(Magnet::parse(&format!("magnet:?xt=urn:btih:{HEX}#files")).unwrap(), with(""));
+    }
+
+    #[test]
+    fn a_link_is_found_in_what_was_made_of_it() {
+        let expected = with("&dn=a b&tr=http://t/a?x=1");
+        let link = format!("magnet:?xt=urn:btih:{HEX}&dn=a+b&tr=http%3A%2F%2Ft%2Fa%3Fx%3D1");
+        let encode = |text: &str| {
+            let byte = |byte: u8| match byte {
+                b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' => char::from(byte).to_string(),
+                _ => format!("%{byte:02X}"),
+            };
+            text.bytes().map(byte).collect::<String>()
+        };
+        let rest = link.strip_prefix("magnet:?").unwrap();
+        let mut half = link.clone();
+        half.insert(40, '\n');
+        for changed in [
+            format!("MAGNET:?{rest}"),
+            format!("magnet:///?{rest}"),
+            format!("magnet://?{rest}"),
+            format!("magnet:/?{rest}"),
+            format!("magnet:{rest}"),
+            format!("  {link}\r\n"),
+            format!("\"{link}\""),
+            format!("'{link}'"),
+            format!("<{link}>"),
+            format!("(<{link}>)"),
+            format!("{link}\""),
+            format!("{link}>"),
+            half,
+            link.replace('&', "&amp;"),
+            link.replace('&', "&amp;amp;"),
+            link.replace('&', "&#38;"),
+            link.replace('&', "&&"),
+            link.replace("a+b", "a b"),
+            link.replace("xt=", "xt.1="),
+            link.replace("urn:btih:", ""),
+            link.replace("urn:btih:", "btih:"),
+            link.replace("urn:btih:", "URN:BTIH:"),
+            link.replace("urn:btih:", "urn%3Abtih%3A"),
+            link.replace(HEX, BASE32),
+            link.replace(HEX, &BASE32.to_lowercase()),
+            link.replace("xt=", "xt=urn:sha1:VVBM5AIJ6VGJSYJ44OHZWTMH44HSJILF&xt=urn:ed2k:1&xt="),
+            encode(&link),
+            encode(&encode(&link)),
+            format!("magnet:{}", encode(&format!("?{rest}"))),
+            format!("magnet:?{}", encode(rest)),
+        ] {
+            assert!(is_magnet(&changed), "{changed}");
+            assert_eq!(Magnet::parse(&changed).as_ref(), Ok(&expected), "{changed}");
+        }
+        for bare in [HEX.to_owned(), HEX.to_uppercase(), BASE32.to_lowercase(), format!(" {HEX}\n")] {
+            assert_eq!(Magnet::parse(&bare), Ok(with("")), "{bare}");
+        }
+        let two = format!("magnet:?xt=urn:btih:{}&xt=urn:btih:{HEX}&xt.1=urn:btih:{HEX}", "0".repeat(40));
+        assert_eq!(Magnet::parse(&two).unwrap().info_hash, InfoHash([0; 20]));
     }
 
     proptest! {

@@ -1,6 +1,7 @@
 //! What is downloaded: bencode, metainfo, magnet links and the arithmetic of pieces, blocks and files. Pure: bytes in, values out.
 
 pub mod bencode;
+pub mod charset;
 pub mod geometry;
 mod hex;
 pub mod inflate;

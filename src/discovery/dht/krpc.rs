@@ -7,7 +7,7 @@ use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use super::id::{ID_LEN, NodeId, Scope, usable};
-use crate::meta::bencode::{DictWriter, Limits, ParseError, Value, Writer, parse_prefix};
+use crate::meta::bencode::{DictWriter, Form, Limits, ParseError, Value, Writer, parse_prefix};
 
 /// Bytes of the longest datagram that is read. Common nodes send at most 1,500.
 pub const DATAGRAM_LEN_MAX: usize = 8 * 1024;
@@ -25,7 +25,7 @@ pub const REPLY_PEERS_MAX: usize = 200;
 const VERSION: &[u8; 4] = b"Ri\x01\x00";
 
 /// As many values as fit the longest datagram as peers, each of 8 bytes.
-const LIMITS: Limits = Limits { depth_max: 8, tokens_max: DATAGRAM_LEN_MAX / 8 };
+const LIMITS: Limits = Limits { depth_max: 8, tokens_max: DATAGRAM_LEN_MAX / 8, form: Form::Lenient };
 
 /// Names a query among ours. Random, since who knows it can answer in the node's name.
 pub type Transaction = [u8; 4];

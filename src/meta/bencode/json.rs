@@ -19,7 +19,7 @@ pub fn to_json(value: Value<'_>, out: &mut String) {
         }
         match value.kind() {
             Kind::Bytes => push_string(value.as_bytes().unwrap_or_default(), out),
-            Kind::Integer => out.push_str(value.as_digits().unwrap_or_default()),
+            Kind::Integer => push_integer(value.as_digits().unwrap_or_default(), out),
             Kind::List => out.push('['),
             Kind::Dict => out.push('{'),
         }
@@ -55,6 +55,17 @@ impl Open {
             out.push(',');
         }
         self.count += 1;
+    }
+}
+
+/// An odd integer is no number in JSON either, and is shown as a string.
+fn push_integer(digits: &str, out: &mut String) {
+    let unsigned = digits.strip_prefix('-').unwrap_or(digits);
+    let has_zeros = unsigned.len() > 1 && unsigned.starts_with('0');
+    if unsigned.is_empty() || has_zeros || !unsigned.bytes().all(|byte| byte.is_ascii_digit()) {
+        push_string(digits.as_bytes(), out);
+    } else {
+        out.push_str(digits);
     }
 }
 
@@ -118,6 +129,14 @@ mod tests {
         assert_eq!(json(b"2:\xfa\x0b"), r#""<hex>fa0b</hex>""#);
         assert_eq!(json("12:a\"\\\n\r\t\0\u{85}é/".as_bytes()), r#""a\"\\\n\r\t\u0000\u0085é/""#);
         assert_eq!(json("10:\u{202e}\u{200b}\u{e0041}".as_bytes()), r#""\u202e\u200b\udb40\udc41""#);
+    }
+
+    #[test]
+    fn what_is_no_integer_is_a_string() {
+        let document = parse(b"li1.5ei007eiei-5ee", Limits::METAINFO).unwrap();
+        let mut out = String::new();
+        to_json(document.root(), &mut out);
+        assert_eq!(out, r#"["1.5","007","",-5]"#);
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! Bencode (BEP 3): a strict parser without copies, a writer of canonical form, and a JSON view.
+//! Bencode (BEP 3): a parser without copies, a writer of canonical form, and a JSON view.
 //!
 //! [`parse`] makes a [`Document`]: one flat vector of 16-byte tokens in input order, each with the span it was
 //! read from. A container's token also knows where its subtree ends, so walking and skipping need no recursion and
@@ -6,8 +6,9 @@
 //! cursor into it. Spans are kept because hashes are taken over the bytes as they came ([`Value::raw`]), never over
 //! a re-encoding.
 //!
-//! Strict where two readers could disagree about the meaning (leading zeros, `-0`, duplicate keys, trailing bytes),
-//! lenient where they could not: dictionary keys may come in any order, as old torrents have them.
+//! What other programs write and read is taken ([`Form::Lenient`]), as hashes do not depend on the meaning of the bytes.
+//! Who looks at a value with `decode` is told of all that BEP 3 does not allow ([`Form::Strict`]), but for the order of
+//! keys, which old torrents have in any.
 
 mod encode;
 mod error;
@@ -19,7 +20,7 @@ use std::fmt;
 pub use encode::{DictWriter, Writer};
 pub use error::{ParseError, Reason};
 pub use json::to_json;
-pub use parse::{Limits, parse, parse_prefix};
+pub use parse::{Form, Limits, parse, parse_prefix};
 
 /// What a value is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -116,7 +117,8 @@ impl<'a> Value<'a> {
         std::str::from_utf8(self.as_bytes()?).ok()
     }
 
-    /// The decimal digits with their sign, if it is an integer. Of any length.
+    /// The decimal digits with their sign, if it is an integer. Of any length; of an odd one ([`Form::Lenient`]) the text
+    /// that stands for them.
     pub fn as_digits(self) -> Option<&'a str> {
         if self.kind() != Kind::Integer {
             return None;
@@ -127,12 +129,16 @@ impl<'a> Value<'a> {
 
     /// The number, if it is an integer that fits.
     pub fn as_i64(self) -> Option<i64> {
-        self.as_digits()?.parse().ok()
+        self.as_number()?.try_into().ok()
     }
 
     /// The number, if it is an integer that fits.
     pub fn as_u64(self) -> Option<u64> {
-        self.as_digits()?.parse().ok()
+        self.as_number()?.try_into().ok()
+    }
+
+    fn as_number(self) -> Option<i128> {
+        self.as_digits()?.trim().parse().ok()
     }
 
     /// The elements in order, if it is a list.
@@ -145,7 +151,8 @@ impl<'a> Value<'a> {
         (self.kind() == Kind::Dict).then(|| Dict(self.children()))
     }
 
-    /// The value of a key, if it is a dictionary that has it. Looks at every key in turn.
+    /// The value of a key, if it is a dictionary that has it; of a key that is there twice, the first. Looks at every key
+    /// in turn.
     pub fn get(self, key: impl AsRef<[u8]>) -> Option<Self> {
         let key = key.as_ref();
         self.as_dict()?.find(|(name, _)| *name == key).map(|(_, value)| value)

@@ -10,18 +10,31 @@ pub struct Limits {
     pub depth_max: usize,
     /// How many values, dictionary keys counted, there may be.
     pub tokens_max: usize,
+    /// How what other programs write and read is taken that BEP 3 does not allow.
+    pub form: Form,
+}
+
+/// Which inputs are bencode.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Form {
+    /// What BEP 3 allows, with the keys of a dictionary in any order.
+    Strict,
+    /// Also what cannot be misread: a key twice, of which the first counts ([`Value::get`](super::Value::get)); zeros in
+    /// front of a number; and in the place of an integer another text, such as `i1.5e`, which is no number to
+    /// whoever wants one.
+    Lenient,
 }
 
 impl Limits {
     /// For `.torrent` files and info dictionaries: 32 levels as in Transmission, 3 M values as in libtorrent. All
     /// piece hashes are one value; a file takes about 8, so hundreds of thousands of files fit.
-    pub const METAINFO: Self = Self { depth_max: 32, tokens_max: 3_000_000 };
+    pub const METAINFO: Self = Self { depth_max: 32, tokens_max: 3_000_000, form: Form::Lenient };
     /// For tracker replies: 8 levels as in Transmission, and room for as many peers as fit 1 MiB, 7 values each.
-    pub const TRACKER: Self = Self { depth_max: 8, tokens_max: 1 << 18 };
+    pub const TRACKER: Self = Self { depth_max: 8, tokens_max: 1 << 18, form: Form::Lenient };
     /// For messages of peers (BEP 10, BEP 9), which are one or two small dictionaries.
-    pub const PEER_MESSAGE: Self = Self { depth_max: 8, tokens_max: 1024 };
-    /// For whatever a user wants to look at.
-    pub const ANY: Self = Self { depth_max: 4096, tokens_max: 3_000_000 };
+    pub const PEER_MESSAGE: Self = Self { depth_max: 8, tokens_max: 1024, form: Form::Lenient };
+    /// For whatever a user wants to look at, who is told of everything that is odd.
+    pub const ANY: Self = Self { depth_max: 4096, tokens_max: 3_000_000, form: Form::Strict };
 }
 
 /// Parses an input that is one value and nothing else.
@@ -107,7 +120,7 @@ impl Parser<'_> {
         let token = self.tokens.len() as u32;
         self.string()?;
         let Some(open) = self.open.last() else { return Ok(()) };
-        if let Some(before) = open.key {
+        if let Some(before) = open.key.filter(|_| self.is_strict()) {
             match self.content(before).cmp(self.content(token)) {
                 std::cmp::Ordering::Less => {}
                 std::cmp::Ordering::Equal => {
@@ -136,18 +149,41 @@ impl Parser<'_> {
         }
         let left = self.bytes.len() - self.at;
         let body = self.at;
+        let Ok(head) = u8::try_from(body - start) else {
+            return Err(ParseError { offset: start, reason: self.long_length(&digits) });
+        };
         // A length too long for the type is longer than the input, too.
         match parse_number(&self.bytes[digits]).filter(|len| *len <= left) {
             Some(len) => self.at += len,
             None => return Err(ParseError { offset: start, reason: Reason::StringPastEnd { left } }),
         }
-        // A length that fits the input has at most 10 digits.
-        self.push(Kind::Bytes, start, (body - start) as u8);
+        self.push(Kind::Bytes, start, head);
         Ok(())
+    }
+
+    /// What is wrong with the length of a string that has more digits than a token counts.
+    fn long_length(&self, digits: &std::ops::Range<usize>) -> Reason {
+        match self.bytes[digits.start] {
+            b'0' => Reason::LeadingZero,
+            _ => Reason::StringPastEnd { left: self.bytes.len() - digits.end - 1 },
+        }
     }
 
     fn integer(&mut self) -> Result<(), ParseError> {
         let start = self.at;
+        let proper = self.proper_integer();
+        // Behind a value that stands alone may be anything.
+        let may_be_odd = !self.is_strict() && !self.open.is_empty();
+        match may_be_odd.then(|| odd_integer(&self.bytes[start..])).flatten() {
+            Some(len) => self.at = start + len,
+            None => proper?,
+        }
+        self.push(Kind::Integer, start, 1);
+        Ok(())
+    }
+
+    /// Passes over an integer as BEP 3 has it.
+    fn proper_integer(&mut self) -> Result<(), ParseError> {
         self.at += 1;
         let negative = self.peek("a digit or '-'")? == b'-';
         self.at += usize::from(negative);
@@ -159,7 +195,6 @@ impl Parser<'_> {
             b'e' => self.at += 1,
             got => return self.fail(Reason::UnexpectedByte { got, expected: "a digit or 'e'" }),
         }
-        self.push(Kind::Integer, start, 1);
         Ok(())
     }
 
@@ -171,7 +206,7 @@ impl Parser<'_> {
             return self.fail(Reason::UnexpectedByte { got, expected });
         }
         self.at += self.bytes[start..].iter().take_while(|byte| byte.is_ascii_digit()).count();
-        if got == b'0' && self.at - start > 1 {
+        if got == b'0' && self.at - start > 1 && self.is_strict() {
             return Err(ParseError { offset: start, reason: Reason::LeadingZero });
         }
         Ok(start..self.at)
@@ -230,6 +265,10 @@ impl Parser<'_> {
         &self.bytes[token.start as usize + token.head as usize..token.end as usize]
     }
 
+    fn is_strict(&self) -> bool {
+        self.limits.form == Form::Strict
+    }
+
     fn set_place(&mut self, place: Place) {
         if let Some(open) = self.open.last_mut() {
             open.place = place;
@@ -252,6 +291,21 @@ impl Parser<'_> {
     }
 }
 
+/// The length of what stands at the start in the place of an integer: `i`, a text that looks like a number, `e`. The `e`
+/// of an exponent is told from the last one by what follows it, which no other value starts with.
+fn odd_integer(bytes: &[u8]) -> Option<usize> {
+    let is_text = |byte: &u8| matches!(byte, b'+' | b'-' | b'.' | b' ') || byte.is_ascii_alphanumeric();
+    let mut end = 1 + bytes[1..].iter().take_while(|byte| **byte != b'e' && is_text(byte)).count();
+    if bytes.get(end) != Some(&b'e') {
+        return None;
+    }
+    end += 1;
+    let sign = usize::from(matches!(bytes.get(end), Some(b'+' | b'-')));
+    let digits = bytes[end + sign..].iter().take_while(|byte| byte.is_ascii_digit()).count();
+    let is_exponent = digits > 0 && bytes.get(end + sign + digits) == Some(&b'e');
+    Some(if is_exponent { end + sign + digits + 1 } else { end })
+}
+
 fn parse_number(digits: &[u8]) -> Option<usize> {
     std::str::from_utf8(digits).ok()?.parse().ok()
 }
@@ -260,9 +314,61 @@ fn parse_number(digits: &[u8]) -> Option<usize> {
 mod tests {
     use super::*;
 
+    const STRICT: Limits = Limits { form: Form::Strict, ..Limits::METAINFO };
+
     fn error(bytes: impl AsRef<[u8]>) -> (usize, Reason) {
-        let error = parse(bytes.as_ref(), Limits::METAINFO).unwrap_err();
+        let error = parse(bytes.as_ref(), STRICT).unwrap_err();
         (error.offset, error.reason)
+    }
+
+    #[test]
+    fn what_others_write_is_read_where_it_has_one_meaning() {
+        for (odd, number) in [
+            ("i007e", Some(7)),
+            ("i-007e", Some(-7)),
+            ("i-0e", Some(0)),
+            ("i+7e", Some(7)),
+            ("i 7 e", Some(7)),
+            ("i1.5e", None),
+            ("i-2.6E+18e", None),
+            ("i-2.6e+18e", None),
+            ("i1e9e", None),
+            ("i0x10e", None),
+            ("inane", None),
+            ("ie", None),
+            ("i-e", None),
+        ] {
+            let whole = format!("l{odd}2:abi3ee");
+            let document = parse(whole.as_bytes(), Limits::METAINFO).unwrap();
+            let values: Vec<_> = document.root().as_list().unwrap().collect();
+            assert_eq!(values.len(), 3, "{odd}");
+            assert_eq!((values[0].kind(), values[0].as_i64()), (Kind::Integer, number), "{odd}");
+            assert_eq!(values[0].raw(), odd.as_bytes());
+            assert_eq!((values[1].as_str(), values[2].as_u64()), (Some("ab"), Some(3)), "{odd}");
+            assert!(parse(whole.as_bytes(), STRICT).is_err(), "{odd}");
+        }
+        for neither in ["i", "li5", "li5:e", "i1.5e", "i\ne", "i5\0e", "i(e"] {
+            assert!(parse(neither.as_bytes(), Limits::METAINFO).is_err(), "{neither}");
+        }
+        let zeros = |count: usize| format!("{}5:hello", "0".repeat(count));
+        let document =
+            parse(zeros(250).as_bytes(), Limits::METAINFO).map(|it| it.root().as_bytes().map(<[u8]>::len));
+        assert_eq!(document, Ok(Some(5)));
+        let error = parse(zeros(300).as_bytes(), Limits::METAINFO).unwrap_err();
+        assert_eq!((error.offset, error.reason), (0, Reason::LeadingZero));
+    }
+
+    #[test]
+    fn the_first_of_two_keys_counts() {
+        for twice in ["d1:ai1e1:ai2e1:bi3ee", "d1:bi3e1:ai1e1:ai2ee", "d1:ai1e1:bi3e1:ai2ee"] {
+            let document = parse(twice.as_bytes(), Limits::METAINFO).unwrap();
+            let root = document.root();
+            assert_eq!(root.raw(), twice.as_bytes());
+            assert_eq!(
+                (root.get("a").unwrap().as_u64(), root.get("b").unwrap().as_u64()),
+                (Some(1), Some(3))
+            );
+        }
     }
 
     fn unexpected(got: u8, expected: &'static str) -> Reason {
@@ -330,7 +436,7 @@ mod tests {
         let nested = |depth: usize| format!("{}{}", "l".repeat(depth), "e".repeat(depth));
         assert!(parse(nested(32).as_bytes(), Limits::METAINFO).is_ok());
         assert_eq!(error(nested(33)), (32, Reason::TooDeep { max: 32 }));
-        let limits = Limits { depth_max: 2, tokens_max: 3 };
+        let limits = Limits { depth_max: 2, tokens_max: 3, form: Form::Strict };
         assert!(parse(b"d1:ai1ee", limits).is_ok());
         let too_many = ParseError { offset: 5, reason: Reason::TooManyTokens { max: 3 } };
         assert_eq!(parse(b"l0:0:i1ee", limits).unwrap_err(), too_many);

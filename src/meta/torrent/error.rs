@@ -2,8 +2,9 @@
 
 use std::fmt;
 
-use super::{FILES_MAX, InfoHash, METAINFO_LEN_MAX, PATH_DEPTH_MAX, PATH_LEN_MAX, PIECES_MAX};
+use super::{FILES_MAX, Foreign, InfoHash, METAINFO_LEN_MAX, PATH_DEPTH_MAX, PATH_LEN_MAX, PIECES_MAX};
 use crate::meta::bencode::{Kind, ParseError};
+use crate::meta::inflate::InflateError;
 
 /// A key of the metainfo, shown as it is written there.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -45,6 +46,10 @@ pub enum TorrentError {
     },
     /// It is not bencode.
     Bencode(ParseError),
+    /// It is packed with gzip and cannot be unpacked.
+    Packed(InflateError),
+    /// It is a file of another kind.
+    Foreign(Foreign),
     /// The outermost value is not a dictionary.
     NotADict {
         /// What it is.
@@ -81,11 +86,6 @@ pub enum TorrentError {
     },
     /// It describes its content for BitTorrent v2 (BEP 52) alone.
     V2Only,
-    /// The piece hashes are not 20 bytes each.
-    PiecesLen {
-        /// Bytes of `pieces`.
-        len: usize,
-    },
     /// There are more or fewer piece hashes than the content has pieces.
     PieceCount {
         /// How many hashes there are.
@@ -98,11 +98,9 @@ pub enum TorrentError {
         /// How many it has.
         count: u64,
     },
-    /// `length` and `files` are both there.
-    LengthAndFiles,
     /// Neither `length` nor `files` is there.
     NeitherLengthNorFiles,
-    /// The list `files` is empty.
+    /// The list `files` names no file that could be downloaded.
     NoFiles,
     /// There are more files than [`FILES_MAX`].
     TooManyFiles,
@@ -118,11 +116,6 @@ pub enum TorrentError {
         /// The file's place in `files`.
         file: usize,
     },
-    /// A file is a symbolic link (BEP 47), which could lead out of the output folder.
-    Symlink {
-        /// Its place in `files`; `None` for the only file.
-        file: Option<usize>,
-    },
 }
 
 impl fmt::Display for TorrentError {
@@ -132,6 +125,8 @@ impl fmt::Display for TorrentError {
                 write!(f, "{len} bytes of metainfo, at most {METAINFO_LEN_MAX} are read")
             }
             Self::Bencode(error) => write!(f, "not bencode at {error}"),
+            Self::Packed(error) => write!(f, "packed with gzip: {error}"),
+            Self::Foreign(foreign) => foreign.fmt(f),
             Self::NotADict { got } => write!(f, "expected {}, got {got}", Kind::Dict),
             Self::Missing(field) => write!(f, "{field} is missing"),
             Self::WrongKind { field, expected, got } => write!(f, "{field} is {got}, expected {expected}"),
@@ -140,14 +135,12 @@ impl fmt::Display for TorrentError {
             }
             Self::OtherInfoHash { got, expected } => write!(f, "its info hash is {got}, expected {expected}"),
             Self::V2Only => f.write_str("BitTorrent v2 only: it has no v1 piece hashes to download by"),
-            Self::PiecesLen { len } => write!(f, "`pieces` is {len} bytes long, expected a multiple of 20"),
             Self::PieceCount { got, expected } => {
                 write!(f, "`pieces` has {got} hashes, expected {expected} for the content's length")
             }
             Self::TooManyPieces { count } => write!(f, "{count} pieces, at most {PIECES_MAX} are supported"),
-            Self::LengthAndFiles => f.write_str("`length` and `files` are both there, expected one of them"),
             Self::NeitherLengthNorFiles => f.write_str("neither `length` nor `files` is there"),
-            Self::NoFiles => f.write_str("`files` is empty"),
+            Self::NoFiles => f.write_str("`files` names no file"),
             Self::TooManyFiles => write!(f, "`files` has more than {FILES_MAX} files"),
             Self::TotalTooLong => f.write_str("the lengths of the files sum up to 2^63 bytes or more"),
             Self::PathTooDeep { file } => {
@@ -155,10 +148,6 @@ impl fmt::Display for TorrentError {
             }
             Self::PathTooLong { file } => {
                 write!(f, "{} is longer than {PATH_LEN_MAX} bytes", Field::of_file("path", *file))
-            }
-            Self::Symlink { file: None } => f.write_str("the file is a symbolic link, which is not created"),
-            Self::Symlink { file: Some(file) } => {
-                write!(f, "`files[{file}]` is a symbolic link, which is not created")
             }
         }
     }
@@ -168,6 +157,7 @@ impl std::error::Error for TorrentError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
             Self::Bencode(error) => Some(error),
+            Self::Packed(error) => Some(error),
             _ => None,
         }
     }

@@ -5,21 +5,28 @@
 //! The bytes may come from a stranger, so every length, count and sum has a limit or is checked.
 
 mod error;
+mod foreign;
 mod read;
 mod trackers;
 
+use std::borrow::Cow;
 use std::fmt;
+use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 
 use sha1::{Digest, Sha1};
 
 pub use self::error::{Field, TorrentError};
+pub use self::foreign::Foreign;
 pub(super) use self::trackers::clean_url;
-pub use self::trackers::{TRACKERS_MAX, URL_LEN_MAX};
-use super::bencode::{self, Limits};
+pub use self::trackers::{NODES_MAX, TRACKERS_MAX, URL_LEN_MAX};
+use super::bencode::{self, Document, Kind, Limits};
+use super::charset::Charset;
 use super::geometry::{Geometry, PieceIndex};
 use super::hex;
-use super::magnet::Magnet;
+use super::inflate::{inflate, is_gzip};
+use super::magnet::{Magnet, PeerAddr};
+use super::names;
 
 /// Bytes of metainfo: room for [`PIECES_MAX`] hashes (80 MiB) and as many paths.
 pub const METAINFO_LEN_MAX: usize = 128 << 20;
@@ -35,6 +42,9 @@ pub const PATH_DEPTH_MAX: usize = 100;
 pub const PATH_LEN_MAX: usize = 3072;
 /// Bytes of a file: what an offset of the kernel can be.
 pub const FILE_LEN_MAX: u64 = i64::MAX as u64;
+
+/// What some editors put in front of a text.
+const UTF8_MARK: &[u8] = b"\xef\xbb\xbf";
 
 /// The SHA-1 of the info dictionary's bytes: the name of a torrent everywhere on the network. Shown as 40 digits.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -71,6 +81,8 @@ pub struct FileEntry {
     pub offset: u64,
     /// Whether it only fills up a piece (BEP 47): its bytes are zeros, and it is not written.
     pub pad: bool,
+    /// Whether it is a program (BEP 47).
+    pub executable: bool,
 }
 
 /// What a torrent says about its content.
@@ -93,23 +105,47 @@ pub struct Metainfo {
     pub tiers: Vec<Vec<String>>,
     /// Whether peers may come only from the trackers (BEP 27).
     pub private: bool,
+    /// The nodes of the DHT that the torrent names (BEP 5), at most [`NODES_MAX`]. A private torrent has none.
+    pub nodes: Vec<PeerAddr>,
+    /// The web seeds (BEP 17, BEP 19), at most [`WEB_SEEDS_MAX`](super::magnet::WEB_SEEDS_MAX).
+    pub web_seeds: Vec<String>,
+    /// The symbolic links (BEP 47) that were left out of the files. They could lead out of the output folder, and have
+    /// no bytes in the content.
+    pub symlinks: usize,
 }
 
 impl Metainfo {
-    /// Reads a `.torrent` file.
+    /// Reads a `.torrent` file, also one that is packed with gzip. What stands behind the end of the torrent, such as a line feed, is of no concern.
     pub fn parse(bytes: &[u8]) -> Result<Self, TorrentError> {
-        let document = open(bytes)?;
+        let unpacked = unpacked(bytes)?;
+        let bytes = unpacked.strip_prefix(UTF8_MARK).unwrap_or(&unpacked).trim_ascii_start();
+        let document = open(bytes).map_err(|error| match Foreign::of(bytes) {
+            Some(foreign) if !matches!(error, TorrentError::TooLong { .. }) => TorrentError::Foreign(foreign),
+            _ => error,
+        })?;
         let root = document.root();
         let info = root.get("info").ok_or(TorrentError::Missing(Field::new("info")))?;
-        let mut metainfo = read::info(info)?;
+        let mut metainfo = read::info(info, read::charset(root))?;
         metainfo.announce = trackers::announce(root);
         metainfo.tiers = trackers::tiers(root, metainfo.announce.as_ref());
+        metainfo.web_seeds = trackers::web_seeds(root);
+        if !metainfo.private {
+            metainfo.nodes = trackers::nodes(root);
+        }
         Ok(metainfo)
     }
 
-    /// Reads an info dictionary alone, as peers send it (BEP 9). It knows no trackers.
+    /// Reads an info dictionary alone, as peers send it (BEP 9). It knows no trackers, and ends where the bytes end.
     pub fn from_info(info: &[u8]) -> Result<Self, TorrentError> {
-        read::info(open(info)?.root())
+        let document = open(info)?;
+        let root = document.root();
+        match info.len() - root.raw().len() {
+            0 => read::info(root, Charset::default()),
+            count => {
+                let reason = bencode::Reason::TrailingBytes { count };
+                Err(bencode::ParseError { offset: root.raw().len(), reason }.into())
+            }
+        }
     }
 
     /// Reads the info dictionary that a link names, as peers send it (BEP 9), with the link's trackers: each in a tier
@@ -120,7 +156,19 @@ impl Metainfo {
             return Err(TorrentError::OtherInfoHash { got, expected: magnet.info_hash });
         }
         let (announce, tiers) = (magnet.trackers.first().cloned(), magnet.tiers());
-        Ok(Self { announce, tiers, ..Self::from_info(info)? })
+        Ok(Self { announce, tiers, web_seeds: magnet.web_seeds.clone(), ..Self::from_info(info)? })
+    }
+
+    /// The paths of all files in their order, on a file system with these rules: as they are on Linux, else with names
+    /// that the file system takes, again distinct.
+    pub fn paths(&self, rules: names::Rules) -> Vec<PathBuf> {
+        let mut tree = names::Tree::with_rules(rules);
+        let path = |file: &FileEntry| match rules {
+            _ if file.pad => file.path.clone(),
+            names::Rules::Linux => file.path.clone(),
+            _ => tree.add(file.path.iter().map(OsStrExt::as_bytes)),
+        };
+        self.files.iter().map(path).collect()
     }
 
     /// The SHA-1 that a piece must have.
@@ -134,14 +182,29 @@ impl Metainfo {
     }
 }
 
-/// Parses a dictionary of a length that is allowed.
-fn open(bytes: &[u8]) -> Result<bencode::Document<'_>, TorrentError> {
+/// The torrent in a file, which may be packed with gzip, and again.
+fn unpacked(bytes: &[u8]) -> Result<Cow<'_, [u8]>, TorrentError> {
+    let mut bytes = Cow::Borrowed(bytes);
+    for _ in 0..PACKINGS_MAX {
+        if !is_gzip(&bytes) {
+            break;
+        }
+        bytes = inflate(&bytes, METAINFO_LEN_MAX).map_err(TorrentError::Packed)?.into();
+    }
+    Ok(bytes)
+}
+
+/// How often a torrent may be packed: by its maker and by a server.
+const PACKINGS_MAX: usize = 2;
+
+/// Parses the dictionary at the start of bytes of a length that is allowed.
+fn open(bytes: &[u8]) -> Result<Document<'_>, TorrentError> {
     if bytes.len() > METAINFO_LEN_MAX {
         return Err(TorrentError::TooLong { len: bytes.len() });
     }
-    let document = bencode::parse(bytes, Limits::METAINFO)?;
+    let (document, _) = bencode::parse_prefix(bytes, Limits::METAINFO)?;
     match document.root().kind() {
-        bencode::Kind::Dict => Ok(document),
+        Kind::Dict => Ok(document),
         got => Err(TorrentError::NotADict { got }),
     }
 }

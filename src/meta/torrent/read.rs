@@ -1,48 +1,99 @@
 //! The info dictionary: from values to checked numbers and safe paths.
 
+use std::borrow::Cow;
+
 use super::{
     FILE_LEN_MAX, FILES_MAX, Field, FileEntry, InfoHash, Metainfo, PATH_DEPTH_MAX, PATH_LEN_MAX,
     PIECE_LEN_MAX, PIECES_MAX, TorrentError,
 };
 use crate::meta::bencode::{Kind, List, Value};
+use crate::meta::charset::Charset;
 use crate::meta::geometry::Geometry;
 use crate::meta::names;
 
 /// Digits of a number that an error repeats.
 const DIGITS_SHOWN_MAX: usize = 24;
 
-/// Reads an info dictionary. The trackers stand outside of it and are left empty.
-pub(super) fn info(info: Value<'_>) -> Result<Metainfo, TorrentError> {
+/// Reads an info dictionary whose texts have that encoding. What stands outside of it is left empty.
+pub(super) fn info(info: Value<'_>, charset: Charset) -> Result<Metainfo, TorrentError> {
     expect(info, Field::new("info"), Kind::Dict)?;
     if info.get("pieces").is_none() && info.get("meta version").is_some_and(|it| it.as_u64() == Some(2)) {
         return Err(TorrentError::V2Only);
     }
     let info_hash = InfoHash::of(info.raw());
-    let name = match preferred(info, "name.utf-8", "name") {
-        Some((key, name)) => names::element(string(name, Field::new(key))?),
-        None => None,
-    };
-    let name = name.unwrap_or_else(|| info_hash.to_string());
+    let name = name(info, charset).unwrap_or_else(|| info_hash.to_string());
     let piece_len = number(info, Field::new("piece length"), 1, u64::from(PIECE_LEN_MAX))?;
-    let (files, is_single_file) = match (info.get("length"), info.get("files")) {
-        (Some(_), Some(_)) => return Err(TorrentError::LengthAndFiles),
-        (None, None) => return Err(TorrentError::NeitherLengthNorFiles),
-        (Some(_), None) => (vec![single_file(info, &name)?], true),
-        (None, Some(files)) => (file_list(files)?, false),
-    };
-    let total_len = files.last().map_or(0, |file| file.offset + file.len);
-    let geometry = geometry(total_len, piece_len)?;
+    let content = content(info, &name, piece_len, charset)?;
+    let geometry = geometry(content.len(), piece_len)?;
     Ok(Metainfo {
         info_hash,
         geometry,
         piece_hashes: piece_hashes(info, geometry)?,
         name,
-        files,
-        is_single_file,
+        files: content.files,
+        is_single_file: content.is_single_file,
         announce: None,
         tiers: Vec::new(),
-        private: info.get("private").is_some_and(|private| private.as_u64() == Some(1)),
+        private: info.get("private").is_some_and(is_private),
+        nodes: Vec::new(),
+        web_seeds: Vec::new(),
+        symlinks: content.symlinks,
     })
+}
+
+/// The encoding that a torrent declares.
+pub(super) fn charset(root: Value<'_>) -> Charset {
+    let named = root.get("encoding").and_then(Value::as_bytes).map(Charset::named);
+    let named = named.filter(|charset| *charset != Charset::default());
+    named.or_else(|| root.get("codepage")?.as_u64().map(Charset::code_page)).unwrap_or_default()
+}
+
+/// The suggested name, made safe: of the key that is known to be UTF-8 if that has one, else of the usual one.
+fn name(info: Value<'_>, charset: Charset) -> Option<String> {
+    let known = info.get("name.utf-8").and_then(Value::as_str);
+    known.and_then(|name| names::element(name.as_bytes())).or_else(|| {
+        let name = info.get("name")?.as_bytes()?;
+        names::element(&charset.decode(name))
+    })
+}
+
+/// Whether the value of `private` means that it is: all but 0. Of a text, what it would be as a number, because who
+/// wrote it meant so and a peer too many can cost the account at the tracker.
+fn is_private(value: Value<'_>) -> bool {
+    let text = value.as_digits().map(str::as_bytes).or_else(|| value.as_bytes()).unwrap_or_default();
+    text.iter().any(|byte| matches!(byte, b'1'..=b'9'))
+}
+
+/// The files of a torrent.
+struct Content {
+    files: Vec<FileEntry>,
+    is_single_file: bool,
+    symlinks: usize,
+}
+
+impl Content {
+    /// Bytes of all files.
+    fn len(&self) -> u64 {
+        self.files.last().map_or(0, |file| file.offset + file.len)
+    }
+}
+
+/// What `files` or `length` say. Of both the first is meant, unless only the other fits the piece hashes.
+fn content(info: Value<'_>, name: &str, piece_len: u64, charset: Charset) -> Result<Content, TorrentError> {
+    match (info.get("length"), info.get("files")) {
+        (None, None) => Err(TorrentError::NeitherLengthNorFiles),
+        (Some(_), None) => single_file(info, name),
+        (None, Some(files)) => file_list(files, charset),
+        (Some(_), Some(files)) => {
+            let hashes = info.get("pieces").and_then(Value::as_bytes).map_or(0, |bytes| bytes.len() / 20);
+            let fits = |content: &Content| content.len().div_ceil(piece_len) == hashes as u64;
+            let listed = file_list(files, charset);
+            if listed.as_ref().is_ok_and(fits) {
+                return listed;
+            }
+            single_file(info, name).ok().filter(fits).map_or(listed, Ok)
+        }
+    }
 }
 
 fn geometry(total_len: u64, piece_len: u64) -> Result<Geometry, TorrentError> {
@@ -55,80 +106,92 @@ fn geometry(total_len: u64, piece_len: u64) -> Result<Geometry, TorrentError> {
 fn piece_hashes(info: Value<'_>, geometry: Geometry) -> Result<Box<[[u8; 20]]>, TorrentError> {
     let pieces = info.get("pieces").ok_or(TorrentError::Missing(Field::new("pieces")))?;
     let bytes = string(pieces, Field::new("pieces"))?;
-    let (hashes, rest) = bytes.as_chunks::<20>();
-    if !rest.is_empty() {
-        return Err(TorrentError::PiecesLen { len: bytes.len() });
-    }
+    // A rest that is no hash belongs to no piece.
+    let (hashes, _) = bytes.as_chunks::<20>();
     if hashes.len() != geometry.piece_count() as usize {
         return Err(TorrentError::PieceCount { got: hashes.len(), expected: geometry.piece_count() });
     }
     Ok(hashes.into())
 }
 
-fn single_file(info: Value<'_>, name: &str) -> Result<FileEntry, TorrentError> {
+/// The only file. It is one even if it is called a symbolic link: its bytes are what the hashes are of.
+fn single_file(info: Value<'_>, name: &str) -> Result<Content, TorrentError> {
     let len = number(info, Field::new("length"), 0, FILE_LEN_MAX)?;
-    if has_attribute(info, b'l') {
-        return Err(TorrentError::Symlink { file: None });
-    }
-    Ok(FileEntry { path: name.into(), len, offset: 0, pad: false })
+    let executable = has_attribute(info, b'x');
+    let file = FileEntry { path: name.into(), len, offset: 0, pad: false, executable };
+    Ok(Content { files: vec![file], is_single_file: true, symlinks: 0 })
 }
 
-fn file_list(files: Value<'_>) -> Result<Vec<FileEntry>, TorrentError> {
+fn file_list(files: Value<'_>, charset: Charset) -> Result<Content, TorrentError> {
     let mut tree = names::Tree::new();
     let mut offset: u64 = 0;
-    let mut entries = Vec::new();
+    let mut content = Content { files: Vec::new(), is_single_file: false, symlinks: 0 };
     for (index, file) in list(files, Field::new("files"))?.enumerate() {
         if index == FILES_MAX {
             return Err(TorrentError::TooManyFiles);
         }
-        let entry = file_entry(file, index, offset, &mut tree)?;
+        if file.kind() != Kind::Dict {
+            // It has no bytes in the content.
+            continue;
+        }
+        if has_attribute(file, b'l') {
+            content.symlinks += 1;
+            continue;
+        }
+        let entry = file_entry(file, index, offset, charset, &mut tree)?;
         let end = offset.checked_add(entry.len).filter(|end| *end <= FILE_LEN_MAX);
         offset = end.ok_or(TorrentError::TotalTooLong)?;
-        entries.push(entry);
+        content.files.push(entry);
     }
-    if entries.is_empty() { Err(TorrentError::NoFiles) } else { Ok(entries) }
+    if content.files.is_empty() { Err(TorrentError::NoFiles) } else { Ok(content) }
 }
 
 fn file_entry(
     file: Value<'_>,
     index: usize,
     offset: u64,
+    charset: Charset,
     tree: &mut names::Tree,
 ) -> Result<FileEntry, TorrentError> {
-    expect(file, Field::of_file("entry", index), Kind::Dict)?;
     let len = number(file, Field::of_file("length", index), 0, FILE_LEN_MAX)?;
-    if has_attribute(file, b'l') {
-        return Err(TorrentError::Symlink { file: Some(index) });
-    }
-    let (key, path) =
-        preferred(file, "path.utf-8", "path").ok_or(TorrentError::Missing(Field::of_file("path", index)))?;
-    let field = Field::of_file(key, index);
-    let elements = list(path, field)?.take(PATH_DEPTH_MAX + 1).map(|element| string(element, field));
-    let elements: Vec<&[u8]> = elements.collect::<Result<_, _>>()?;
-    if elements.len() > PATH_DEPTH_MAX {
-        return Err(TorrentError::PathTooDeep { file: index });
-    }
-    let pad = has_attribute(file, b'p') || (elements.len() > 1 && elements[0] == b".pad");
-    // Pads are never created, so they take no name from a file that is; many have the same one.
-    let path = if pad { names::Tree::new().add(elements) } else { tree.add(elements) };
+    let pad = has_attribute(file, b'p');
+    // Pads are never created, so they need no path and take no name from a file that is.
+    let path = if pad {
+        format!(".pad/{len}").into()
+    } else {
+        tree.add(path(file, index, charset)?.iter().map(|element| &**element))
+    };
     if path.as_os_str().len() > PATH_LEN_MAX {
         return Err(TorrentError::PathTooLong { file: index });
     }
-    Ok(FileEntry { path, len, offset, pad })
+    Ok(FileEntry { path, len, offset, pad, executable: !pad && has_attribute(file, b'x') })
+}
+
+/// The elements of a file's path: of the key that is known to be UTF-8 if that has a name, else of the usual one.
+fn path(file: Value<'_>, index: usize, charset: Charset) -> Result<Vec<Cow<'_, [u8]>>, TorrentError> {
+    let known = || {
+        let elements = file.get("path.utf-8")?.as_list()?.take(PATH_DEPTH_MAX + 1);
+        let elements: Vec<Cow<'_, [u8]>> =
+            elements.map(|element| Some(element.as_str()?.as_bytes().into())).collect::<Option<_>>()?;
+        elements.iter().any(|element| names::element(element).is_some()).then_some(elements)
+    };
+    let usual = || {
+        let field = Field::of_file("path", index);
+        let elements = list(file.get("path").ok_or(TorrentError::Missing(field))?, field)?;
+        let decoded = |element| Ok(charset.decode(string(element, field)?));
+        elements.take(PATH_DEPTH_MAX + 1).map(decoded).collect::<Result<Vec<_>, TorrentError>>()
+    };
+    let elements = known().map_or_else(usual, Ok)?;
+    if elements.len() > PATH_DEPTH_MAX {
+        Err(TorrentError::PathTooDeep { file: index })
+    } else {
+        Ok(elements)
+    }
 }
 
 /// Whether the flags of a file (BEP 47) have one.
 fn has_attribute(file: Value<'_>, flag: u8) -> bool {
     file.get("attr").and_then(Value::as_bytes).is_some_and(|flags| flags.contains(&flag))
-}
-
-/// The value of the key that is known to be UTF-8, else of the usual one.
-fn preferred<'a>(
-    dict: Value<'a>,
-    utf8: &'static str,
-    usual: &'static str,
-) -> Option<(&'static str, Value<'a>)> {
-    [utf8, usual].into_iter().find_map(|key| Some((key, dict.get(key)?)))
 }
 
 fn number(dict: Value<'_>, field: Field, min: u64, max: u64) -> Result<u64, TorrentError> {
