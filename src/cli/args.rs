@@ -159,6 +159,9 @@ macro_rules! transfers {
             /// print nothing but errors on stderr
             #[argh(switch, short = 'q')]
             quiet: bool,
+            /// tell what peers and trackers do, and at the end what became of each peer; twice: everything
+            #[argh(switch, short = 'v')]
+            verbose: u8,
         }
 
         impl $name {
@@ -180,6 +183,7 @@ macro_rules! transfers {
                     threads: self.threads,
                     timeout: self.timeout,
                     quiet: self.quiet,
+                    verbose: self.verbose,
                 }
             }
         }
@@ -257,6 +261,8 @@ pub(super) struct Transfer {
     pub(super) threads: Option<usize>,
     pub(super) timeout: Option<u64>,
     pub(super) quiet: bool,
+    /// How often it was asked to tell more.
+    pub(super) verbose: u8,
 }
 
 /// What a command line says of where peers come from.

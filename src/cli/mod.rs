@@ -56,7 +56,7 @@ const SAME_SIGNAL: Duration = Duration::from_millis(250);
 /// # Errors
 /// What the user should be told, with the exit code of the process.
 pub fn run(args: impl Iterator<Item = OsString>) -> Result<(), Error> {
-    log::to_stderr();
+    log::from_environment();
     Kernel::forced().map_err(|error| Error::Usage(error.to_string()))?;
     match args::parse(args.skip(1).collect())? {
         Parsed::Help(text) => print(&text),
@@ -244,6 +244,7 @@ fn transfer(
     options: Transfer,
     text: impl Fn(&Finished) -> String,
 ) -> Result<(), Error> {
+    log::at(options.verbose);
     let reach = Reach { plain: subject.plain, ..reach(options.reach)? };
     let (patience, threads, record_every) =
         (patience(options.timeout)?, threads(options.threads)?, record_every()?);

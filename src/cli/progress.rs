@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
-use crate::download::{Observer, Snapshot, Summary};
+use crate::download::{Observer, Searching, Snapshot, Summary};
 use crate::meta::text::escape;
 
 /// How often a line is printed where there is no terminal.
@@ -64,7 +64,8 @@ impl Reporter {
 }
 
 impl Observer for Reporter {
-    fn searching(&mut self, peers: usize) {
+    fn searching(&mut self, searching: &Searching) {
+        let peers = searching.peers;
         if let Some(bar) = &self.bar {
             bar.set_prefix(format!("asking {peers} peers for the torrent's metadata"));
         } else if !self.quiet && self.last_line.elapsed() >= LINE_EVERY {
@@ -78,7 +79,7 @@ impl Observer for Reporter {
     }
 
     fn downloading(&mut self, snapshot: &Snapshot) {
-        let Snapshot { done, total, received, peers } = *snapshot;
+        let Snapshot { done, total, received, peers, .. } = *snapshot;
         let rate = self.rate.update(received);
         let left = total.saturating_sub(done);
         let eta = if rate > 0.0 { duration(left as f64 / rate) } else { "-".to_owned() };

@@ -11,7 +11,8 @@ use super::callers::Callers;
 use super::resume::{Known, Recorder};
 use super::search::{Input, Reach, Search};
 use super::{
-    Interrupt, Observer, Request, Run, Snapshot, Summary, bytes_of, check_interrupt, fall_back, total, wanted,
+    Interrupt, Observer, Request, Run, Snapshot, Summary, Wait, bytes_of, check_interrupt, fall_back, total,
+    wanted,
 };
 use crate::discovery::tracker::Totals;
 use crate::error::{Error, Progress};
@@ -405,31 +406,17 @@ impl<'a> Control<'a> {
     /// Gives up when nobody is left to ask, or when nothing has come for too long.
     fn check_patience(&mut self) -> Result<(), Error> {
         let now = Instant::now();
-        let blocks = self.block_count();
-        if blocks > self.blocks {
-            self.blocks = blocks;
-            self.last_block = now;
-        }
+        self.look_for_news(now);
+        let wait = self.wait(now);
         if self.search.book.connected_count() > 0 {
-            if now.duration_since(*self.connected_since.get_or_insert(now)) >= SETTLED_AFTER {
-                self.last_connected = now;
-            }
-            let limit = self.request.patience.unwrap_or(PATIENCE_STALLED);
-            if now.duration_since(self.last_block) > limit {
-                return Err(Error::Stalled { progress: self.progress(), after: limit });
-            }
-            return Ok(());
+            return match wait.limit {
+                Some(after) if wait.is_over() => Err(Error::Stalled { progress: self.progress(), after }),
+                _ => Ok(()),
+            };
         }
-        self.connected_since = None;
         self.search.request_more();
-        let default = match blocks {
-            _ if self.search.book.untried_count() > 0 => PATIENCE_UNTRIED,
-            1.. if self.may_return(now) => PATIENCE_LOST,
-            _ => PATIENCE_FIRST,
-        };
-        let limit = self.request.patience.unwrap_or(default);
         let is_over = self.request.patience.is_none() && self.is_hopeless(now);
-        if is_over || now.duration_since(self.last_connected.max(self.last_block)) > limit {
+        if is_over || wait.is_over() {
             let progress = self.progress();
             return Err(self
                 .search
@@ -437,6 +424,36 @@ impl<'a> Control<'a> {
                 .map_or_else(|error| error, |detail| Error::NoPeers { progress, detail }));
         }
         Ok(())
+    }
+
+    /// Notes whether something came, and whether somebody is there.
+    fn look_for_news(&mut self, now: Instant) {
+        let blocks = self.block_count();
+        if blocks > self.blocks {
+            self.blocks = blocks;
+            self.last_block = now;
+        }
+        if self.search.book.connected_count() == 0 {
+            self.connected_since = None;
+        } else if now.duration_since(*self.connected_since.get_or_insert(now)) >= SETTLED_AFTER {
+            self.last_connected = now;
+        }
+    }
+
+    /// How long nothing has come, and how long that may be: the user's wish, or what suits the case.
+    fn wait(&self, now: Instant) -> Wait {
+        let (since, default) = if self.search.book.connected_count() > 0 {
+            (self.last_block, PATIENCE_STALLED)
+        } else {
+            let default = match self.blocks {
+                _ if self.search.book.untried_count() > 0 => PATIENCE_UNTRIED,
+                1.. if self.may_return(now) => PATIENCE_LOST,
+                _ => PATIENCE_FIRST,
+            };
+            (self.last_connected.max(self.last_block), default)
+        };
+        let limit = Some(self.request.patience.unwrap_or(default));
+        Wait { lasted: now.saturating_duration_since(since), limit }
     }
 
     /// Blocks that have come. The count of received bytes would not do: a peer that only chats brings nothing.
@@ -459,8 +476,18 @@ impl<'a> Control<'a> {
 
     fn snapshot(&self) -> Snapshot {
         let Progress { done, total } = self.progress();
-        let received = self.shared.counters().received.load(Ordering::Relaxed);
-        Snapshot { done, total, received, peers: self.search.book.connected_count() }
+        let counters = self.shared.counters();
+        Snapshot {
+            done,
+            total,
+            kept: self.kept,
+            received: counters.received.load(Ordering::Relaxed),
+            peers: self.search.book.connected_count(),
+            sending: counters.sending.load(Ordering::Relaxed),
+            is_endgame: self.shared.is_endgame(),
+            sources: self.search.sources(),
+            wait: self.wait(Instant::now()),
+        }
     }
 
     fn progress(&self) -> Progress {

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use super::callers::Callers;
 use super::search::{Input, Reach, Search};
-use super::{Interrupt, Observer, check_interrupt};
+use super::{Interrupt, Observer, Searching, Wait, check_interrupt};
 use crate::error::{Error, Progress};
 use crate::meta::magnet::{Magnet, PeerAddr};
 use crate::meta::torrent::Metainfo;
@@ -112,7 +112,7 @@ fn ask<T>(
         {
             return Ok((answer, asking.stop()));
         }
-        observer.searching(asking.search.book.connected_count());
+        observer.searching(&asking.searching());
         asking.check_patience()?;
     }
 }
@@ -221,14 +221,23 @@ impl Asking {
             && !self.callers.has_strangers()
             && self.search.is_dry()
             && self.patience.is_none();
-        let default = if is_alone { PATIENCE_ALONE } else { PATIENCE };
-        if is_hopeless || self.last_news.elapsed() > self.patience.unwrap_or(default) {
+        if is_hopeless || self.wait().is_over() {
             return Err(match self.search.nobody() {
                 Ok(detail) => Error::NoMetadata(detail),
                 Err(error) => error,
             });
         }
         Ok(())
+    }
+
+    fn wait(&self) -> Wait {
+        let default = if self.search.book.connected_count() == 0 { PATIENCE_ALONE } else { PATIENCE };
+        Wait { lasted: self.last_news.elapsed(), limit: Some(self.patience.unwrap_or(default)) }
+    }
+
+    fn searching(&self) -> Searching {
+        let peers = self.search.book.connected_count();
+        Searching { peers, metadata: None, sources: self.search.sources(), wait: self.wait() }
     }
 
     /// Closes all connections. The peers are to be dialed again for what they were found for.

@@ -7,6 +7,7 @@ mod callers;
 mod check;
 mod control;
 mod metadata;
+mod observer;
 mod resume;
 mod search;
 
@@ -18,6 +19,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 pub use self::metadata::{Resolved, resolve, shake_hands};
+pub use self::observer::{
+    Observer, PEERS_SHOWN_MAX, PeerLine, PeerTable, Searching, Snapshot, Sources, Wait,
+};
 use self::resume::{Known, Notes};
 pub use self::search::{DhtReach, Reach, Search};
 use crate::discovery::announcer::{AnnounceConfig, Farewell, Timing};
@@ -101,31 +105,6 @@ impl FromStr for Encryption {
             .find(|encryption| encryption.name() == name)
             .ok_or_else(|| format!("'{name}' is not prefer, require or off"))
     }
-}
-
-/// Where a download stands.
-#[derive(Clone, Copy, Debug)]
-pub struct Snapshot {
-    /// Bytes verified, those found in place among them.
-    pub done: u64,
-    /// Bytes wanted.
-    pub total: u64,
-    /// Bytes received from peers in this run, whatever they were.
-    pub received: u64,
-    /// Peers connected.
-    pub peers: usize,
-}
-
-/// Is told how it goes, a few times a second.
-pub trait Observer {
-    /// The peers of a magnet link are being looked for, and asked what it stands for; so many are connected.
-    fn searching(&mut self, peers: usize);
-    /// What was there before is being checked.
-    fn checking(&mut self, done: u64, total: u64);
-    /// The download is running.
-    fn downloading(&mut self, snapshot: &Snapshot);
-    /// Something the user should know, as one line.
-    fn notice(&mut self, text: &str);
 }
 
 /// How a download went.
@@ -226,6 +205,7 @@ pub fn run(
             return Err(error);
         }
     };
+    observer.finishing(request.sync);
     run.output.finish(request.sync)?;
     if let Some(notes) = &run.notes {
         notes.remove();

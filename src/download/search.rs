@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::{Encryption, Observer, announce_config_of, listen, peer_id};
+use super::{Encryption, Observer, Sources, announce_config_of, listen, peer_id};
 use crate::discovery::announcer::{AnnounceEvent, Announcer, Farewell, TotalsFn};
 use crate::discovery::ask::TrackerError;
 use crate::discovery::dht::{Dht, DhtConfig, DhtEvent};
@@ -114,7 +114,7 @@ pub struct Search {
     passes: u32,
     started: Instant,
     more_at: Instant,
-    has_trackers: bool,
+    trackers: usize,
     /// What went wrong last at each tracker since one answered, and whether all of them failed.
     tracker_trouble: Vec<(String, TrackerError)>,
     trackers_failed: bool,
@@ -155,7 +155,7 @@ impl Search {
             passes: 0,
             started: now,
             more_at: now,
-            has_trackers: false,
+            trackers: 0,
             tracker_trouble: Vec::new(),
             trackers_failed: false,
             tracker_answered: false,
@@ -173,7 +173,7 @@ impl Search {
         }
         let (port, info_hash) = (self.port(), self.info_hash);
         self.started = Instant::now();
-        self.has_trackers = !tiers.is_empty();
+        self.trackers = tiers.iter().map(Vec::len).sum();
         let config = announce_config_of(info_hash, tiers.to_vec(), self.peer_id, port);
         let counted = Arc::clone(&self.totals);
         let totals = move || {
@@ -198,6 +198,11 @@ impl Search {
     /// Has the trackers told these totals from now on.
     pub(super) fn count_by(&self, totals: Arc<TotalsFn>) {
         *self.totals.lock().unwrap_or_else(PoisonError::into_inner) = totals;
+    }
+
+    /// Who is asked for peers.
+    pub(super) const fn sources(&self) -> Sources {
+        Sources { trackers: self.trackers, dht: self.dht.is_some(), lsd: self.lsd.is_some() }
     }
 
     /// Where we listen, if we do.
@@ -361,10 +366,10 @@ impl Search {
                 known => format!("none of the {known} that are known has answered yet"),
             });
         }
-        if self.dht_is_done && !self.has_trackers {
+        if self.dht_is_done && self.trackers == 0 {
             return Ok(format!("there is no tracker to ask{others}"));
         }
-        Err(match (self.has_trackers, self.tracker_trouble.is_empty()) {
+        Err(match (self.trackers > 0, self.tracker_trouble.is_empty()) {
             (false, _) => {
                 Error::Tracker("the torrent names no tracker; give peers with --peer IP:PORT".to_owned())
             }

@@ -5,6 +5,7 @@ use std::io;
 use std::net::{SocketAddr, TcpStream};
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -150,11 +151,16 @@ async fn tick(peers: Peers, shared: Arc<Shared>) {
     let _guard = PanicGuard(&shared);
     let mut clock = tokio::time::interval(TICK);
     clock.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut counted = 0;
     loop {
         clock.tick().await;
         let now = Instant::now();
         for peer in peers.borrow().iter() {
             peer.tick(&shared, now);
         }
+        let sending = peers.borrow().iter().filter(|peer| peer.is_sending(now)).count();
+        // The sum over all cores changes by what this one's count does, be it up or down.
+        shared.counters().sending.fetch_add(sending.wrapping_sub(counted), Ordering::Relaxed);
+        counted = sending;
     }
 }

@@ -24,7 +24,7 @@ use super::shared::{Counters, Desk, Event, Shared};
 use super::socket::Socket;
 use crate::disk::{DiskError, PieceLease};
 use crate::swarm::receive::feed;
-use crate::swarm::session::{Session, Tally, Terms};
+use crate::swarm::session::{Session, Standing, Tally, Terms};
 use crate::wire::decoder::{Decoder, Limits};
 use crate::wire::extension;
 use crate::wire::handshake::{self, Handshake};
@@ -140,6 +140,14 @@ impl Peer {
             self.close(reason);
         }
         self.flush();
+    }
+
+    /// Whether it has sent something of use within the last few seconds.
+    pub(super) fn is_sending(&self, now: Instant) -> bool {
+        match &*self.phase.borrow() {
+            Phase::Talking(talk) => talk.session.standing(now) == Standing::Sending,
+            Phase::Dialing { .. } | Phase::Handshaking { .. } => false,
+        }
     }
 
     fn tick_session(

@@ -17,6 +17,7 @@ use crate::swarm::bitfield::Bitfield;
 use crate::swarm::claim::{Claim, PieceWriter, Progress};
 use crate::swarm::ledger::Ledger;
 use crate::swarm::poison::Suspects;
+pub use crate::swarm::session::Standing as PeerState;
 use crate::swarm::session::{Gossip, Tally, Work};
 use crate::wire::pex::{Contact, PeerExchange};
 
@@ -95,7 +96,7 @@ pub enum Event {
     Panicked,
 }
 
-/// Sums over the whole download, for progress and summary. Monotonic.
+/// Sums over the whole download, for progress and summary.
 #[derive(Debug, Default)]
 pub struct Counters {
     /// Bytes received from peers, whatever they were.
@@ -110,6 +111,8 @@ pub struct Counters {
     pub hits: AtomicU64,
     /// Blocks that came through the decoder.
     pub misses: AtomicU64,
+    /// Peers that send, as of the last ticks of their cores. The only one that falls.
+    pub sending: AtomicUsize,
 }
 
 impl Counters {
@@ -255,6 +258,11 @@ impl Shared {
     /// Calls `f` with the log of verified pieces, under a lock that every peer needs now and then.
     pub fn with_verified<T>(&self, f: impl FnOnce(&[PieceIndex]) -> T) -> T {
         f(lock(&self.board.ledger).verified())
+    }
+
+    /// Whether every piece that is missing is being fetched.
+    pub fn is_endgame(&self) -> bool {
+        lock(&self.board.ledger).is_endgame()
     }
 
     /// Whether more has come than can be verified, or written, for the moment.

@@ -241,6 +241,11 @@ impl<L> Ledger<L> {
         longest.map(Arc::clone)
     }
 
+    /// Whether every piece that is not complete is claimed.
+    pub fn is_endgame(&self) -> bool {
+        self.picker.free() == 0 && self.in_flight.values().any(|progress| !progress.is_closed())
+    }
+
     /// Whether no piece is missing any block: all that is left is to verify what has come.
     pub fn has_all_blocks(&self) -> bool {
         self.picker.free() == 0 && self.in_flight.values().all(|progress| progress.is_closed())

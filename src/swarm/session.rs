@@ -16,7 +16,8 @@
 //! requested, arriving, or yet to be asked for.
 //!
 //! `fetch` has what is asked of a peer, `requests` the queue of it, `help` the endgame, `fast` what is special where both
-//! ends speak the fast extension, `clock` what has to be done from time to time, `gossip` what is said beside pieces.
+//! ends speak the fast extension, `clock` what has to be done from time to time, `gossip` what is said beside pieces,
+//! `standing` what an observer sees of it.
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
@@ -37,12 +38,14 @@ mod fetch;
 mod gossip;
 mod help;
 mod requests;
+mod standing;
 
 use requests::{Errand, Request, Requests, Target};
 
 pub use clock::{REQUEST_TIMEOUT, SILENCE_MAX};
 pub use fast::{ALLOWED_MAX, SUGGESTED_MAX};
 pub use gossip::{Allowance, Gossip, PEX_EARLY_MAX, PEX_EVERY, PEX_IGNORED_MAX};
+pub use standing::Standing;
 
 /// Blocks that may come although nobody waits for them any more: cancelled, or asked for before a choke.
 const LAPSED_MAX: usize = 4096;
