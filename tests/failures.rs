@@ -125,12 +125,31 @@ fn torrents_that_cannot_be_read_are_told() {
 #[test]
 fn wrong_addresses_and_pieces_are_usage_errors() {
     let place = Place::new(&content(), &[]);
-    for wrong in
-        ["", "127.0.0.1", "127.0.0.1:", ":6881", "127.0.0.1:0", "127.0.0.1:70000", "peer:6881", "1.2.3:4"]
-    {
+    for wrong in ["", "127.0.0.1", "127.0.0.1:", ":6881", "127.0.0.1:70000", "1.2.3:4", "[::1]", "a b:1"] {
         let text = format!("'{wrong}' is not IP:PORT");
         place.refuses(place.ringtide(&["handshake", "t", wrong]), USAGE, &text);
         place.refuses(place.download(&["--peer", wrong]), USAGE, &text);
+    }
+    for (wrong, reason) in [
+        ("127.0.0.1:0", "nobody listens at port 0"),
+        ("[::1]:0", "nobody listens at port 0"),
+        ("0.0.0.0:6881", "it is no address of one machine"),
+        ("[::]:6881", "it is no address of one machine"),
+        ("[::ffff:0.0.0.0]:6881", "it is no address of one machine"),
+        ("224.0.0.1:6881", "it is a multicast address"),
+        ("[ff02::1]:6881", "it is a multicast address"),
+        ("255.255.255.255:6881", "it is a broadcast address"),
+    ] {
+        let text = format!("'{wrong}' is no peer: {reason}");
+        place.refuses(place.ringtide(&["handshake", "t", wrong]), USAGE, &text);
+        place.refuses(place.download(&["--peer", wrong]), USAGE, &text);
+    }
+    place.refuses(place.ringtide(&["handshake", "t", "peer:6881"]), USAGE, "'peer:6881' is not IP:PORT");
+    let port = dead_addr().port().to_string();
+    for ip in ["127.0.0.1", "[::1]", "127.1.2.3"] {
+        let own = format!("{ip}:{port}");
+        let text = format!("--peer {own} is where this run listens itself");
+        place.refuses(place.download(&["--port", &port, "--peer", &own]), USAGE, &text);
     }
     let piece = |index: &str| place.ringtide(&["download_piece", "-o", "out", "t", index]);
     place.refuses(piece("20"), USAGE, "there is no piece 20, the torrent has 20: 0 to 19");
@@ -139,6 +158,20 @@ fn wrong_addresses_and_pieces_are_usage_errors() {
     let empty = Place::new(&Content::sample("zero-length"), &[]);
     let none = empty.ringtide(&["download_piece", "-o", "out", "t", "0"]);
     empty.refuses(none, USAGE, "there is no piece 0, the torrent has 0");
+}
+
+/// The user may name a host instead of an address.
+#[test]
+fn a_peer_may_be_named_by_its_host() {
+    let honest = Peer::honest(&content());
+    let place = Place::new(&content(), &[]);
+    let named = format!("localhost:{}", honest.addr.port());
+    place.download(&["--peer", &named]).run_within(SOON).assert_prints("Downloaded t to out.\n");
+    // One that nobody knows is told, and is no reason to wait.
+    let place = Place::new(&content(), &[]);
+    let run = place.download(&["--peer", "nobody.invalid:6881"]).run();
+    assert_eq!(run.code, Some(NO_TRACKER), "{run:?}");
+    assert!(run.stderr.contains("the peer nobody.invalid:6881 cannot be looked up: "), "{run:?}");
 }
 
 /// Either all peers that are named are asked, or none is and the user hears why.
@@ -256,7 +289,8 @@ fn peers_that_do_not_help_are_told() {
             let tracker = Tracker::of(&[addr]);
             let place = Place::new(content, &[&tracker.url()]);
             let text = format!("no peers left to ask: the last one was {addr}: {text}");
-            place.refuses(place.download(&[]), NO_PEERS, &text);
+            // Who was named may come back, so the user says how long to wait.
+            place.refuses(place.download(&["--timeout", "3"]), NO_PEERS, &text);
         };
         let by_hand = move || {
             let place = Place::new(content, &[&dead_url()]);

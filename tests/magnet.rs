@@ -554,7 +554,7 @@ impl Exchange {
             match self.next() {
                 MetadataEvent::Complete(info) => return info,
                 MetadataEvent::Shook { is_caller, .. } => assert_eq!(is_caller, calls),
-                MetadataEvent::Piece => {}
+                MetadataEvent::Piece { .. } => {}
                 other => panic!("{other:?}"),
             }
         }
@@ -650,6 +650,137 @@ fn callers_leave_places_for_those_that_are_dialed() {
     let peer = Peer::start(Script::honest(&content));
     exchange.dial(peer.addr, None);
     assert_eq!(exchange.metadata(false), content.info());
+}
+
+/// Peers at one port of as many addresses as there are scripts.
+fn crowd(scripts: Vec<Script>) -> Vec<SocketAddr> {
+    let listener = TcpListener::bind("0.0.0.0:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let addr = |number: usize| SocketAddr::from(([127, 3, (number >> 8) as u8, number as u8], port));
+    let addrs = (0..scripts.len()).map(addr).collect();
+    thread::spawn(move || {
+        for stream in listener.incoming().map_while(Result::ok) {
+            let Ok(SocketAddr::V4(ours)) = stream.local_addr() else { continue };
+            let [_, _, high, low] = ours.ip().octets();
+            let script = scripts[usize::from(high) << 8 | usize::from(low)].clone();
+            let serve = move || drop(talk(stream, &script, &Mutex::default()));
+            thread::Builder::new().stack_size(256 << 10).spawn(serve).unwrap();
+        }
+    });
+    addrs
+}
+
+#[test]
+fn a_crowd_of_liars_does_not_hold_up_the_honest_one() {
+    let dir = temp_dir("magnet");
+    let content = Content::single("content", 5_000 * 16, 16);
+    let expected = info_of(&content, dir.path(), &[]);
+    let silent = Script::of(&content, Manner::Silent);
+    let of_size = |size: i128| Script { size: Some(size), ..silent.clone() };
+    let len = content.info().len() as i128;
+    let mixed = |number: usize| match number % 8 {
+        0 => of_size(16),
+        1 => of_size(32 << 20),
+        2 => of_size(len + number as i128),
+        3 => Script::of(&content, Manner::Corrupt),
+        4 => Script::of(&content, Manner::CorruptEnd),
+        5 => Script::of(&content, Manner::Rejects),
+        6 => Script { answer_after: Duration::from_secs(3), ..Script::honest(&content) },
+        _ => silent.clone(),
+    };
+    let crowds: [(&str, Vec<Script>); 4] = [
+        ("small claims", vec![of_size(16); 50]),
+        ("the same claim", vec![silent.clone(); 120]),
+        ("the largest claim", vec![of_size(32 << 20); 120]),
+        ("of all kinds", (0..300).map(mixed).collect()),
+    ];
+    for (name, mut scripts) in crowds {
+        scripts.push(Script::honest(&content));
+        let addrs = crowd(scripts);
+        // The tracker names the honest one last.
+        let link = link(&content, &[&Tracker::of(&addrs).url()], &[]);
+        let run = ringtide(["magnet_info", &link]).run();
+        run.assert_prints(expected.as_slice());
+        // It takes some tenths of a second on a quiet machine.
+        assert!(run.elapsed < Duration::from_secs(6), "{name}: {:?}", run.elapsed);
+    }
+}
+
+#[test]
+fn what_peers_said_is_told_when_nothing_came() {
+    let content = long();
+    let silent = Script { size: Some(16), ..Script::of(&content, Manner::Silent) };
+    let mut scripts = vec![silent; 50];
+    scripts.push(Script::of(&content, Manner::Rejects));
+    scripts.push(Script::of(&content, Manner::Corrupt));
+    scripts.push(Script { extension: false, ..Script::honest(&content) });
+    let mut addrs = crowd(scripts);
+    addrs.push(dead_addr());
+    let link = link(&content, &[], &addrs);
+    let run = ringtide(["info", "--no-dht", "--no-lsd", "--timeout", "3", &link]).run();
+    let told = "no peer gave the torrent's metadata: 53 peers were connected: 50 promised it and sent nothing, \
+                1 refused it, 1 sent a wrong one, 1 had none; 1 could not be reached; the last one was ";
+    run.assert_fails(4, told);
+}
+
+/// What is kept beside an output of a link, and who may be gone then.
+#[test]
+fn a_link_is_known_again_without_anybody() {
+    let dir = temp_dir("magnet");
+    let within = |args: &[&str]| ringtide(args).within(dir.path());
+    let (content, other) = (long(), Content::single("other", 3_000 * 16, 16));
+    let seeder = support::peer::Peer::honest(&content);
+    let peer = Peer::start(Script::honest(&content));
+    let alone = link(&content, &[&support::tracker::dead_url()], &[]);
+    let named = link(&content, &[], &[peer.addr, seeder.addr]);
+    let done = |link: &str| format!("Downloaded {link} to out.\n");
+    within(&["magnet_download", "-o", "out", &named]).run().assert_prints(done(&named));
+    let kept = dir.path().join("out.ringtide.torrent");
+    // It is a torrent file like any other.
+    let said = within(&["info", "out.ringtide.torrent"]).run();
+    assert_eq!(said.stdout, info_of(&content, temp_dir("magnet").path(), &[]));
+    // Complete, and nobody is there.
+    let at_once = Duration::from_secs(3);
+    within(&["magnet_download", "-o", "out", &alone]).run_within(at_once).assert_prints(done(&alone));
+    // Interrupted, and nobody who has metadata is there.
+    std::fs::remove_file(dir.path().join("out")).unwrap();
+    let seeded = link(&content, &[], &[seeder.addr]);
+    within(&["download", "-o", "out", &seeded]).run_within(3 * at_once).assert_prints(done(&seeded));
+    // Nobody's word is taken: what is there is of another hash, a text, a link to the right one.
+    let right = std::fs::read(&kept).unwrap();
+    std::fs::rename(&kept, dir.path().join("right")).unwrap();
+    let unused =
+        |program: support::program::Program| program.run().assert_fails(3, "no tracker answered").len();
+    let refused = || within(&["magnet_download", "-o", "out", &alone]);
+    for theirs in [&b"notes"[..], b"d4:infode1:xi1ee", &right[..right.len() - 1]] {
+        std::fs::write(&kept, theirs).unwrap();
+        unused(refused());
+        assert_eq!(std::fs::read(&kept).unwrap(), theirs);
+    }
+    other.torrent(&kept, &[]);
+    unused(refused());
+    std::fs::remove_file(&kept).unwrap();
+    std::os::unix::fs::symlink(dir.path().join("right"), &kept).unwrap();
+    unused(refused());
+    assert!(kept.is_symlink());
+    // A piece alone keeps nothing.
+    std::fs::remove_file(&kept).unwrap();
+    within(&["magnet_download_piece", "-o", "piece", &named, "0"])
+        .run()
+        .assert_prints("Piece 0 downloaded to piece.\n");
+    assert!(!dir.path().join("piece.ringtide.torrent").exists());
+    peer.assert_pleased();
+}
+
+#[test]
+fn a_download_that_leaves_nothing_leaves_no_torrent_file_either() {
+    let dir = temp_dir("magnet");
+    let content = long();
+    let peer = Peer::start(Script::honest(&content));
+    let link = link(&content, &[], &[peer.addr]);
+    let args = ["magnet_download", "-o", "out", "--timeout", "2", "--no-dht", "--no-lsd", &link];
+    ringtide(args).within(dir.path()).run().assert_fails(4, "0 of 32000 bytes are verified");
+    assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
 }
 
 #[test]

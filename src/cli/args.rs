@@ -6,8 +6,9 @@ use std::net::SocketAddr;
 use argh::{FromArgs, SubCommands};
 
 use crate::disk::{Existing, Io};
-use crate::download::Encryption;
+use crate::download::{Encryption, check_dialable};
 use crate::error::Error;
+use crate::meta::magnet::PeerAddr;
 use crate::net::backend::Backend;
 
 /// Downloads torrents, fast, and verifies every byte.
@@ -57,9 +58,9 @@ pub(super) struct Info {
     /// the torrent file, or a magnet link in quotes
     #[argh(positional)]
     pub(super) torrent: String,
-    /// of a magnet link: ask this peer too, as IP:PORT or [IPV6]:PORT; may be given several times
-    #[argh(option, from_str_fn(peer), arg_name = "ip:port")]
-    peer: Vec<SocketAddr>,
+    /// of a magnet link: ask this peer too, as IP:PORT, [IPV6]:PORT or HOST:PORT; may be given several times
+    #[argh(option, from_str_fn(peer_or_host), arg_name = "host:port")]
+    peer: Vec<PeerAddr>,
     /// of a magnet link: do not ask the DHT for peers
     #[argh(switch)]
     no_dht: bool,
@@ -117,9 +118,9 @@ macro_rules! transfers {
             #[argh(option, short = 'o', long = "output", arg_name = "out")]
             pub(super) output: String,
             $($own)*
-            /// ask this peer too, as IP:PORT or [IPV6]:PORT; may be given several times
-            #[argh(option, from_str_fn(peer), arg_name = "ip:port")]
-            peer: Vec<SocketAddr>,
+            /// ask this peer too, as IP:PORT, [IPV6]:PORT or HOST:PORT; may be given several times
+            #[argh(option, from_str_fn(peer_or_host), arg_name = "host:port")]
+            peer: Vec<PeerAddr>,
             /// let peers dial us at this port (default: one of 6881 to 6889, or any if they are taken; 0: nowhere)
             #[argh(option, arg_name = "n")]
             port: Option<u16>,
@@ -268,7 +269,7 @@ pub(super) struct Transfer {
 /// What a command line says of where peers come from.
 #[derive(Debug, Default)]
 pub(super) struct Sources {
-    pub(super) peer: Vec<SocketAddr>,
+    pub(super) peer: Vec<PeerAddr>,
     pub(super) port: Option<u16>,
     /// Nodes of the DHT; without any, well-known ones.
     pub(super) dht_node: Option<Vec<String>>,
@@ -364,8 +365,14 @@ fn backend(name: &str) -> Result<Option<Backend>, String> {
 }
 
 fn peer(value: &str) -> Result<SocketAddr, String> {
-    match value.parse::<SocketAddr>() {
-        Ok(addr) if addr.port() != 0 => Ok(addr),
-        _ => Err(format!("'{value}' is not IP:PORT or [IPV6]:PORT")),
+    let addr = value.parse().map_err(|_| format!("'{value}' is not IP:PORT or [IPV6]:PORT"))?;
+    check_dialable(addr).map(|()| addr).map_err(|error| format!("'{value}' is no peer: {error}"))
+}
+
+/// A peer, or the name of its host, which is looked up later.
+fn peer_or_host(value: &str) -> Result<PeerAddr, String> {
+    if let Ok(addr) = value.parse::<SocketAddr>() {
+        return peer(value).map(|_| PeerAddr::Ip(addr));
     }
+    PeerAddr::parse(value).ok_or_else(|| format!("'{value}' is not IP:PORT, [IPV6]:PORT or HOST:PORT"))
 }

@@ -2,7 +2,7 @@
 
 use super::args::{MagnetHandshake, MagnetInfo, MagnetParse, Sources};
 use super::{describe, print, reach};
-use crate::download::{self, Interrupt, Reach};
+use crate::download::{self, Interrupt, Patience, Reach};
 use crate::error::Error;
 use crate::meta::hex;
 use crate::meta::magnet::Magnet;
@@ -26,7 +26,7 @@ pub(super) fn shake_hands(args: &MagnetHandshake) -> Result<(), Error> {
 
 /// The lines of `info`, for what a link names.
 pub(super) fn info(args: &MagnetInfo) -> Result<(), Error> {
-    let resolved = super::resolve(&args.link, &of_the_link()?, None, true)?;
+    let resolved = super::resolve(&args.link, &of_the_link()?, Patience::Default, true)?;
     print(&describe(&resolved.metainfo))
 }
 

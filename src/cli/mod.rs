@@ -31,14 +31,15 @@ use crate::discovery::announcer::{AnnounceConfig, announce_once, scrape_all};
 use crate::discovery::dht::{BOOTSTRAP, cache};
 use crate::discovery::tracker::{Scrape, Totals};
 use crate::download::{
-    self, DhtReach, Finished, Interrupt, Observer as _, PEERS_MAX, RECORD_EVERY, Reach, Request, Resolved,
+    self, DhtReach, Finished, HOSTS_MAX, Interrupt, Observer as _, PEERS_MAX, Patience, RECORD_EVERY, Reach,
+    Request, Resolved,
 };
 use crate::error::Error;
 use crate::hash::Kernel;
 use crate::meta::bencode;
 use crate::meta::geometry::PieceIndex;
 use crate::meta::hex;
-use crate::meta::magnet::is_magnet;
+use crate::meta::magnet::{PeerAddr, is_magnet};
 use crate::meta::text::escape;
 use crate::meta::torrent::{METAINFO_LEN_MAX, Metainfo};
 use crate::net::close::CloseReason;
@@ -91,7 +92,7 @@ fn decode(args: &Decode) -> Result<(), Error> {
 
 fn info(args: &Info) -> Result<(), Error> {
     if is_magnet(&args.torrent) {
-        let patience = patience(args.timeout)?;
+        let patience = Patience::of_seconds(args.timeout);
         let resolved = resolve(&args.torrent, &reach(args.sources())?, patience, false)?;
         return print(&describe(&resolved.metainfo));
     }
@@ -246,8 +247,8 @@ fn transfer(
 ) -> Result<(), Error> {
     log::at(options.verbose);
     let reach = Reach { plain: subject.plain, ..reach(options.reach)? };
-    let (patience, threads, record_every) =
-        (patience(options.timeout)?, threads(options.threads)?, record_every()?);
+    let patience = Patience::of_seconds(options.timeout);
+    let (threads, record_every) = (threads(options.threads)?, record_every()?);
     let is_magnet = is_magnet(subject.torrent);
     let torrent = if is_magnet { None } else { Some(read_torrent(subject.torrent)?) };
     let piece_of = |metainfo: &Metainfo| subject.piece.map(|index| piece_of(metainfo, index)).transpose();
@@ -256,21 +257,27 @@ fn transfer(
     let interrupt = interrupts()?;
     let mut observer = progress::Reporter::new(options.quiet);
     let run = |observer: &mut progress::Reporter| {
-        let (metainfo, search) = match torrent {
-            Some(metainfo) => (metainfo, None),
+        let (metainfo, search, reach, metafile) = match torrent {
+            Some(metainfo) => (metainfo, None, reach, None),
             None => {
                 let link = magnet::read(subject.torrent)?;
                 if !link.select.is_empty() {
                     observer.notice("the link selects files (so=), but all are downloaded");
                 }
-                let resolved = download::resolve(&link, &reach, patience, &interrupt, observer)?;
-                (resolved.metainfo, resolved.search)
+                let kept =
+                    subject.piece.is_none().then(|| download::recall(&link, subject.output.as_ref(), &reach));
+                let resolved = match kept.flatten() {
+                    Some(resolved) => resolved,
+                    None => download::resolve(&link, &reach, patience, &interrupt, observer)?,
+                };
+                (resolved.metainfo, resolved.search, resolved.reach, Some(resolved.torrent))
             }
         };
         let request = Request {
             piece: piece_of(&metainfo)?,
             metainfo: Arc::new(metainfo),
             output: subject.output.into(),
+            metafile,
             existing: options.existing,
             io: options.io,
             backend: options.backend,
@@ -299,7 +306,7 @@ fn piece_of(metainfo: &Metainfo, index: u32) -> Result<PieceIndex, Error> {
 }
 
 /// Fetches what a magnet link names, and shows that.
-fn resolve(link: &str, reach: &Reach, patience: Option<Duration>, quiet: bool) -> Result<Resolved, Error> {
+fn resolve(link: &str, reach: &Reach, patience: Patience, quiet: bool) -> Result<Resolved, Error> {
     let mut observer = progress::Reporter::new(quiet);
     let interrupt = Interrupt::default();
     let resolved = download::resolve(&magnet::read(link)?, reach, patience, &interrupt, &mut observer);
@@ -314,8 +321,11 @@ fn reach(sources: Sources) -> Result<Reach, Error> {
         let bootstrap = if nodes.is_empty() { well_known() } else { nodes };
         DhtReach { bootstrap, cache: cache::default_path() }
     });
+    let (peers, hosts) = peers_to_ask(sources.peer)?;
     Ok(Reach {
-        peers: peers_to_ask(sources.peer)?,
+        peers,
+        hosts,
+        link_peers: Vec::new(),
         port: sources.port,
         dht,
         lsd: sources.lsd && !os::env::is_on(NO_LSD_VARIABLE),
@@ -377,11 +387,24 @@ fn threads(asked: Option<usize>) -> Result<usize, Error> {
     }
 }
 
-/// The peers that the user names, who hears of it where they are more than would be asked.
-fn peers_to_ask(named: Vec<SocketAddr>) -> Result<Vec<SocketAddr>, Error> {
-    match named.len() {
-        0..=PEERS_MAX => Ok(named),
-        count => Err(Error::Usage(format!("--peer is given {count} times, at most {PEERS_MAX} are taken"))),
+/// The peers that the user names, and those of which he names the host. He hears of it where they are more than would be
+/// asked.
+fn peers_to_ask(named: Vec<PeerAddr>) -> Result<(Vec<SocketAddr>, Vec<PeerAddr>), Error> {
+    let (mut peers, mut hosts) = (Vec::new(), Vec::new());
+    for peer in named {
+        match peer {
+            PeerAddr::Ip(addr) => peers.push(addr),
+            host @ PeerAddr::Host { .. } => hosts.push(host),
+        }
+    }
+    match (peers.len(), hosts.len()) {
+        (0..=PEERS_MAX, 0..=HOSTS_MAX) => Ok((peers, hosts)),
+        (0..=PEERS_MAX, count) => {
+            Err(Error::Usage(format!("--peer names {count} hosts, at most {HOSTS_MAX} are looked up")))
+        }
+        (count, _) => {
+            Err(Error::Usage(format!("--peer is given {count} times, at most {PEERS_MAX} are taken")))
+        }
     }
 }
 
@@ -396,14 +419,6 @@ fn record_every() -> Result<Duration, Error> {
 
 /// Overrides how often the resume record is written, in milliseconds.
 const RECORD_VARIABLE: &str = "RINGTIDE_RECORD_MS";
-
-/// How long to wait for something to come, if the user says so.
-fn patience(asked: Option<u64>) -> Result<Option<Duration>, Error> {
-    match asked {
-        Some(0) => Err(Error::Usage("--timeout takes a number of 1 or more".to_owned())),
-        asked => Ok(asked.map(Duration::from_secs)),
-    }
-}
 
 /// More cores than that do not make a download faster.
 const THREADS_MAX: usize = 64;

@@ -17,7 +17,7 @@
 //! - `draft`: a piece that will be written, in memory from `pool`; `content`: the writing and reading, through a few
 //!   open files (`handles`); `blocks`: sets of a piece's blocks;
 //! - `record`: what was verified, written down beside the output, so that it need not be hashed again; `durable`: what
-//!   that needs of the files;
+//!   that needs of the files; `metafile`: what a magnet link stands for, kept there too;
 //! - `cause`: what is wrong with a file that can no longer be written or read;
 //! - `sys`: the system calls that `std` does not have.
 //!
@@ -37,6 +37,7 @@ mod guard;
 mod handles;
 mod lease;
 mod map;
+mod metafile;
 mod method;
 mod output;
 mod parts;
@@ -52,6 +53,7 @@ mod walker;
 pub use error::{Change, DiskError};
 pub use found::Found;
 pub use lease::{PieceLease, Refused};
+pub use metafile::MetaFile;
 pub use method::Io;
 pub use output::Output;
 pub use plan::{FOLDERS_DEEP_MAX, Plan, Target};

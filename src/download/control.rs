@@ -8,6 +8,7 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use super::callers::Callers;
+use super::patience;
 use super::resume::{Known, Recorder};
 use super::search::{Input, Reach, Search};
 use super::{
@@ -45,15 +46,6 @@ const DIAL_TIMEOUT_CROWDED: Duration = Duration::from_secs(4);
 const PLACES_WANTED_MAX: usize = 16;
 /// Somebody who has been connected for so long is more than one that is thrown out at once, again and again.
 const SETTLED_AFTER: Duration = Duration::from_secs(5);
-/// With nobody connected, a download that has received nothing yet gives up after so long.
-const PATIENCE_FIRST: Duration = Duration::from_secs(20);
-/// The same while there are addresses that were not tried: thousands of dead ones take about that long.
-const PATIENCE_UNTRIED: Duration = Duration::from_secs(180);
-/// With nobody connected, a download that has received something gives up after so long.
-const PATIENCE_LOST: Duration = Duration::from_secs(60);
-/// With somebody connected, a download to which nothing comes gives up after so long.
-const PATIENCE_STALLED: Duration = Duration::from_secs(300);
-
 /// How often the cores get to know whom peers may be told of.
 const CONTACTS_EVERY: Duration = Duration::from_secs(10);
 
@@ -163,7 +155,7 @@ impl<'a> Control<'a> {
                 let verified = shared.counters().verified.load(Ordering::Relaxed);
                 Totals { uploaded: 0, downloaded: verified, left: total.saturating_sub(kept + verified) }
             }));
-            search.begin(&request.metainfo.tiers, &[])?;
+            search.begin(&request.metainfo.tiers)?;
         }
         Ok(Self {
             request,
@@ -415,7 +407,7 @@ impl<'a> Control<'a> {
             };
         }
         self.search.request_more();
-        let is_over = self.request.patience.is_none() && self.is_hopeless(now);
+        let is_over = self.request.patience.is_default() && self.is_hopeless(now);
         if is_over || wait.is_over() {
             let progress = self.progress();
             return Err(self
@@ -442,17 +434,13 @@ impl<'a> Control<'a> {
 
     /// How long nothing has come, and how long that may be: the user's wish, or what suits the case.
     fn wait(&self, now: Instant) -> Wait {
-        let (since, default) = if self.search.book.connected_count() > 0 {
-            (self.last_block, PATIENCE_STALLED)
-        } else {
-            let default = match self.blocks {
-                _ if self.search.book.untried_count() > 0 => PATIENCE_UNTRIED,
-                1.. if self.may_return(now) => PATIENCE_LOST,
-                _ => PATIENCE_FIRST,
-            };
-            (self.last_connected.max(self.last_block), default)
+        let since = match self.search.book.connected_count() {
+            0 => self.last_connected.max(self.last_block),
+            _ => self.last_block,
         };
-        let limit = Some(self.request.patience.unwrap_or(default));
+        let is_nobody = self.search.book.connected_count() == 0 && !self.may_return(now);
+        let default = if is_nobody { patience::DEFAULT_NOBODY } else { patience::DEFAULT };
+        let limit = self.request.patience.limit(default);
         Wait { lasted: now.saturating_duration_since(since), limit }
     }
 

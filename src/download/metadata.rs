@@ -3,14 +3,19 @@
 use std::collections::HashSet;
 use std::net::SocketAddr;
 use std::num::NonZeroU8;
+use std::path::Path;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::callers::Callers;
+use super::hearsay::Hearsay;
+use super::patience::{self, Patience};
 use super::search::{Input, Reach, Search};
 use super::{Interrupt, Observer, Searching, Wait, check_interrupt};
+use crate::disk::MetaFile;
 use crate::error::{Error, Progress};
-use crate::meta::magnet::{Magnet, PeerAddr};
-use crate::meta::torrent::Metainfo;
+use crate::meta::magnet::Magnet;
+use crate::meta::torrent::{Metainfo, TorrentError, info_of, torrent_file};
 use crate::net::close::CloseReason;
 use crate::net::listener;
 use crate::net::metadata::{CONNECTIONS_MAX, Goal, MetadataEvent, MetadataFetch};
@@ -19,13 +24,11 @@ use crate::swarm::book::Outcome;
 /// How often timers are looked at.
 const TICK: Duration = Duration::from_millis(100);
 /// Connections being made at a time.
-const DIALING_MAX: usize = 32;
+const DIALING_MAX: usize = 128;
+/// Peers that are asked at a time to make room for addresses that were not tried.
+const PLACES_WANTED_MAX: usize = 64;
 /// A connection that is not there by then is given up.
 const DIAL_TIMEOUT: Duration = Duration::from_secs(5);
-/// When to give up, if no peer that has what is wanted was met for so long, and nothing of it came.
-const PATIENCE: Duration = Duration::from_secs(60);
-/// The same with nobody connected.
-const PATIENCE_ALONE: Duration = Duration::from_secs(20);
 
 /// A torrent that was a link.
 pub struct Resolved {
@@ -33,6 +36,38 @@ pub struct Resolved {
     pub metainfo: Metainfo,
     /// The search for its peers, if it may go on as it was begun.
     pub search: Option<Search>,
+    /// Where its peers come from: what was asked for, and the peers that the link names.
+    pub reach: Reach,
+    /// A torrent file of it, to be kept beside the output.
+    pub torrent: Arc<[u8]>,
+}
+
+impl Resolved {
+    fn new(
+        magnet: &Magnet,
+        info: &[u8],
+        search: Option<Search>,
+        reach: &Reach,
+    ) -> Result<Self, TorrentError> {
+        let metainfo = Metainfo::from_magnet(magnet, info)?;
+        // Of a private torrent peers come from the trackers and the user (BEP 27).
+        let reach = if metainfo.private { reach.clone() } else { reach_of(magnet, reach) };
+        let torrent = torrent_file(info, &metainfo.tiers).into();
+        Ok(Self { metainfo, search, reach, torrent })
+    }
+}
+
+/// What the torrent file beside an output says, if it is there and of the link; nobody is asked then.
+pub fn recall(magnet: &Magnet, output: &Path, reach: &Reach) -> Option<Resolved> {
+    let file = MetaFile::beside(output)?;
+    let bytes = file.read().inspect_err(|error| tracing::debug!("{}: {error}", file.path().display()));
+    let info = info_of(&bytes.ok()??).ok()?;
+    Resolved::new(magnet, &info, None, reach).ok()
+}
+
+/// Where peers come from, with those that the link names.
+fn reach_of(magnet: &Magnet, reach: &Reach) -> Reach {
+    Reach { link_peers: magnet.peers.clone(), ..reach.clone() }
 }
 
 /// Fetches what a link stands for.
@@ -42,7 +77,7 @@ pub struct Resolved {
 pub fn resolve(
     magnet: &Magnet,
     reach: &Reach,
-    patience: Option<Duration>,
+    patience: Patience,
     interrupt: &Interrupt,
     observer: &mut dyn Observer,
 ) -> Result<Resolved, Error> {
@@ -51,16 +86,13 @@ pub fn resolve(
         _ => None,
     };
     let (info, search) = ask(magnet, reach, Goal::Metadata, patience, interrupt, observer, answer)?;
-    let metainfo = Metainfo::from_magnet(magnet, &info).map_err(Error::Metadata)?;
-    let search = if metainfo.private {
-        // What others than the trackers have told of its peers is not used (BEP 27). A new search begins under another
-        // name, and the trackers hear that this one is over.
+    let mut resolved = Resolved::new(magnet, &info, Some(search), reach).map_err(Error::Metadata)?;
+    // What others than the trackers have told of its peers is not used (BEP 27). A new search begins under another name,
+    // and the trackers hear that this one is over.
+    if let Some(search) = resolved.search.take_if(|_| resolved.metainfo.private) {
         drop(search.finish(false));
-        None
-    } else {
-        Some(search)
-    };
-    Ok(Resolved { metainfo, search })
+    }
+    Ok(resolved)
 }
 
 /// Exchanges handshakes with a peer that has a link's torrent: its id, and the number under which it takes messages of
@@ -78,7 +110,8 @@ pub fn shake_hands(
         MetadataEvent::Shook { peer_id, offered, .. } => offered.metadata.map(|id| (peer_id, id)),
         _ => None,
     };
-    ask(magnet, reach, Goal::Handshake, None, interrupt, observer, answer).map(|(answer, _)| answer)
+    ask(magnet, reach, Goal::Handshake, Patience::Default, interrupt, observer, answer)
+        .map(|(answer, _)| answer)
 }
 
 /// Asks the link's peers until one of the events is the answer.
@@ -86,22 +119,18 @@ fn ask<T>(
     magnet: &Magnet,
     reach: &Reach,
     goal: Goal,
-    patience: Option<Duration>,
+    patience: Patience,
     interrupt: &Interrupt,
     observer: &mut dyn Observer,
     answer: impl Fn(MetadataEvent) -> Option<T>,
 ) -> Result<(T, Search), Error> {
-    let mut reach = reach.clone();
-    reach.peers.extend(magnet.peers.iter().filter_map(|peer| match peer {
-        PeerAddr::Ip(addr) => Some(*addr),
-        PeerAddr::Host { .. } => None,
-    }));
-    if magnet.trackers.is_empty() && magnet.peers.is_empty() && reach.is_without_source() {
+    let reach = reach_of(magnet, reach);
+    if magnet.trackers.is_empty() && reach.is_without_source() {
         let detail = "the link names neither a tracker ('tr') nor a peer ('x.pe')".to_owned();
         return Err(Error::NoMetadata(detail));
     }
     let mut search = Search::new(magnet.info_hash, false, &reach)?;
-    search.begin(&magnet.tiers(), &magnet.peers)?;
+    search.begin(&magnet.tiers())?;
     let mut asking = Asking::start(search, goal, patience)?;
     loop {
         check_interrupt(interrupt, Progress { done: 0, total: 0 })?;
@@ -123,13 +152,14 @@ struct Asking {
     fetch: MetadataFetch,
     callers: Callers,
     open: HashSet<SocketAddr>,
-    patience: Option<Duration>,
+    hearsay: Hearsay,
+    patience: Patience,
     /// When somebody was met last who has what is wanted, some of that came, or the first answer of a source.
     last_news: Instant,
 }
 
 impl Asking {
-    fn start(search: Search, goal: Goal, patience: Option<Duration>) -> Result<Self, Error> {
+    fn start(search: Search, goal: Goal, patience: Patience) -> Result<Self, Error> {
         let outbox = search.outbox();
         let events = Box::new(move |event| drop(outbox.send(Input::Metadata(event))));
         let (info_hash, pex) = (search.info_hash, search.reach.pex);
@@ -138,7 +168,15 @@ impl Asking {
         let callers = Callers::new(search.listener());
         let outbox = search.outbox();
         callers.open(Box::new(move |caller| drop(outbox.send(Input::Caller(caller)))));
-        Ok(Self { search, fetch, callers, open: HashSet::new(), patience, last_news: Instant::now() })
+        Ok(Self {
+            search,
+            fetch,
+            callers,
+            open: HashSet::new(),
+            hearsay: Hearsay::default(),
+            patience,
+            last_news: Instant::now(),
+        })
     }
 
     fn dial(&mut self) {
@@ -147,6 +185,12 @@ impl Asking {
             let Some(addr) = self.search.book.next_dial(now) else { break };
             self.open.insert(addr);
             self.fetch.dial(addr, self.search.encryption(addr), DIAL_TIMEOUT);
+        }
+        // Who only keeps its place must not keep out one that would give something.
+        let is_full = self.open.len() >= CONNECTIONS_MAX;
+        let wanted = if is_full { self.search.book.untried_count().min(PLACES_WANTED_MAX) } else { 0 };
+        if wanted > 0 {
+            self.fetch.make_room(wanted);
         }
         for addr in self.callers.overdue(now) {
             self.fetch.close(addr);
@@ -181,6 +225,7 @@ impl Asking {
                 if offered.metadata_size.is_some() {
                     self.last_news = Instant::now();
                 }
+                self.hearsay.greeted(*addr, offered.metadata_size.is_some());
                 self.search.book.on_connected(*addr);
                 if *is_caller && let Some(port) = offered.port {
                     // It is where the content is to be had afterwards.
@@ -191,7 +236,11 @@ impl Asking {
             MetadataEvent::Pex { from, exchange } => self.search.on_pex(*from, exchange),
             MetadataEvent::DhtNode(node) => self.search.on_dht_node(*node),
             MetadataEvent::Panicked => return Err(Error::Panicked),
-            MetadataEvent::Piece => self.last_news = Instant::now(),
+            MetadataEvent::Piece { from } => {
+                self.last_news = Instant::now();
+                self.hearsay.gave(*from);
+            }
+            MetadataEvent::Refused { from } => self.hearsay.refused(*from),
             MetadataEvent::Closed { .. } | MetadataEvent::Complete(_) => {}
         }
         if let MetadataEvent::Closed { addr, reason } = event {
@@ -207,6 +256,7 @@ impl Asking {
             self.search.ban(addr);
         }
         if !self.callers.left(addr) {
+            self.hearsay.left(addr, &reason);
             self.search.on_closed(addr, reason, false);
         }
     }
@@ -220,24 +270,35 @@ impl Asking {
             && self.search.book.is_exhausted()
             && !self.callers.has_strangers()
             && self.search.is_dry()
-            && self.patience.is_none();
+            && self.patience.is_default();
         if is_hopeless || self.wait().is_over() {
-            return Err(match self.search.nobody() {
-                Ok(detail) => Error::NoMetadata(detail),
-                Err(error) => error,
-            });
+            return Err(self.nobody());
         }
         Ok(())
     }
 
     fn wait(&self) -> Wait {
-        let default = if self.search.book.connected_count() == 0 { PATIENCE_ALONE } else { PATIENCE };
-        Wait { lasted: self.last_news.elapsed(), limit: Some(self.patience.unwrap_or(default)) }
+        let book = &self.search.book;
+        let default = match book.earliest_retry(Instant::now()) {
+            _ if book.connected_count() > 0 => patience::DEFAULT_METADATA,
+            None if book.dialing_count() == 0 => patience::DEFAULT_NOBODY,
+            _ => patience::DEFAULT,
+        };
+        Wait { lasted: self.last_news.elapsed(), limit: self.patience.limit(default) }
     }
 
     fn searching(&self) -> Searching {
         let peers = self.search.book.connected_count();
         Searching { peers, metadata: None, sources: self.search.sources(), wait: self.wait() }
+    }
+
+    /// Why the metadata did not come.
+    fn nobody(&self) -> Error {
+        match (self.hearsay.told(), self.search.last_trouble()) {
+            (Some(told), Some(last)) => Error::NoMetadata(format!("{told}; {last}")),
+            (Some(told), None) => Error::NoMetadata(told),
+            (None, _) => self.search.nobody().map_or_else(|error| error, Error::NoMetadata),
+        }
     }
 
     /// Closes all connections. The peers are to be dialed again for what they were found for.

@@ -6,8 +6,10 @@
 mod callers;
 mod check;
 mod control;
+mod hearsay;
 mod metadata;
 mod observer;
+mod patience;
 mod resume;
 mod search;
 
@@ -18,14 +20,15 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-pub use self::metadata::{Resolved, resolve, shake_hands};
+pub use self::metadata::{Resolved, recall, resolve, shake_hands};
 pub use self::observer::{
     Observer, PEERS_SHOWN_MAX, PeerLine, PeerTable, Searching, Snapshot, Sources, Wait,
 };
+pub use self::patience::Patience;
 use self::resume::{Known, Notes};
-pub use self::search::{DhtReach, Reach, Search};
+pub use self::search::{DhtReach, HOSTS_MAX, Reach, Search};
 use crate::discovery::announcer::{AnnounceConfig, Farewell, Timing};
-use crate::disk::{Existing, Found, Io, Output, Plan, Target};
+use crate::disk::{Existing, Found, Io, MetaFile, Output, Plan, Target};
 use crate::error::{Error, Progress};
 use crate::meta::geometry::PieceIndex;
 use crate::meta::torrent::{InfoHash, Metainfo};
@@ -35,6 +38,7 @@ use crate::net::listener::Listener;
 use crate::os::random;
 use crate::swarm::bitfield::Bitfield;
 use crate::swarm::book::MANUAL_MAX;
+pub use crate::swarm::book::{NotDialable, check_dialable};
 
 /// The port told to trackers by a client that listens nowhere: they want one.
 const PORT: u16 = 6881;
@@ -54,6 +58,8 @@ pub struct Request {
     pub output: PathBuf,
     /// Only this piece, into a file of its own.
     pub piece: Option<PieceIndex>,
+    /// The torrent file of what a magnet link stands for, to be kept beside the output for a later run; see [`recall`].
+    pub metafile: Option<Arc<[u8]>>,
     /// What to do with an output that is there already.
     pub existing: Existing,
     /// How the output is written.
@@ -68,8 +74,8 @@ pub struct Request {
     pub reach: Reach,
     /// How often what is verified is written down for a later run: see [`RECORD_EVERY`].
     pub record_every: Duration,
-    /// When to give up if nothing comes; `None` for the defaults.
-    pub patience: Option<Duration>,
+    /// When to give up if nothing comes.
+    pub patience: Patience,
 }
 
 /// Whether connections to peers are encrypted ([`crate::wire::mse`]), which hides the protocol from networks that hinder
@@ -196,7 +202,12 @@ pub fn run(
         Ok(looked) => looked,
         Err(error) => return Err(undo(&run.output, error)),
     };
+    let made = keep_metafile(request, observer);
     let fetched = run.fetch(&mut search, have, known, observer);
+    // Where nothing is left of the output, nothing stays beside it.
+    if fetched.is_err() && request.output.symlink_metadata().is_err() {
+        made.iter().for_each(MetaFile::remove);
+    }
     let farewell = search.finish(fetched.as_ref().is_ok_and(|summary| summary.kept < summary.total));
     let mut summary = match fetched {
         Ok(summary) => summary,
@@ -303,6 +314,19 @@ impl Run<'_> {
         sum.kept -= bytes_of(self.request, |piece| pieces.binary_search(&piece).is_ok());
         Ok(pieces)
     }
+}
+
+/// Keeps the torrent file of a link beside the output. Returns it if it was not there before. Nothing depends on it.
+fn keep_metafile(request: &Request, observer: &mut dyn Observer) -> Option<MetaFile> {
+    let bytes = request.metafile.as_ref().filter(|_| request.piece.is_none())?;
+    let file = MetaFile::beside(&request.output)?;
+    let written = file.write(bytes).inspect_err(|error| {
+        observer.notice(&format!(
+            "{} is not written, so a later run asks peers again: {error}",
+            file.path().display()
+        ));
+    });
+    written.is_ok_and(|is_new| is_new).then_some(file)
 }
 
 /// The backend that was asked for, if it is to be had. Where none was, it is the one that is.

@@ -4,7 +4,7 @@
 //! It is the part of a run that a magnet link needs twice, and that goes on in between: the torrent's metadata is fetched
 //! from the peers first, then its content.
 
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs, UdpSocket};
 use std::path::PathBuf;
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -29,8 +29,8 @@ use crate::swarm::book::{Book, Outcome, Source};
 use crate::wire::mse;
 use crate::wire::pex::PeerExchange;
 
-/// Hosts of one link that are looked up.
-const HOSTS_MAX: usize = 8;
+/// Hosts that are looked up, the user's and a link's.
+pub const HOSTS_MAX: usize = 32;
 /// Addresses of one host that are dialed.
 const ADDRS_PER_HOST_MAX: usize = 4;
 /// Neighbours that have heard of us dial within this time.
@@ -43,6 +43,10 @@ const MORE_EVERY: Duration = Duration::from_secs(1);
 pub struct Reach {
     /// Peers to ask beside those that are found. Of more than [`PEERS_MAX`](super::PEERS_MAX) the others are left out.
     pub peers: Vec<SocketAddr>,
+    /// The same by the names of their hosts, which are looked up. Of more than [`HOSTS_MAX`] the others are left out.
+    pub hosts: Vec<PeerAddr>,
+    /// Peers that a magnet link names.
+    pub link_peers: Vec<PeerAddr>,
     /// Where other peers may dial us: `None` for one of the usual ports or else any, `Some(0)` for nowhere.
     pub port: Option<u16>,
     /// The DHT (BEP 5), if it may be asked. Never done for a private torrent (BEP 27).
@@ -69,7 +73,11 @@ pub struct DhtReach {
 impl Reach {
     /// Whether it names nobody who could know peers.
     pub(super) const fn is_without_source(&self) -> bool {
-        self.peers.is_empty() && self.dht.is_none() && !self.lsd
+        self.peers.is_empty()
+            && self.hosts.is_empty()
+            && self.link_peers.is_empty()
+            && self.dht.is_none()
+            && !self.lsd
     }
 
     /// The same for a torrent that peers may come to only from its trackers (BEP 27).
@@ -92,6 +100,8 @@ pub(super) enum Found {
     Announce(AnnounceEvent),
     Dht(DhtEvent),
     Peers(Source, Vec<SocketAddr>),
+    /// The addresses of a host that was named, or what the user is told.
+    Host(Result<Vec<SocketAddr>, String>),
 }
 
 /// The totals that trackers are told, as whoever uses the peers counts them.
@@ -114,6 +124,8 @@ pub struct Search {
     passes: u32,
     started: Instant,
     more_at: Instant,
+    /// Hosts that are being looked up.
+    lookups: usize,
     trackers: usize,
     /// What went wrong last at each tracker since one answered, and whether all of them failed.
     tracker_trouble: Vec<(String, TrackerError)>,
@@ -136,7 +148,19 @@ impl Search {
         let now = Instant::now();
         let mut book = Book::new(&own_addresses(listener.as_deref()));
         for &peer in &reach.peers {
+            if book.is_own(peer)
+                || listener.as_ref().is_some_and(|it| it.port() == peer.port() && is_here(peer))
+            {
+                return Err(Error::Usage(format!(
+                    "--peer {peer} is where this run listens itself; give another --peer or --port"
+                )));
+            }
             book.add(peer, Source::Manual, now);
+        }
+        for peer in &reach.link_peers {
+            if let PeerAddr::Ip(addr) = peer {
+                book.add(*addr, Source::Manual, now);
+            }
         }
         Ok(Self {
             info_hash,
@@ -155,6 +179,7 @@ impl Search {
             passes: 0,
             started: now,
             more_at: now,
+            lookups: 0,
             trackers: 0,
             tracker_trouble: Vec::new(),
             trackers_failed: false,
@@ -167,7 +192,7 @@ impl Search {
     ///
     /// # Errors
     /// Where the system gives no thread for the trackers. The other sources are left out then.
-    pub(super) fn begin(&mut self, tiers: &[Vec<String>], hosts: &[PeerAddr]) -> Result<(), Error> {
+    pub(super) fn begin(&mut self, tiers: &[Vec<String>]) -> Result<(), Error> {
         if self.announcer.is_some() {
             return Ok(());
         }
@@ -191,7 +216,7 @@ impl Search {
             let peers = self.sender(|peers| Found::Peers(Source::Lsd, peers));
             self.lsd = or_none("local service discovery", Lsd::start(config, peers));
         }
-        self.resolve(hosts);
+        self.look_up_hosts();
         Ok(())
     }
 
@@ -247,6 +272,14 @@ impl Search {
             Found::Peers(source, peers) => {
                 self.add(source, &peers);
                 false
+            }
+            Found::Host(answer) => {
+                self.lookups -= 1;
+                match answer {
+                    Ok(peers) => self.add(Source::Manual, &peers),
+                    Err(text) => observer.notice(&text),
+                }
+                true
             }
         }
     }
@@ -341,18 +374,24 @@ impl Search {
     pub(super) fn is_dry(&self) -> bool {
         let dht_is_done = self.dht.is_none() || self.dht_is_done;
         let lsd_is_done = self.lsd.is_none() || self.started.elapsed() >= NEIGHBOURS_PATIENCE;
-        self.trackers_failed && !self.tracker_answered && dht_is_done && lsd_is_done
+        self.lookups == 0 && self.trackers_failed && !self.tracker_answered && dht_is_done && lsd_is_done
+    }
+
+    /// The peer whose connection ended last, and why it did.
+    pub(super) fn last_trouble(&self) -> Option<String> {
+        let (addr, reason) = self.last_trouble.as_ref()?;
+        let hint = match (reason, self.reach.encryption) {
+            (CloseReason::Unanswered(_), Encryption::Off) => "; it may speak only encrypted",
+            (CloseReason::Unanswered(_), Encryption::Require) => "; it may speak only unencrypted",
+            _ => "",
+        };
+        Some(format!("the last one was {addr}: {reason}{hint}"))
     }
 
     /// Why there is nobody, if it is not for want of a source that works.
     pub(super) fn nobody(&self) -> Result<String, Error> {
-        if let Some((addr, reason)) = &self.last_trouble {
-            let hint = match (reason, self.reach.encryption) {
-                (CloseReason::Unanswered(_), Encryption::Off) => "; it may speak only encrypted",
-                (CloseReason::Unanswered(_), Encryption::Require) => "; it may speak only unencrypted",
-                _ => "",
-            };
-            return Ok(format!("the last one was {addr}: {reason}{hint}"));
+        if let Some(last) = self.last_trouble() {
+            return Ok(last);
         }
         let others = match (self.dht.is_some(), self.lsd.is_some()) {
             (true, true) => ", and neither the DHT nor the local network has any",
@@ -383,20 +422,21 @@ impl Search {
         self.announcer.map(|announcer| announcer.finish(completed))
     }
 
-    /// Looks up hosts that peers are at, each on a thread of its own: a resolver may take its time.
-    fn resolve(&self, hosts: &[PeerAddr]) {
-        let hosts = hosts.iter().filter_map(|host| match host {
+    /// Looks up the hosts that peers are at, each on a thread of its own: a resolver may take its time.
+    fn look_up_hosts(&mut self) {
+        let hosts = self.reach.hosts.iter().chain(&self.reach.link_peers).filter_map(|peer| match peer {
             PeerAddr::Host { name, port } => Some((name.clone(), *port)),
             PeerAddr::Ip(_) => None,
         });
-        for (name, port) in hosts.take(HOSTS_MAX) {
-            let found = self.sender(|peers| Found::Peers(Source::Manual, peers));
-            let look_up = move || match (name.as_str(), port).to_socket_addrs() {
-                Ok(addrs) => found(addrs.take(ADDRS_PER_HOST_MAX).collect()),
-                Err(error) => tracing::debug!("{name}: {error}"),
+        for (name, port) in hosts.take(HOSTS_MAX).collect::<Vec<_>>() {
+            let found = self.sender(Found::Host);
+            let look_up = move || {
+                let addrs = (name.as_str(), port).to_socket_addrs();
+                let addrs = addrs.map(|addrs| addrs.take(ADDRS_PER_HOST_MAX).collect());
+                found(addrs.map_err(|error| format!("the peer {name}:{port} cannot be looked up: {error}")));
             };
             let thread = thread::Builder::new().name("resolver".to_owned()).spawn(look_up);
-            or_none("lookup of a host", thread.map(drop));
+            self.lookups += usize::from(or_none("lookup of a host", thread).is_some());
         }
     }
 
@@ -409,6 +449,11 @@ impl Search {
 /// A source of peers is left out where the system does not give what it needs.
 fn or_none<T>(what: &str, result: std::io::Result<T>) -> Option<T> {
     result.inspect_err(|error| tracing::warn!("no {what}: {error}")).ok()
+}
+
+/// Whether an address is one of this machine: sockets can be bound there.
+fn is_here(addr: SocketAddr) -> bool {
+    UdpSocket::bind((addr.ip(), 0)).is_ok()
 }
 
 /// What the address of a client that listens looks like from this machine.

@@ -41,10 +41,15 @@ use crate::wire::metadata::{METADATA_PIECE_LEN, MetadataMessage};
 use crate::wire::mse;
 use crate::wire::pex::PeerExchange;
 
-/// Connections at a time, those being dialed among them; more are refused. A peer takes up to 64 KiB of memory.
-pub const CONNECTIONS_MAX: usize = 128;
+/// Connections at a time, those being dialed among them; more are refused. A peer takes up to 64 KiB of memory, and a
+/// descriptor of the 1024 that a process has as a rule.
+pub const CONNECTIONS_MAX: usize = 640;
 /// Those among them that came in: whoever calls cannot keep us from those that we dial.
-pub const CALLERS_MAX: usize = 64;
+pub const CALLERS_MAX: usize = 128;
+/// Places for those that come in that are kept free, as far as others give nothing.
+const CALLERS_SPARE: usize = 16;
+/// A peer keeps its place for so long whatever it does, and as long as it gives metadata.
+pub const PLACE_MIN: Duration = Duration::from_secs(2);
 
 /// A peer that has no metadata is given so long to get it.
 const METADATA_PATIENCE: Duration = Duration::from_secs(30);
@@ -105,7 +110,15 @@ pub enum MetadataEvent {
         reason: CloseReason,
     },
     /// A piece of the metadata has come that was not there yet, right or wrong.
-    Piece,
+    Piece {
+        /// From whom.
+        from: SocketAddr,
+    },
+    /// A peer does not give a piece of the metadata; comes once for each connection.
+    Refused {
+        /// Which.
+        from: SocketAddr,
+    },
     /// The info dictionary, of the right hash. No peer is asked for anything afterwards.
     Complete(Vec<u8>),
     /// A task panicked, which is a bug.
@@ -127,6 +140,7 @@ enum Command {
     Dial(SocketAddr, Option<mse::Offer>, Duration),
     Adopt(StdStream, SocketAddr),
     Close(SocketAddr),
+    MakeRoom(usize),
 }
 
 impl MetadataFetch {
@@ -169,6 +183,11 @@ impl MetadataFetch {
         let _ = self.commands.send(Command::Close(addr));
     }
 
+    /// Closes so many connections to peers that give nothing, if there are as many: others wait for their places.
+    pub fn make_room(&self, places: usize) {
+        let _ = self.commands.send(Command::MakeRoom(places));
+    }
+
     /// Closes all connections, without an event for each, and waits until that is done, but not for long.
     pub fn stop(self) {
         let Self { commands, stopped } = self;
@@ -202,6 +221,8 @@ struct Peer {
     closed: Notify,
     /// The number under which it takes messages of the metadata exchange.
     metadata_id: Cell<Option<u8>>,
+    /// Since when it has a place.
+    since: Instant,
     /// When something was sent last.
     spoke: Cell<Instant>,
     /// Whether a byte came from it.
@@ -210,6 +231,7 @@ struct Peer {
 
 impl Peer {
     fn new(addr: SocketAddr, way: Way) -> Self {
+        let now = Instant::now();
         Self {
             addr,
             way,
@@ -219,7 +241,8 @@ impl Peer {
             closing: RefCell::default(),
             closed: Notify::new(),
             metadata_id: Cell::new(None),
-            spoke: Cell::new(Instant::now()),
+            since: now,
+            spoke: Cell::new(now),
             has_spoken: Cell::new(way == Way::Called),
         }
     }
@@ -269,6 +292,7 @@ async fn serve(mut inbox: UnboundedReceiver<Command>, desk: Rc<Desk>) {
             }
             Command::Adopt(stream, addr) => desk.begin(addr, Way::Called, async { adopt(stream) }),
             Command::Close(addr) => desk.close(addr, CloseReason::Finished),
+            Command::MakeRoom(places) => desk.make_room(places, |_| true),
         }
     }
 }
@@ -280,6 +304,8 @@ async fn tick(desk: Rc<Desk>) {
     loop {
         clock.tick().await;
         desk.act();
+        let places = (desk.callers() + CALLERS_SPARE).saturating_sub(CALLERS_MAX);
+        desk.make_room(places, |peer| peer.way == Way::Called);
         for peer in desk.peers.borrow().values() {
             if peer.metadata_id.get().is_some() && peer.spoke.get().elapsed() > KEEP_ALIVE_EVERY {
                 peer.send(message::write_keep_alive);
@@ -326,10 +352,29 @@ impl Desk {
 
     fn has_place(&self, addr: SocketAddr, way: Way) -> bool {
         let peers = self.peers.borrow();
-        let callers = || peers.values().filter(|peer| peer.way == Way::Called).count();
         peers.len() < CONNECTIONS_MAX
             && !peers.contains_key(&addr)
-            && (way != Way::Called || callers() < CALLERS_MAX)
+            && (way != Way::Called || self.callers() < CALLERS_MAX)
+    }
+
+    /// How many peers have dialed us.
+    fn callers(&self) -> usize {
+        self.peers.borrow().values().filter(|peer| peer.way == Way::Called).count()
+    }
+
+    /// Closes so many of these peers, the longest there first, whose time is over and that give nothing.
+    fn make_room(&self, places: usize, may_go: impl Fn(&Peer) -> bool) {
+        if places == 0 {
+            return;
+        }
+        let now = Instant::now();
+        let (peers, exchange) = (self.peers.borrow(), self.exchange.borrow());
+        let gives_nothing = |peer: &&Rc<Peer>| {
+            may_go(peer) && now >= peer.since + PLACE_MIN && !exchange.is_worthy(peer.addr, now)
+        };
+        let mut idle: Vec<_> = peers.values().filter(gives_nothing).collect();
+        idle.sort_by_key(|peer| peer.since);
+        idle.into_iter().take(places).for_each(|peer| peer.close(CloseReason::Crowded));
     }
 
     fn close(&self, addr: SocketAddr, reason: CloseReason) {
@@ -524,6 +569,7 @@ struct Listener<'a> {
     /// Of messages of the peer exchange.
     allowance: Allowance,
     has_named_node: bool,
+    has_refused: bool,
     /// Bytes that have come.
     received: u64,
 }
@@ -543,6 +589,7 @@ impl<'a> Listener<'a> {
             has_metadata: false,
             allowance: Allowance::new(now),
             has_named_node: false,
+            has_refused: false,
             received: 0,
         }
     }
@@ -624,7 +671,7 @@ impl<'a> Listener<'a> {
         Ok(())
     }
 
-    fn on_metadata(&self, payload: &[u8]) -> Result<(), CloseReason> {
+    fn on_metadata(&mut self, payload: &[u8]) -> Result<(), CloseReason> {
         if self.desk.goal == Goal::Handshake || self.desk.complete.get() {
             return Ok(());
         }
@@ -635,6 +682,10 @@ impl<'a> Listener<'a> {
         {
             self.peer.send_metadata(&MetadataMessage::Reject { piece });
         }
+        let is_refusal = matches!(message, MetadataMessage::Reject { .. });
+        if is_refusal && !std::mem::replace(&mut self.has_refused, true) {
+            (self.desk.events)(MetadataEvent::Refused { from: self.peer.addr });
+        }
         let (complete, is_new) = {
             let mut exchange = self.desk.exchange.borrow_mut();
             let taken = exchange.taken();
@@ -642,7 +693,7 @@ impl<'a> Listener<'a> {
             (complete, exchange.taken() > taken)
         };
         if is_new {
-            (self.desk.events)(MetadataEvent::Piece);
+            (self.desk.events)(MetadataEvent::Piece { from: self.peer.addr });
         }
         if let Some(info) = complete.map_err(close_reason)? {
             self.desk.complete.set(true);

@@ -14,7 +14,9 @@
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::fmt;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr, SocketAddrV6};
+use std::ops::RangeInclusive;
 use std::time::{Duration, Instant};
 
 use super::priority::{OwnAddress, canonical_priority};
@@ -48,6 +50,16 @@ const FAILURES_MAX: u32 = 16;
 /// The wait before a peer that has delivered is dialed again.
 const RETRY_WORKED: Duration = Duration::from_secs(1);
 
+/// The wait before the first retry of an address that is worth some packets, and what its doubling ends at: one that
+/// the user has named, or that has delivered before. Whoever restarts is found within a few seconds.
+const BACKOFF_WORTHY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(15));
+
+/// The same for the other addresses.
+const BACKOFF: (Duration, Duration) = (Duration::from_secs(5), Duration::from_secs(600));
+
+/// Addresses of one machine that are tried again soon when a connection that came from there has ended.
+const CALLED_MAX: usize = 8;
+
 /// Where an address comes from, by rising rank: an address from several keeps the highest.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub enum Source {
@@ -79,13 +91,13 @@ impl Source {
         }
     }
 
-    /// The wait before the first retry, and what its doubling ends at.
-    const fn backoff(self) -> (Duration, Duration) {
+    /// The longest wait of an address from the moment on at which this source names it again; `None` where the source
+    /// does not know whether anybody is there now. A neighbour has spoken itself a moment ago.
+    const fn wait_when_named(self) -> Option<Duration> {
         match self {
-            Self::Manual => (Duration::from_secs(1), Duration::from_secs(15)),
-            Self::Incoming | Self::Pex | Self::Dht | Self::Lsd | Self::Tracker => {
-                (Duration::from_secs(5), Duration::from_secs(600))
-            }
+            Self::Lsd => Some(BACKOFF_WORTHY.0),
+            Self::Dht | Self::Tracker => Some(BACKOFF.0),
+            Self::Incoming | Self::Pex | Self::Manual => None,
         }
     }
 }
@@ -148,6 +160,8 @@ struct Entry {
     /// Whether it is to be dialed encrypted: it did not answer to the plain handshake, and either was not dialed
     /// encrypted since or was connected so.
     encrypted: bool,
+    /// Whether it has delivered blocks in this run.
+    has_delivered: bool,
     /// It has served something else a moment ago: its next failure is not held against it. Some clients refuse who has
     /// just left until they notice that.
     has_served: bool,
@@ -171,6 +185,11 @@ impl Entry {
             State::Idle { .. } | State::Dialing | State::Connected => return None,
         };
         Some((self.source, Reverse(is_spent), Reverse(self.failures), self.number))
+    }
+
+    /// The wait before the first retry, and what its doubling ends at.
+    const fn backoff(&self) -> (Duration, Duration) {
+        if self.has_delivered || matches!(self.source, Source::Manual) { BACKOFF_WORTHY } else { BACKOFF }
     }
 
     const fn is_untried(&self) -> bool {
@@ -229,7 +248,8 @@ impl Book {
     }
 
     /// Writes down an address. `true` if it was not known and is worth dialing; one that cannot be a peer's, is
-    /// banned or finds no room is left out. What a peer tells is for [`Book::add_told`].
+    /// banned or finds no room is left out. One that is known, and that the source names as one who is there now, does
+    /// not wait for long any more. What a peer tells is for [`Book::add_told`].
     pub fn add(&mut self, addr: SocketAddr, source: Source, now: Instant) -> bool {
         self.add_from(canonical(addr), source, None, now)
     }
@@ -243,16 +263,31 @@ impl Book {
     }
 
     fn add_from(&mut self, addr: SocketAddr, source: Source, teller: Option<Teller>, now: Instant) -> bool {
-        if !is_dialable(addr) || self.is_own(addr) || self.is_banned(addr) {
+        if check_dialable(addr).is_err() || self.is_own(addr) || self.is_banned(addr) {
             return false;
         }
         if let Some(entry) = self.entries.get(&addr) {
             if entry.source < source && self.make_room(source, teller) {
                 self.change(addr, |entry| (entry.source, entry.teller) = (source, teller));
             }
+            if let Some(wait) = source.wait_when_named() {
+                self.hasten(addr, now + wait);
+            }
             return false;
         }
         self.insert(addr, source, teller, State::Idle { retry_at: now })
+    }
+
+    /// Has an address that waits for another try wait no longer than that, and its back-off begin anew. How often it is
+    /// named is of no account: a try that fails is followed by a wait of the first length at least.
+    fn hasten(&mut self, addr: SocketAddr, until: Instant) {
+        let waits = |entry: &Entry| matches!(entry.state, State::Idle { retry_at } if retry_at > until);
+        if self.entries.get(&addr).is_some_and(waits) {
+            self.change(addr, |entry| {
+                entry.failures = entry.failures.min(1);
+                entry.state = State::Idle { retry_at: until };
+            });
+        }
     }
 
     /// The address to dial now, if any; it counts as dialing until [`Book::on_connected`] or [`Book::on_closed`].
@@ -299,6 +334,11 @@ impl Book {
         }
         if entry.source == Source::Incoming && outcome != Outcome::Useless {
             self.remove(addr);
+            // Its machine is there, and so may be who listens on it.
+            let of_machine = self.entries.range(all_ports(addr.ip())).map(|(&addr, _)| addr);
+            for known in of_machine.take(CALLED_MAX).collect::<Vec<_>>() {
+                self.hasten(known, now + BACKOFF_WORTHY.0);
+            }
             return;
         }
         self.change(addr, |entry| {
@@ -314,6 +354,7 @@ impl Book {
                 entry.state = State::Idle { retry_at: now };
                 return;
             }
+            entry.has_delivered |= outcome == Outcome::Worked;
             let has_served = std::mem::take(&mut entry.has_served);
             entry.was_tried = true;
             // After a dial that failed encrypted, the next is a plain one again.
@@ -326,7 +367,7 @@ impl Book {
                 }
                 Outcome::Useless => return entry.state = State::Useless,
             }
-            let (first, longest) = entry.source.backoff();
+            let (first, longest) = entry.backoff();
             let wait = match entry.failures {
                 0 => RETRY_WORKED,
                 failures => first.saturating_mul(1 << (failures - 1)).min(longest),
@@ -344,13 +385,7 @@ impl Book {
         if whole_machine && self.banned.len() < BANS_MAX {
             self.banned.insert(addr.ip());
         }
-        let of_machine = match addr.ip() {
-            _ if !whole_machine => addr..=addr,
-            ip @ IpAddr::V4(_) => SocketAddr::new(ip, 0)..=SocketAddr::new(ip, u16::MAX),
-            IpAddr::V6(ip) => {
-                SocketAddr::new(ip.into(), 0)..=SocketAddrV6::new(ip, u16::MAX, u32::MAX, u32::MAX).into()
-            }
-        };
+        let of_machine = if whole_machine { all_ports(addr.ip()) } else { addr..=addr };
         let known: Vec<_> =
             self.entries.range(of_machine).map(|(&addr, entry)| (addr, entry.state)).collect();
         for &(addr, _) in &known {
@@ -437,7 +472,9 @@ impl Book {
         self.counts.connected == 0 && self.counts.dialing == 0 && self.counts.hopes == 0
     }
 
-    fn is_own(&self, addr: SocketAddr) -> bool {
+    /// Whether this client itself listens there.
+    pub fn is_own(&self, addr: SocketAddr) -> bool {
+        let addr = canonical(addr);
         let seen_at = self.own_address.known(addr.is_ipv6());
         let is_seen = |own: &SocketAddr| own.port() == addr.port() && seen_at == Some(addr.ip());
         self.own.iter().any(|own| *own == addr || is_seen(own))
@@ -462,6 +499,7 @@ impl Book {
             was_tried: false,
             failures: 0,
             encrypted: false,
+            has_delivered: false,
             has_served: false,
             priority,
             number,
@@ -564,11 +602,55 @@ fn canonical(addr: SocketAddr) -> SocketAddr {
     }
 }
 
-/// Whether a peer can listen there.
-fn is_dialable(addr: SocketAddr) -> bool {
-    let ip = addr.ip();
-    let is_broadcast = matches!(ip, IpAddr::V4(v4) if v4.is_broadcast());
-    addr.port() != 0 && !ip.is_unspecified() && !ip.is_multicast() && !is_broadcast
+/// The range of all addresses of a machine.
+fn all_ports(ip: IpAddr) -> RangeInclusive<SocketAddr> {
+    let last = match ip {
+        IpAddr::V4(ip) => SocketAddr::new(ip.into(), u16::MAX),
+        IpAddr::V6(ip) => SocketAddrV6::new(ip, u16::MAX, u32::MAX, u32::MAX).into(),
+    };
+    SocketAddr::new(ip, 0)..=last
+}
+
+/// Why nobody can listen at an address.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum NotDialable {
+    /// It has port 0.
+    NoPort,
+    /// It means any address of this machine, or of this network.
+    Unspecified,
+    /// It means a group.
+    Multicast,
+    /// It means everybody.
+    Broadcast,
+}
+
+impl fmt::Display for NotDialable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::NoPort => "nobody listens at port 0",
+            Self::Unspecified => "it is no address of one machine; for this one it is 127.0.0.1 or [::1]",
+            Self::Multicast => "it is a multicast address, not one machine's",
+            Self::Broadcast => "it is a broadcast address, not one machine's",
+        })
+    }
+}
+
+impl std::error::Error for NotDialable {}
+
+/// Checks that a peer can listen at an address.
+///
+/// # Errors
+/// Why it cannot.
+pub fn check_dialable(addr: SocketAddr) -> Result<(), NotDialable> {
+    match addr.ip().to_canonical() {
+        _ if addr.port() == 0 => Err(NotDialable::NoPort),
+        // All of 0.0.0.0/8 is this network (RFC 1122).
+        IpAddr::V4(ip) if ip.octets()[0] == 0 => Err(NotDialable::Unspecified),
+        IpAddr::V4(ip) if ip.is_broadcast() => Err(NotDialable::Broadcast),
+        ip if ip.is_unspecified() => Err(NotDialable::Unspecified),
+        ip if ip.is_multicast() => Err(NotDialable::Multicast),
+        _ => Ok(()),
+    }
 }
 
 #[cfg(test)]
@@ -608,15 +690,19 @@ mod tests {
     fn what_cannot_be_a_peer_is_left_out() {
         let now = Instant::now();
         let mut book = Book::new(&[addr("[::ffff:5.6.7.8]:1")]);
-        for text in [
-            "1.2.3.4:0",
-            "0.0.0.0:1",
-            "[::]:1",
-            "224.0.0.1:1",
-            "[ff02::1]:1",
-            "255.255.255.255:1",
-            "5.6.7.8:1",
+        for (text, expected) in [
+            ("1.2.3.4:0", Err(NotDialable::NoPort)),
+            ("0.0.0.0:1", Err(NotDialable::Unspecified)),
+            ("0.1.2.3:1", Err(NotDialable::Unspecified)),
+            ("[::]:1", Err(NotDialable::Unspecified)),
+            ("[::ffff:0.0.0.0]:1", Err(NotDialable::Unspecified)),
+            ("224.0.0.1:1", Err(NotDialable::Multicast)),
+            ("[::ffff:239.1.2.3]:1", Err(NotDialable::Multicast)),
+            ("[ff02::1]:1", Err(NotDialable::Multicast)),
+            ("255.255.255.255:1", Err(NotDialable::Broadcast)),
+            ("5.6.7.8:1", Ok(())),
         ] {
+            assert_eq!(check_dialable(addr(text)), expected, "{text}");
             assert!(!book.add(addr(text), Source::Manual, now), "{text}");
         }
         assert!(book.is_empty() && book.is_exhausted());
@@ -665,6 +751,66 @@ mod tests {
             assert_eq!(book.earliest_retry(now), Some(now + RETRY_WORKED));
             assert_eq!(book.earliest_retry(now + secs(9)), Some(now + secs(9)));
         }
+    }
+
+    #[test]
+    fn who_has_delivered_is_tried_often() {
+        let mut now = Instant::now();
+        let mut book = Book::new(&[]);
+        book.add(numbered(1), Source::Tracker, now);
+        book.next_dial(now);
+        book.on_connected(numbered(1));
+        book.on_closed(numbered(1), Outcome::Worked, now);
+        for wait in [1, 1, 2, 4, 8, 15, 15] {
+            assert_eq!(book.earliest_retry(now), Some(now + secs(wait)));
+            now += secs(wait);
+            assert_eq!(book.next_dial(now), Some(numbered(1)));
+            book.on_closed(numbered(1), Outcome::Failed, now);
+        }
+    }
+
+    #[test]
+    fn who_is_named_as_being_there_now_is_tried_soon() {
+        let named = [
+            (Source::Tracker, 5),
+            (Source::Dht, 5),
+            (Source::Lsd, 1),
+            // Nobody has looked whether it is there.
+            (Source::Pex, 600),
+            (Source::Manual, 600),
+        ];
+        for (source, wait) in named {
+            let mut now = Instant::now();
+            let mut book = Book::new(&[]);
+            book.add(numbered(1), Source::Tracker, now);
+            for _ in 0..9 {
+                now = book.earliest_retry(now).unwrap();
+                book.next_dial(now);
+                book.on_closed(numbered(1), Outcome::Failed, now);
+            }
+            assert!(book.is_exhausted());
+            // However often it is named, it is not dialed more often.
+            for later in [0, 0, 200] {
+                book.add(numbered(1), source, now + Duration::from_millis(later));
+            }
+            assert_eq!(book.earliest_retry(now), Some(now + secs(wait)), "{source:?}");
+            assert_eq!(book.is_exhausted(), wait == 600, "{source:?}");
+        }
+    }
+
+    #[test]
+    fn a_machine_that_has_called_is_tried_soon() {
+        let now = Instant::now();
+        let mut book = Book::new(&[]);
+        for text in ["9.9.9.9:1", "8.8.8.8:1"] {
+            book.add(addr(text), Source::Tracker, now);
+            book.next_dial(now);
+            book.on_closed(addr(text), Outcome::Failed, now);
+        }
+        assert!(book.on_connected(addr("9.9.9.9:50000")));
+        book.on_closed(addr("9.9.9.9:50000"), Outcome::Failed, now);
+        assert_eq!(book.next_dial(now + secs(1)), Some(addr("9.9.9.9:1")));
+        assert_eq!(book.next_dial(now + secs(1)), None);
     }
 
     #[test]
@@ -770,7 +916,7 @@ mod tests {
         assert!(book.is_encrypted(numbered(1)));
         book.on_closed(numbered(1), Outcome::Failed, now);
         assert!(!book.is_encrypted(numbered(1)));
-        assert_eq!(book.earliest_retry(now), Some(now + secs(5)));
+        assert_eq!(book.earliest_retry(now), Some(now + secs(1)));
     }
 
     #[test]

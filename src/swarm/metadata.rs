@@ -1,52 +1,68 @@
 //! The info dictionary of a magnet link, put together from what peers send (BEP 9): whom to ask for which piece, and whom
 //! to believe.
 //!
-//! Only the whole has a hash. Its length is a claim of each peer, and so is every piece, so an `Attempt` puts together
-//! what the peers of one claimed size send, in parallel. When the hash is wrong and one peer sent everything, that peer
-//! lied. With several, nobody knows which, and from then on each peer of that size has an attempt of its own, in which a
-//! wrong hash shows the liar.
+//! Only the whole has a hash. Its length is a claim of each peer, and so is every piece. So each peer is asked for the
+//! first piece as soon as it takes part, and its answer says to which `Assembly` it belongs: there is one for each size
+//! and first piece, in which what its peers send is put together, in parallel. Who never answers holds up nobody, and a
+//! piece that does not come is asked of more and more of the others. When the hash is wrong and one peer sent everything,
+//! that peer lied. With several, nobody knows which, and from then on each of them has an assembly of its own, in which
+//! a wrong hash shows the liar.
 //!
-//! Several attempts run side by side, within [`ATTEMPTS_MAX`] and [`METADATA_LEN_MAX`] bytes in all. Where more claims wait,
-//! an attempt has its turn and then makes room; those that had the fewest turns go next, and each turn of a claim is
-//! longer than its last. So one honest peer suffices, whatever the others say, and no claim is waited for in vain.
+//! No assembly waits for another. They are bounded by the bytes that they hold together, [`HELD_MAX`]: where these are
+//! used up, one to which nothing comes makes room, or else that of the largest claim, and its peers are left alone for a
+//! while. So one honest peer suffices, whatever the others say.
 
-use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 use std::fmt;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
+use sha1::{Digest, Sha1};
+
 use crate::meta::torrent::InfoHash;
 use crate::wire::metadata::{METADATA_PIECE_LEN, MetadataMessage};
 
-/// Bytes of an info dictionary that are fetched from peers, and of all attempts together: 1.6 million pieces. A torrent
-/// file may be larger, but nobody can make this client hold more than that for a claim.
+/// Bytes of an info dictionary that are fetched from peers: 1.6 million pieces. A torrent file may be larger, but nobody
+/// can make this client fetch more than that for a claim.
 pub const METADATA_LEN_MAX: u32 = 32 << 20;
-/// Attempts under way at a time.
-pub const ATTEMPTS_MAX: usize = 4;
+/// Bytes that all assemblies hold together: the largest there is, and as much of others.
+pub const HELD_MAX: usize = 2 * METADATA_LEN_MAX as usize;
 /// Peers that have told a size; more are not listened to.
-pub const SOURCES_MAX: usize = 256;
+pub const SOURCES_MAX: usize = 1024;
 /// Requests that a peer is asked at a time at first, and after it has rejected one or answered none for long.
 pub const REQUESTS_MIN: usize = 4;
 /// What that grows to, by one with each answer: some answer all that they hold together, every few seconds. Others reject
 /// what goes beyond 64.
 pub const REQUESTS_MAX: usize = 32;
+/// Peers beyond which each is asked for the first piece alone before it has answered: what all of them send together
+/// then is little, even if they are many.
+pub const CROWD_MIN: usize = 4;
 /// Liars that are remembered, the latest ones.
 pub const BANNED_MAX: usize = 1024;
-/// After so long a piece is asked of another peer as well.
-pub const REASK_AFTER: Duration = Duration::from_secs(2);
+/// After so long a piece is asked of other peers as well: of [`REASK_GROWTH`] in all, after twice that of the square of
+/// it, and so on. Some answer every three seconds only, so a piece may come several times.
+pub const REASK_AFTER: Duration = Duration::from_millis(300);
+/// How many times as many peers are asked for a piece with each [`REASK_AFTER`]: all of a thousand within two seconds.
+pub const REASK_GROWTH: usize = 4;
 /// A peer that has answered no request for so long is put on hold.
 pub const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long a peer that rejects or does not answer is left alone; doubled each time in a row.
 pub const HOLD_MIN: Duration = Duration::from_secs(3);
 /// What the doubling ends at.
 pub const HOLD_MAX: Duration = Duration::from_secs(48);
-/// The first turn of an attempt for which others wait; doubled each time.
-pub const TURN_MIN: Duration = Duration::from_secs(5);
+/// An assembly to which nothing has come for so long makes room before others do.
+pub const STALLED_AFTER: Duration = Duration::from_secs(1);
+/// A peer whose last answer is no older is worth its place.
+pub const WORTHY_FOR: Duration = Duration::from_secs(5);
 
-/// How often a turn and a hold are doubled at most.
+/// How often a hold is doubled at most.
 const DOUBLINGS_MAX: u32 = 6;
 /// Requests given up on whose answers are still taken, per peer.
 const LATE_MAX: usize = 64;
+/// Assemblies that are kept when their last peer leaves, those that hold most.
+const ORPHANS_MAX: usize = 8;
+/// How often all peers are looked at; in between those of which something was heard.
+const SWEEP_EVERY: Duration = Duration::from_millis(100);
 
 /// What a peer does wrong in the exchange.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -120,28 +136,44 @@ pub enum Action {
 pub struct Exchange {
     info_hash: InfoHash,
     sources: BTreeMap<SocketAddr, Source>,
-    attempts: Vec<Attempt>,
-    /// Sizes whose peers are no longer mixed.
-    split: HashSet<u32>,
-    /// How many turns each claim has had.
-    turns: HashMap<Claim, u32>,
+    assemblies: BTreeMap<Claim, Assembly>,
+    /// Claims whose peers are no longer mixed.
+    split: HashSet<Claim>,
+    /// Bytes in all assemblies.
+    held: usize,
     banned: VecDeque<SocketAddr>,
     /// Bans that were not told yet.
     bans: Vec<SocketAddr>,
     taken: u64,
+    /// Peers of which something was heard since the last actions.
+    stirred: BTreeSet<SocketAddr>,
+    swept: Option<Instant>,
 }
 
-/// What an attempt is about: a size, and the one peer it listens to, or none for all that claim the size.
+/// The SHA-1 of a first piece.
+type Fingerprint = [u8; 20];
+
+/// What an assembly is about: a size and a first piece, and the one peer that it listens to, or none for all of these.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 struct Claim {
     size: u32,
+    first: Fingerprint,
     sole: Option<SocketAddr>,
+}
+
+impl Claim {
+    /// The same for all peers.
+    const fn mixed(self) -> Self {
+        Self { sole: None, ..self }
+    }
 }
 
 /// A peer that claims a size.
 #[derive(Debug)]
 struct Source {
     size: u32,
+    /// Where its pieces go, once it has sent the first.
+    claim: Option<Claim>,
     /// The requests under way and since when, at most [`REQUESTS_MAX`].
     asked: Vec<(u32, Instant)>,
     /// How many may be, [`REQUESTS_MIN`] to [`REQUESTS_MAX`].
@@ -152,26 +184,27 @@ struct Source {
     late: VecDeque<u32>,
     /// When it answered last, or was asked with nothing else under way.
     active: Instant,
+    /// When it answered last.
+    answered: Option<Instant>,
     /// It is left alone until then.
     hold: Option<Instant>,
     /// How often it was put on hold in a row.
     holds: u32,
-    /// Whether it was ever asked.
-    began: bool,
 }
 
 impl Source {
-    fn new(size: u32, now: Instant) -> Self {
+    const fn new(size: u32, now: Instant) -> Self {
         Self {
             size,
+            claim: None,
             asked: Vec::new(),
             window: REQUESTS_MIN,
             in_turn: false,
             late: VecDeque::new(),
             active: now,
+            answered: None,
             hold: None,
             holds: 0,
-            began: false,
         }
     }
 
@@ -181,6 +214,17 @@ impl Source {
 
     const fn window(&self) -> usize {
         if self.in_turn { 1 } else { self.window }
+    }
+
+    fn ask(&mut self, piece: u32, now: Instant) {
+        if self.asked.is_empty() {
+            self.active = now;
+        }
+        self.asked.push((piece, now));
+    }
+
+    fn is_asked(&self, piece: u32) -> bool {
+        self.asked.iter().any(|&(asked, _)| asked == piece)
     }
 
     /// Leaves it alone for a while; others are asked instead.
@@ -199,65 +243,96 @@ impl Source {
         let late = self.late.iter().position(|&late| late == piece);
         asked.map(|at| self.asked.swap_remove(at)).is_some() | late.map(|at| self.late.remove(at)).is_some()
     }
+
+    fn on_answer(&mut self, now: Instant) {
+        (self.active, self.answered) = (now, Some(now));
+        (self.hold, self.holds) = (None, 0);
+        self.window = (self.window + 1).min(REQUESTS_MAX);
+    }
 }
 
 /// An info dictionary on its way.
 #[derive(Debug)]
-struct Attempt {
-    claim: Claim,
-    /// As long as the claim says. Zeroed memory costs nothing before something is written there.
-    bytes: Vec<u8>,
-    /// Who sent each piece.
-    from: Vec<Option<SocketAddr>>,
-    /// Pieces that nobody sent yet.
-    missing: usize,
-    /// When it makes room, if others wait.
-    turn_ends: Instant,
+struct Assembly {
+    pieces: BTreeMap<u32, Piece>,
+    /// The peers that give it.
+    members: BTreeSet<SocketAddr>,
+    /// Bytes of all pieces.
+    held: usize,
+    /// When the last piece came.
+    grew: Instant,
 }
 
-impl Attempt {
-    fn new(claim: Claim, turn_ends: Instant) -> Self {
-        let count = claim.size.div_ceil(METADATA_PIECE_LEN) as usize;
-        let bytes = vec![0; claim.size as usize];
-        Self { claim, bytes, from: vec![None; count], missing: count, turn_ends }
+#[derive(Debug)]
+struct Piece {
+    data: Box<[u8]>,
+    from: SocketAddr,
+}
+
+impl Assembly {
+    const fn new(now: Instant) -> Self {
+        Self { pieces: BTreeMap::new(), members: BTreeSet::new(), held: 0, grew: now }
     }
 
-    fn misses(&self, piece: u32) -> bool {
-        self.from.get(piece as usize).is_some_and(Option::is_none)
-    }
-
-    /// Takes a piece, if nobody sent it yet. Tells whether that is so.
-    fn put(&mut self, piece: u32, data: &[u8], from: SocketAddr) -> bool {
-        let is_new = self.misses(piece);
-        if is_new {
-            let begin = piece as usize * METADATA_PIECE_LEN as usize;
-            self.bytes[begin..begin + data.len()].copy_from_slice(data);
-            self.from[piece as usize] = Some(from);
-            self.missing -= 1;
+    /// Takes a piece, if nobody sent it yet. Returns the bytes by which it has grown.
+    fn put(&mut self, piece: u32, data: &[u8], from: SocketAddr, now: Instant) -> usize {
+        if self.pieces.contains_key(&piece) {
+            return 0;
         }
-        is_new
+        self.pieces.insert(piece, Piece { data: data.into(), from });
+        self.grew = now;
+        self.held += data.len();
+        data.len()
+    }
+
+    /// All bytes in their order.
+    fn bytes(&self) -> Vec<u8> {
+        let mut bytes = Vec::with_capacity(self.held);
+        self.pieces.values().for_each(|piece| bytes.extend_from_slice(&piece.data));
+        bytes
     }
 
     /// The peer that sent all of it, if one did.
     fn sole_source(&self) -> Option<SocketAddr> {
-        let first = self.from.first().copied()?;
-        first.filter(|_| self.from.iter().all(|&from| from == first))
+        let first = self.pieces.values().next()?.from;
+        self.pieces.values().all(|piece| piece.from == first).then_some(first)
     }
 
     /// The piece that a peer is asked for next: the first that nobody was asked for, else the one that is waited for
-    /// longest. The very first request of a peer is for piece 0, as some expect it, even where it is there already.
-    fn choose(&self, source: &Source, asked: &HashMap<u32, Instant>, now: Instant) -> Option<u32> {
-        let is_new =
-            |piece: u32| self.misses(piece) && !source.asked.iter().any(|&(asked, _)| asked == piece);
-        if !source.began {
-            return Some(0);
-        }
-        let pieces = 0..self.from.len() as u32;
-        if let Some(fresh) = pieces.clone().find(|&piece| self.misses(piece) && !asked.contains_key(&piece)) {
-            return Some(fresh);
-        }
-        let overdue = |piece: &u32| asked.get(piece).is_some_and(|&at| now >= at + REASK_AFTER);
-        pieces.filter(|&piece| is_new(piece)).filter(overdue).min_by_key(|piece| asked.get(piece).copied())
+    /// longest of those of which few enough were asked.
+    fn choose(&self, count: u32, source: &Source, asked: &HashMap<u32, Asked>, now: Instant) -> Option<u32> {
+        let missing = || (0..count).filter(|piece| !self.pieces.contains_key(piece));
+        let is_due = |piece: &u32| asked.get(piece).is_some_and(|asked| asked.is_due(now));
+        missing().find(|piece| !asked.contains_key(piece)).or_else(|| {
+            let due = missing().filter(|&piece| !source.is_asked(piece)).filter(is_due);
+            due.min_by_key(|piece| asked.get(piece).map(|asked| asked.since))
+        })
+    }
+}
+
+/// Since when a piece is waited for, and from how many peers.
+#[derive(Clone, Copy, Debug)]
+struct Asked {
+    since: Instant,
+    peers: usize,
+}
+
+impl Asked {
+    /// Nobody yet.
+    const fn none(since: Instant) -> Self {
+        Self { since, peers: 0 }
+    }
+
+    fn add(&mut self, at: Instant) {
+        self.since = self.since.min(at);
+        self.peers += 1;
+    }
+
+    /// Whether it is to be asked of one more.
+    fn is_due(self, now: Instant) -> bool {
+        let waits = now.duration_since(self.since).as_millis() / REASK_AFTER.as_millis();
+        let waits = u32::try_from(waits).unwrap_or(u32::MAX);
+        waits > 0 && self.peers < REASK_GROWTH.saturating_pow(waits)
     }
 }
 
@@ -267,12 +342,14 @@ impl Exchange {
         Self {
             info_hash,
             sources: BTreeMap::new(),
-            attempts: Vec::new(),
+            assemblies: BTreeMap::new(),
             split: HashSet::new(),
-            turns: HashMap::new(),
+            held: 0,
             banned: VecDeque::new(),
             bans: Vec::new(),
             taken: 0,
+            stirred: BTreeSet::new(),
+            swept: None,
         }
     }
 
@@ -286,13 +363,14 @@ impl Exchange {
         if self.banned.contains(&peer) {
             return Err(ExchangeFault::Banned);
         }
+        if self.sources.get(&peer).is_some_and(|source| source.size != size) {
+            self.gone(peer);
+        }
         if self.sources.len() >= SOURCES_MAX && !self.sources.contains_key(&peer) {
             return Err(ExchangeFault::Crowded);
         }
-        let source = self.sources.entry(peer).or_insert_with(|| Source::new(size, now));
-        if source.size != size {
-            *source = Source { began: source.began, ..Source::new(size, now) };
-        }
+        self.sources.entry(peer).or_insert_with(|| Source::new(size, now));
+        self.stirred.insert(peer);
         Ok(())
     }
 
@@ -305,8 +383,10 @@ impl Exchange {
 
     /// A peer is gone.
     pub fn gone(&mut self, peer: SocketAddr) {
-        self.sources.remove(&peer);
-        self.attempts.retain(|attempt| attempt.claim.sole != Some(peer));
+        self.stirred.remove(&peer);
+        if let Some(claim) = self.sources.remove(&peer).and_then(|source| source.claim) {
+            self.leave(peer, claim);
+        }
     }
 
     /// A peer sent a message. Returns the info dictionary when that completes it.
@@ -325,6 +405,7 @@ impl Exchange {
             MetadataMessage::Reject { piece } => {
                 if source.settle(piece) {
                     source.put_on_hold(now);
+                    self.stir_others(peer);
                 }
                 Ok(None)
             }
@@ -333,9 +414,9 @@ impl Exchange {
                     return Ok(None);
                 }
                 check(source.size, piece, total_len, data)?;
-                (source.active, source.hold, source.holds) = (now, None, 0);
-                source.window = (source.window + 1).min(REQUESTS_MAX);
-                Ok(self.take(peer, piece, data))
+                source.on_answer(now);
+                self.stirred.insert(peer);
+                Ok(self.take(peer, piece, data, now))
             }
         }
     }
@@ -343,15 +424,22 @@ impl Exchange {
     /// What is to be done now. Each action is told once.
     pub fn actions(&mut self, now: Instant) -> Vec<Action> {
         let mut actions: Vec<Action> = self.bans.drain(..).map(Action::Ban).collect();
-        for source in self.sources.values_mut() {
-            if !source.asked.is_empty() && now >= source.active + ANSWER_TIMEOUT {
-                source.put_on_hold(now);
+        if self.swept.is_none_or(|at| now >= at + SWEEP_EVERY) {
+            self.swept = Some(now);
+            self.sweep(now);
+        }
+        let mut claims = BTreeSet::new();
+        for peer in std::mem::take(&mut self.stirred) {
+            match self.sources.get(&peer).map(|source| source.claim) {
+                Some(Some(claim)) => drop(claims.insert(claim)),
+                Some(None) => self.ask_first(peer, now, &mut actions),
+                None => {}
             }
         }
-        self.forget_claims();
-        self.give_turns(now);
-        for attempt in &self.attempts {
-            request(attempt, &mut self.sources, now, &mut actions);
+        for claim in claims {
+            if let Some(assembly) = self.assemblies.get(&claim) {
+                request(claim, assembly, &mut self.sources, now, &mut actions);
+            }
         }
         actions
     }
@@ -361,27 +449,121 @@ impl Exchange {
         !self.sources.is_empty()
     }
 
+    /// Whether a peer has answered a moment ago, so that it is worth its place.
+    pub fn is_worthy(&self, peer: SocketAddr, now: Instant) -> bool {
+        let answered = self.sources.get(&peer).and_then(|source| source.answered);
+        answered.is_some_and(|at| now < at + WORTHY_FOR)
+    }
+
     /// Pieces that have come and were not there yet.
     pub const fn taken(&self) -> u64 {
         self.taken
     }
 
-    fn take(&mut self, peer: SocketAddr, piece: u32, data: &[u8]) -> Option<Vec<u8>> {
-        let claim = self.claim_of(peer)?;
-        let at = self.attempts.iter().position(|attempt| attempt.claim == claim)?;
-        self.taken += u64::from(self.attempts[at].put(piece, data, peer));
-        if self.attempts[at].missing > 0 {
+    /// Looks at everybody.
+    fn sweep(&mut self, now: Instant) {
+        for (&peer, source) in &mut self.sources {
+            if !source.asked.is_empty() && now >= source.active + ANSWER_TIMEOUT {
+                source.put_on_hold(now);
+            }
+            self.stirred.insert(peer);
+        }
+    }
+
+    /// Asks a peer that has given nothing yet for the first piece; some expect that to be the first request. While there
+    /// are few peers it is asked for more than that: many answer only every few seconds.
+    fn ask_first(&mut self, peer: SocketAddr, now: Instant, actions: &mut Vec<Action>) {
+        let is_crowd = self.sources.len() > CROWD_MIN;
+        let Some(source) = self.sources.get_mut(&peer) else { return };
+        if source.is_held(now) || !source.asked.is_empty() {
+            return;
+        }
+        let window = if is_crowd { 1 } else { source.window() };
+        for piece in (0..piece_count(source.size)).take(window) {
+            source.ask(piece, now);
+            actions.push(Action::Request { peer, piece });
+        }
+    }
+
+    /// Takes a piece in. Returns the info dictionary when that completes it.
+    fn take(&mut self, peer: SocketAddr, piece: u32, data: &[u8], now: Instant) -> Option<Vec<u8>> {
+        if piece == 0 && !self.join(peer, fingerprint(data), now) {
+            self.ban(peer);
             return None;
         }
-        let attempt = self.attempts.swap_remove(at);
-        if InfoHash::of(&attempt.bytes) == self.info_hash {
-            return Some(attempt.bytes);
+        // What comes before the first piece cannot be placed; it is asked for once more.
+        let claim = self.sources.get(&peer)?.claim?;
+        self.put(claim, piece, data, peer, now);
+        self.finish(claim, now)
+    }
+
+    /// Counts a peer to those that have sent the same first piece. `false` if it has sent another one before.
+    fn join(&mut self, peer: SocketAddr, first: Fingerprint, now: Instant) -> bool {
+        let Some(source) = self.sources.get_mut(&peer) else { return true };
+        if let Some(claim) = source.claim {
+            return claim.first == first;
         }
-        match attempt.sole_source() {
+        let claim = Claim { size: source.size, first, sole: None };
+        let claim = Claim { sole: self.split.contains(&claim).then_some(peer), ..claim };
+        source.claim = Some(claim);
+        self.assemblies.entry(claim).or_insert_with(|| Assembly::new(now)).members.insert(peer);
+        true
+    }
+
+    /// Puts a piece in its place, and sees to it that there is room for it.
+    fn put(&mut self, claim: Claim, piece: u32, data: &[u8], from: SocketAddr, now: Instant) {
+        let Some(assembly) = self.assemblies.get_mut(&claim) else { return };
+        let grown = assembly.put(piece, data, from, now);
+        self.taken += u64::from(grown > 0);
+        self.held += grown;
+        while self.held > HELD_MAX && self.evict(now) {}
+    }
+
+    /// Checks an assembly that may be complete. Returns its bytes if they are right.
+    fn finish(&mut self, claim: Claim, now: Instant) -> Option<Vec<u8>> {
+        let assembly = self.assemblies.get(&claim)?;
+        if assembly.pieces.len() < piece_count(claim.size) as usize {
+            return None;
+        }
+        let assembly = self.remove(claim)?;
+        let bytes = assembly.bytes();
+        if InfoHash::of(&bytes) == self.info_hash {
+            return Some(bytes);
+        }
+        let liar = assembly.sole_source();
+        match liar {
             Some(liar) => self.ban(liar),
-            None => drop(self.split.insert(claim.size)),
+            None => drop(self.split.insert(claim.mixed())),
         }
-        None
+        self.begin_anew(claim, assembly, now)
+    }
+
+    /// Goes on with the peers of an assembly that was wrong, together or each for itself. What a peer has sent need not
+    /// be sent again; the first piece is the same for all. Returns the info dictionary if one of them has sent it all.
+    fn begin_anew(&mut self, claim: Claim, assembly: Assembly, now: Instant) -> Option<Vec<u8>> {
+        let is_split = self.split.contains(&claim.mixed());
+        let members: Vec<_> =
+            assembly.members.iter().copied().filter(|peer| self.sources.contains_key(peer)).collect();
+        let first = assembly.pieces.get(&0).map(|piece| piece.data.clone());
+        let mut claims = BTreeSet::new();
+        for peer in members {
+            let claim = Claim { sole: is_split.then_some(peer), ..claim.mixed() };
+            self.assemblies.entry(claim).or_insert_with(|| Assembly::new(now)).members.insert(peer);
+            if let Some(source) = self.sources.get_mut(&peer) {
+                source.claim = Some(claim);
+            }
+            if let Some(first) = &first {
+                self.put(claim, 0, first, peer, now);
+            }
+            self.stirred.insert(peer);
+            claims.insert(claim);
+        }
+        for (number, Piece { data, from }) in assembly.pieces {
+            if let Some(claim) = self.sources.get(&from).and_then(|source| source.claim) {
+                self.put(claim, number, &data, from, now);
+            }
+        }
+        claims.into_iter().find_map(|claim| self.finish(claim, now))
     }
 
     fn ban(&mut self, liar: SocketAddr) {
@@ -393,119 +575,85 @@ impl Exchange {
         self.gone(liar);
     }
 
-    fn claim_of(&self, peer: SocketAddr) -> Option<Claim> {
-        let size = self.sources.get(&peer)?.size;
-        Some(Claim { size, sole: self.split.contains(&size).then_some(peer) })
-    }
-
-    /// Forgets what no peer claims any more, but for an attempt that may go on with other peers.
-    fn forget_claims(&mut self) {
-        let sources = &self.sources;
-        self.split.retain(|&size| sources.values().any(|source| source.size == size));
-        let split = &self.split;
-        // A peer may have changed its mind.
-        self.attempts.retain(|Attempt { claim, .. }| match claim.sole {
-            Some(peer) => sources.get(&peer).is_some_and(|source| source.size == claim.size),
-            None => !split.contains(&claim.size),
-        });
-        self.turns.retain(|claim, _| match claim.sole {
-            Some(peer) => sources.contains_key(&peer),
-            None => sources.values().any(|source| source.size == claim.size),
-        });
-    }
-
-    /// Starts the attempts that there is room for, and makes room where the turn of others is over.
-    fn give_turns(&mut self, now: Instant) {
-        let mut waiting: BTreeMap<Claim, usize> = BTreeMap::new();
-        for (&peer, source) in &self.sources {
-            if !source.is_held(now)
-                && let Some(claim) = self.claim_of(peer)
-                && !self.attempts.iter().any(|attempt| attempt.claim == claim)
-            {
-                *waiting.entry(claim).or_default() += 1;
+    /// Takes an assembly away to make room. `false` where there is none.
+    fn evict(&mut self, now: Instant) -> bool {
+        let worth = |(claim, assembly): &(&Claim, &Assembly)| {
+            (now >= assembly.grew + STALLED_AFTER, claim.size, assembly.held)
+        };
+        let Some((&claim, _)) = self.assemblies.iter().max_by_key(worth) else { return false };
+        for peer in self.remove(claim).into_iter().flat_map(|assembly| assembly.members) {
+            if let Some(source) = self.sources.get_mut(&peer) {
+                source.claim = None;
+                source.put_on_hold(now);
             }
-        }
-        let mut order: Vec<(Claim, usize)> = waiting.into_iter().collect();
-        // Fewest turns first, then most votes.
-        order.sort_by_key(|&(claim, votes)| (self.turns_of(claim), std::cmp::Reverse(votes)));
-        for (claim, _) in order {
-            if !self.make_room(claim.size, now) {
-                return;
-            }
-            let turns = self.turns.entry(claim).or_default();
-            let turn = TURN_MIN * (1 << (*turns).min(DOUBLINGS_MAX));
-            *turns = turns.saturating_add(1);
-            self.attempts.push(Attempt::new(claim, now + turn));
-        }
-    }
-
-    fn turns_of(&self, claim: Claim) -> u32 {
-        self.turns.get(&claim).copied().unwrap_or(0)
-    }
-
-    /// Whether there is room for an attempt of that size, once those whose turn is over have gone.
-    fn make_room(&mut self, size: u32, now: Instant) -> bool {
-        let stays = |attempt: &&Attempt| now < attempt.turn_ends && !self.is_idle(attempt, now);
-        let (count, len) = (self.attempts.iter().filter(stays))
-            .fold((0, 0), |(count, len), attempt| (count + 1, len + attempt.bytes.len()));
-        if !fits(count, len, size) {
-            return false;
-        }
-        while !fits(self.attempts.len(), self.attempts.iter().map(|it| it.bytes.len()).sum(), size) {
-            let over = |attempt: &Attempt| now >= attempt.turn_ends || self.is_idle(attempt, now);
-            let ended = self.attempts.iter().enumerate().filter(|(_, attempt)| over(attempt));
-            let Some((at, _)) = ended.min_by_key(|(_, attempt)| attempt.turn_ends) else { return false };
-            self.attempts.swap_remove(at);
         }
         true
     }
 
-    /// Whether nobody can be asked for it now.
-    fn is_idle(&self, attempt: &Attempt, now: Instant) -> bool {
-        let claim = attempt.claim;
-        let speaks = |(&peer, source): (&SocketAddr, &Source)| {
-            source.size == claim.size && claim.sole.is_none_or(|sole| sole == peer) && !source.is_held(now)
-        };
-        !self.sources.iter().any(speaks)
+    fn remove(&mut self, claim: Claim) -> Option<Assembly> {
+        let assembly = self.assemblies.remove(&claim)?;
+        self.held -= assembly.held;
+        Some(assembly)
+    }
+
+    /// Takes a peer that is gone from its assembly, which others may go on with.
+    fn leave(&mut self, peer: SocketAddr, claim: Claim) {
+        if claim.sole.is_some() {
+            self.remove(claim);
+        } else if let Some(assembly) = self.assemblies.get_mut(&claim) {
+            assembly.members.remove(&peer);
+            // What it was asked for is asked of the others.
+            self.stirred.extend(assembly.members.first());
+        }
+        let is_of = |source: &Source| source.claim.is_some_and(|other| other.mixed() == claim.mixed());
+        if self.split.contains(&claim.mixed()) && !self.sources.values().any(is_of) {
+            self.split.remove(&claim.mixed());
+        }
+        let orphans = self.assemblies.iter().filter(|(_, assembly)| assembly.members.is_empty());
+        let least = orphans.clone().min_by_key(|(_, assembly)| assembly.held).map(|(&claim, _)| claim);
+        if let Some(claim) = least
+            && orphans.count() > ORPHANS_MAX
+        {
+            self.remove(claim);
+        }
+    }
+
+    /// Has the peers that give the same as this one looked at.
+    fn stir_others(&mut self, peer: SocketAddr) {
+        let claim = self.sources.get(&peer).and_then(|source| source.claim);
+        if let Some(assembly) = claim.and_then(|claim| self.assemblies.get(&claim)) {
+            self.stirred.extend(assembly.members.first());
+        }
     }
 }
 
-/// Whether one more attempt of that size fits beside so many of so many bytes.
-const fn fits(count: usize, len: usize, size: u32) -> bool {
-    count < ATTEMPTS_MAX && len + size as usize <= METADATA_LEN_MAX as usize
+fn fingerprint(first: &[u8]) -> Fingerprint {
+    Sha1::digest(first).into()
 }
 
-/// Fills the windows of the peers of an attempt.
+const fn piece_count(size: u32) -> u32 {
+    size.div_ceil(METADATA_PIECE_LEN)
+}
+
+/// Fills the windows of the peers of an assembly.
 fn request(
-    attempt: &Attempt,
+    claim: Claim,
+    assembly: &Assembly,
     sources: &mut BTreeMap<SocketAddr, Source>,
     now: Instant,
     actions: &mut Vec<Action>,
 ) {
-    let claim = attempt.claim;
-    let takes_part = |peer: SocketAddr, source: &Source| {
-        source.size == claim.size && claim.sole.is_none_or(|sole| sole == peer)
-    };
-    // When each piece was asked for last, by whomever.
-    let mut asked: HashMap<u32, Instant> = HashMap::new();
-    for (&peer, source) in sources.iter() {
-        for &(piece, at) in source.asked.iter().filter(|_| takes_part(peer, source)) {
-            asked.entry(piece).and_modify(|latest| *latest = at.max(*latest)).or_insert(at);
-        }
+    let mut asked: HashMap<u32, Asked> = HashMap::new();
+    for source in assembly.members.iter().filter_map(|peer| sources.get(peer)) {
+        source.asked.iter().for_each(|&(piece, at)| asked.entry(piece).or_insert(Asked::none(at)).add(at));
     }
-    for (&peer, source) in sources.iter_mut() {
-        if !takes_part(peer, source) || source.is_held(now) {
-            continue;
-        }
+    for &peer in &assembly.members {
+        let Some(source) = sources.get_mut(&peer).filter(|source| !source.is_held(now)) else { continue };
         while source.asked.len() < source.window()
-            && let Some(piece) = attempt.choose(source, &asked, now)
+            && let Some(piece) = assembly.choose(piece_count(claim.size), source, &asked, now)
         {
-            if source.asked.is_empty() {
-                source.active = now;
-            }
-            source.asked.push((piece, now));
-            source.began = true;
-            asked.insert(piece, now);
+            source.ask(piece, now);
+            asked.entry(piece).or_insert(Asked::none(now)).add(now);
             actions.push(Action::Request { peer, piece });
         }
     }

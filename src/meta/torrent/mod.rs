@@ -8,6 +8,7 @@ mod error;
 mod foreign;
 mod read;
 mod trackers;
+mod write;
 
 use std::borrow::Cow;
 use std::fmt;
@@ -20,6 +21,7 @@ pub use self::error::{Field, TorrentError};
 pub use self::foreign::Foreign;
 pub(super) use self::trackers::clean_url;
 pub use self::trackers::{NODES_MAX, TRACKERS_MAX, URL_LEN_MAX};
+pub use self::write::{info_of, is_our_torrent_file, torrent_file};
 use super::bencode::{self, Document, Kind, Limits};
 use super::charset::Charset;
 use super::geometry::{Geometry, PieceIndex};

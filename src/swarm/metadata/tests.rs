@@ -79,23 +79,37 @@ const NOTHING: [u32; 0] = [];
 fn pieces_come_from_several_peers_and_each_starts_with_the_first() {
     let mut bench = Bench::new(9 * PIECE + 5);
     bench.join(1);
-    assert_eq!(bench.asked(1), [0, 1, 2, 3]);
     bench.join(2);
-    assert_eq!(bench.asked(2), [0, 4, 5, 6]);
-    assert_eq!(bench.right(2, 0), None);
-    assert_eq!(bench.right(1, 0), None, "a second one changes nothing");
     let actions = bench.exchange.actions(bench.now);
-    assert_eq!((requests(&actions, 1), requests(&actions, 2)), (vec![7, 8], vec![9]));
-    for piece in [3, 2, 1, 7, 8] {
+    assert_eq!((requests(&actions, 1), requests(&actions, 2)), (vec![0, 1, 2, 3], vec![0, 1, 2, 3]));
+    assert_eq!(bench.right(1, 0), None);
+    assert_eq!(bench.asked(1), [4, 5]);
+    assert_eq!(bench.right(2, 0), None, "a second one changes nothing");
+    assert_eq!(bench.asked(2), [6, 7]);
+    for piece in [3, 2, 1] {
         assert_eq!(bench.right(1, piece), None);
     }
-    assert_eq!(bench.asked(1), NOTHING);
-    for piece in [4, 5, 6] {
-        assert_eq!(bench.right(2, piece), None);
+    assert_eq!(bench.asked(1), [8, 9]);
+    for piece in [4, 5, 8] {
+        assert_eq!(bench.right(1, piece), None);
     }
+    assert_eq!((bench.right(2, 7), bench.right(2, 6)), (None, None));
+    assert_eq!((bench.asked(1), bench.asked(2)), (vec![], vec![]));
     let info = bench.info.clone();
-    assert_eq!(bench.right(2, 9), Some(info));
+    assert_eq!(bench.right(1, 9), Some(info));
     assert_eq!(bench.exchange.taken(), 10);
+}
+
+#[test]
+fn of_a_crowd_each_is_asked_for_the_first_piece_alone() {
+    let mut bench = Bench::new(9 * PIECE);
+    for number in 0..=CROWD_MIN as u16 {
+        bench.join(number);
+    }
+    let actions = bench.exchange.actions(bench.now);
+    assert!((0..=CROWD_MIN as u16).all(|number| requests(&actions, number) == [0]));
+    assert_eq!(bench.right(1, 0), None);
+    assert_eq!(bench.asked(1), [1, 2, 3, 4, 5]);
 }
 
 #[test]
@@ -157,20 +171,60 @@ fn who_sent_all_of_it_alone_and_wrong_is_banned() {
 }
 
 #[test]
-fn of_several_sources_each_has_to_prove_itself() {
+fn who_sends_another_first_piece_is_on_its_own() {
     let mut bench = Bench::new(2 * PIECE);
     bench.join(1);
     bench.join(2);
-    let actions = bench.exchange.actions(bench.now);
-    assert_eq!((requests(&actions, 1), requests(&actions, 2)), (vec![0, 1], vec![0]));
-    assert_eq!((bench.wrong(2, 0), bench.right(1, 1)), (None, None));
-    // Now each is asked for everything, but for what it is still about to answer.
-    let actions = bench.exchange.actions(bench.now);
-    assert_eq!((requests(&actions, 1), requests(&actions, 2)), (vec![1], vec![0, 1]));
-    assert_eq!((bench.wrong(2, 0), bench.wrong(2, 1)), (None, None));
+    bench.exchange.actions(bench.now);
+    assert_eq!((bench.wrong(2, 0), bench.right(1, 0)), (None, None));
+    assert_eq!(bench.wrong(2, 1), None);
     assert_eq!(bench.exchange.actions(bench.now), [Action::Ban(peer(2))]);
-    assert_eq!(bench.right(1, 0), None);
     assert!(bench.right(1, 1).is_some());
+}
+
+#[test]
+fn of_several_sources_each_has_to_prove_itself() {
+    let mut bench = Bench::new(3 * PIECE);
+    bench.join(1);
+    bench.join(2);
+    bench.exchange.actions(bench.now);
+    assert_eq!((bench.right(1, 0), bench.right(2, 0)), (None, None));
+    assert_eq!((bench.wrong(2, 1), bench.right(1, 2)), (None, None));
+    // Now each is asked for what it has not sent and is not about to answer.
+    assert_eq!((bench.asked(1), bench.asked(2)), (vec![], vec![]));
+    assert_eq!(bench.right(2, 2), None);
+    assert_eq!(bench.exchange.actions(bench.now), [Action::Ban(peer(2))]);
+    assert!(bench.right(1, 1).is_some());
+}
+
+#[test]
+fn who_has_sent_all_of_it_right_is_found_when_others_have_mixed_in() {
+    let mut bench = Bench::new(2 * PIECE);
+    bench.join(1);
+    bench.join(2);
+    bench.exchange.actions(bench.now);
+    // The first piece is the liar's, and the same; the second is not.
+    assert_eq!((bench.right(2, 0), bench.right(1, 0)), (None, None));
+    assert_eq!(bench.wrong(2, 1), None);
+    assert_eq!(bench.exchange.actions(bench.now), [Action::Ban(peer(2))]);
+    assert!(bench.right(1, 1).is_some());
+}
+
+#[test]
+fn who_contradicts_itself_is_banned() {
+    let mut bench = Bench::new(2 * PIECE);
+    bench.join(1);
+    bench.exchange.actions(bench.now);
+    assert_eq!(bench.wrong(1, 0), None);
+    // What it was asked for is given up, and asked for again.
+    bench.exchange.evict(bench.now);
+    bench.pass(HOLD_MIN);
+    assert_eq!(bench.asked(1), [0, 1]);
+    assert_eq!(bench.wrong(1, 0), None);
+    let source = bench.exchange.sources.get_mut(&peer(1)).unwrap();
+    source.ask(0, bench.now);
+    assert_eq!(bench.right(1, 0), None);
+    assert_eq!(bench.exchange.actions(bench.now), [Action::Ban(peer(1))]);
 }
 
 #[test]
@@ -185,40 +239,77 @@ fn sizes_do_not_block_each_other() {
 }
 
 #[test]
-fn a_size_that_waits_gets_its_turn() {
+fn no_claim_waits_for_others() {
     let mut bench = Bench::new(PIECE);
-    for number in 1..=9 {
+    bench.claim(0, METADATA_LEN_MAX as usize);
+    for number in 1..300 {
         bench.claim(number, PIECE + usize::from(number));
     }
-    bench.exchange.actions(bench.now);
-    bench.join(10);
-    // The others are slow, and never silent for long.
-    let start = bench.now;
-    while bench.asked(10).is_empty() {
-        bench.pass(TICK);
-        for number in 1..=9 {
-            if let Some(source) = bench.exchange.sources.get_mut(&peer(number)) {
-                source.active = bench.now;
-            }
-        }
-        assert!(bench.now < start + 4 * TURN_MIN, "it waits for too long");
-    }
-    assert!(bench.right(10, 0).is_some());
+    bench.join(300);
+    let actions = bench.exchange.actions(bench.now);
+    assert!((0..=300).all(|number| requests(&actions, number) == [0]));
+    assert!(bench.right(300, 0).is_some());
 }
 
 #[test]
-fn a_large_claim_waits_until_it_fits() {
+fn what_cannot_be_metadata_is_refused() {
     let mut bench = Bench::new(PIECE);
-    bench.claim(1, METADATA_LEN_MAX as usize);
-    assert_eq!(bench.asked(1).len(), REQUESTS_MIN);
-    bench.join(2);
-    assert_eq!(bench.asked(2), NOTHING, "the large one takes all there is");
-    bench.pass(TURN_MIN);
-    assert_eq!(bench.asked(2), [0]);
     let too_long = u64::from(METADATA_LEN_MAX) + 1;
     for len in [too_long, u64::MAX, 0] {
         assert_eq!(bench.exchange.offered(peer(3), len, bench.now), Err(ExchangeFault::TooLong { len }));
     }
+}
+
+#[test]
+fn the_largest_claim_makes_room_and_before_it_one_that_has_stalled() {
+    let mut bench = Bench::new(3 * PIECE);
+    let large = vec![7; METADATA_LEN_MAX as usize];
+    bench.join(9);
+    assert_eq!(bench.asked(9), [0, 1, 2]);
+    assert_eq!(bench.right(9, 0), None);
+    for number in 1..=3 {
+        bench.claim(number, large.len() - usize::from(number));
+        let mut pending = bench.asked(number);
+        // All but one piece of it.
+        while let Some(piece) = pending.pop() {
+            if piece > 0 || bench.exchange.sources[&peer(number)].claim.is_none() {
+                let claimed = &large[usize::from(number)..];
+                bench.data(number, piece, claimed).unwrap();
+            }
+            pending.extend(bench.asked(number).into_iter().filter(|&piece| piece != 1));
+        }
+        assert!(bench.exchange.held <= HELD_MAX);
+    }
+    let has_claim = |bench: &Bench, number| bench.exchange.sources[&peer(number)].claim.is_some();
+    assert_eq!([1, 2, 3, 9].map(|number| has_claim(&bench, number)), [false, true, true, true]);
+    bench.pass(STALLED_AFTER);
+    assert_eq!(bench.right(9, 1), None);
+    bench.exchange.evict(bench.now);
+    assert_eq!([2, 3, 9].map(|number| has_claim(&bench, number)), [false, true, true]);
+    assert!(bench.right(9, 2).is_some());
+}
+
+#[test]
+fn who_leaves_takes_nothing_away_that_others_may_use() {
+    let mut bench = Bench::new(2 * PIECE);
+    bench.join(1);
+    bench.exchange.actions(bench.now);
+    assert_eq!(bench.right(1, 0), None);
+    bench.exchange.gone(peer(1));
+    bench.join(2);
+    assert_eq!(bench.asked(2), [0, 1]);
+    assert_eq!(bench.right(2, 0), None);
+    assert!(bench.right(2, 1).is_some());
+    // What nobody comes for is not kept for ever.
+    for number in 0..100 {
+        bench.claim(number, 2 * PIECE + usize::from(number));
+        bench.exchange.actions(bench.now);
+        let bytes = vec![number as u8; 2 * PIECE + usize::from(number)];
+        assert_eq!(bench.data(number, 0, &bytes), Ok(None));
+        bench.exchange.gone(peer(number));
+    }
+    assert_eq!(bench.exchange.assemblies.len(), ORPHANS_MAX);
+    assert_eq!(bench.exchange.held, ORPHANS_MAX * PIECE);
 }
 
 #[test]
@@ -236,24 +327,30 @@ fn who_rejects_is_left_alone_for_a_while() {
     bench.exchange.heard(peer(1), MetadataMessage::Reject { piece: 1 }, bench.now).unwrap();
     bench.pass(HOLD_MIN);
     assert_eq!(bench.asked(1), NOTHING, "the second time is longer");
-    // An answer that was under way counts, and shows that it does answer.
+    // An answer that was under way shows that it does answer. It cannot be placed before the first piece.
     assert_eq!(bench.right(1, 2), None);
-    assert_eq!(bench.asked(1), [0, 1]);
+    assert_eq!(bench.asked(1), [0, 1, 2]);
 }
 
 #[test]
-fn what_a_slow_peer_was_asked_for_is_asked_of_others() {
+fn what_slow_peers_were_asked_for_is_asked_of_ever_more_others() {
     let mut bench = Bench::new(2 * PIECE);
-    bench.join(1);
-    assert_eq!(bench.asked(1), [0, 1]);
-    bench.join(2);
-    assert_eq!(bench.asked(2), [0]);
-    assert_eq!(bench.right(2, 0), None);
-    assert_eq!(bench.asked(2), NOTHING);
-    bench.pass(REASK_AFTER);
-    assert_eq!(bench.asked(2), [1]);
+    for number in 0..100 {
+        bench.join(number);
+    }
+    bench.exchange.actions(bench.now);
+    for number in 0..100 {
+        assert_eq!(bench.right(number, 0), None);
+    }
+    let mut counts = Vec::new();
+    for _ in 0..5 {
+        let actions = bench.exchange.actions(bench.now);
+        counts.push((0..100).filter(|&number| requests(&actions, number) == [1]).count());
+        bench.pass(REASK_AFTER);
+    }
+    assert_eq!(counts, [1, 3, 12, 48, 36]);
     bench.pass(ANSWER_TIMEOUT);
-    assert_eq!(bench.asked(1), NOTHING);
+    bench.exchange.actions(bench.now);
     assert!(bench.exchange.sources[&peer(1)].is_held(bench.now));
     assert!(bench.right(1, 1).is_some(), "late is not too late");
 }
@@ -303,6 +400,10 @@ enum Manner {
     Late,
     /// It answers wrongly and late.
     LateLiar,
+    /// It answers rightly, but never sends the last piece.
+    AllButOne,
+    /// It is right at first and wrong later.
+    CorruptEnd,
 }
 
 fn manner() -> impl Strategy<Value = Manner> {
@@ -314,6 +415,8 @@ fn manner() -> impl Strategy<Value = Manner> {
         Just(Manner::Nonsense),
         Just(Manner::Late),
         Just(Manner::LateLiar),
+        Just(Manner::AllButOne),
+        Just(Manner::CorruptEnd),
         Just(Manner::Honest),
     ]
 }
@@ -347,13 +450,18 @@ impl Swarm {
                 Action::Ban(liar) => {
                     let number = usize::from(liar.port() - 1000);
                     let manner = self.manners[number];
-                    assert!(!matches!(manner, Manner::Honest | Manner::Late), "{manner:?} was banned");
+                    assert!(
+                        !matches!(manner, Manner::Honest | Manner::Late | Manner::AllButOne),
+                        "{manner:?} was banned"
+                    );
                     self.gone.insert(number);
                 }
             }
         }
-        let in_use: usize = self.bench.exchange.attempts.iter().map(|attempt| attempt.bytes.len()).sum();
-        assert!(in_use <= METADATA_LEN_MAX as usize);
+        let held = self.bench.exchange.assemblies.values().flat_map(|assembly| assembly.pieces.values());
+        let held: usize = held.map(|piece| piece.data.len()).sum();
+        assert_eq!(held, self.bench.exchange.held);
+        assert!(held <= HELD_MAX);
         self.bench.pass(TICK);
         let now = self.bench.now;
         let (due, later) = self.pending.drain(..).partition(|&(at, ..)| at <= now);
@@ -366,8 +474,11 @@ impl Swarm {
         if self.gone.contains(&number) {
             return None;
         }
+        let is_last = (piece as usize + 1) * PIECE >= self.bench.info.len();
         let is_wrong = match self.manners[number] {
-            Manner::Honest | Manner::Late => false,
+            Manner::AllButOne if is_last => return None,
+            Manner::Honest | Manner::Late | Manner::AllButOne => false,
+            Manner::CorruptEnd => is_last,
             Manner::Corrupt(one_in) => self.random(one_in) == 0,
             Manner::LateLiar | Manner::Nonsense | Manner::Longer(_) => true,
             Manner::Silent => return None,
@@ -421,4 +532,53 @@ proptest! {
         let complete = (0..6_000).find_map(|_| swarm.step());
         prop_assert_eq!(complete, Some(info));
     }
+}
+
+/// How long the last of so many takes to give the metadata among others of that manner, who were there long before.
+fn among(others: u16, manner: Manner, len: usize) -> Duration {
+    let mut bench = Bench::new(len);
+    let more = if let Manner::Longer(more) = manner { usize::from(more) } else { 0 };
+    for number in 0..others {
+        bench.claim(number, len + more + if more > 0 { usize::from(number) } else { 0 });
+    }
+    let mut manners = vec![manner; usize::from(others)];
+    manners.push(Manner::Honest);
+    let info = bench.info.clone();
+    let mut swarm = Swarm { bench, manners, gone: HashSet::new(), pending: Vec::new(), seed: 1 };
+    for _ in 0..15 {
+        assert_eq!(swarm.step(), None);
+    }
+    swarm.bench.join(others);
+    let joined = swarm.bench.now;
+    assert_eq!((0..600).find_map(|_| swarm.step()), Some(info), "{manner:?}");
+    swarm.bench.now - joined
+}
+
+#[test]
+fn an_honest_answer_wins_at_once_among_five_hundred_liars() {
+    let manners = [
+        Manner::Silent,
+        Manner::Rejects,
+        Manner::Corrupt(1),
+        Manner::Corrupt(3),
+        Manner::Longer(1),
+        Manner::Longer(40_000),
+        Manner::Nonsense,
+        Manner::LateLiar,
+        Manner::CorruptEnd,
+    ];
+    for manner in manners {
+        for len in [PIECE / 2, 3 * PIECE + 1] {
+            let took = among(500, manner, len);
+            assert!(took <= Duration::from_secs(2), "{manner:?}, {len} bytes: {took:?}");
+        }
+    }
+    let took = among(500, Manner::Silent, 64 * PIECE);
+    assert!(took <= Duration::from_secs(2), "{took:?}");
+}
+
+#[test]
+fn who_gives_most_of_it_holds_up_nobody() {
+    let took = among(500, Manner::AllButOne, 4 * PIECE + 1);
+    assert!(took <= Duration::from_secs(2), "{took:?}");
 }
