@@ -227,21 +227,16 @@ impl Source {
         self.asked.iter().any(|&(asked, _)| asked == piece)
     }
 
-    /// Leaves it alone for a while; others are asked instead.
-    fn put_on_hold(&mut self, now: Instant) {
+    /// Leaves it alone for a while. Returns what it was asked for, and is not any more.
+    fn put_on_hold(&mut self, now: Instant) -> Vec<u32> {
         let wait = HOLD_MIN.saturating_mul(1 << self.holds.min(DOUBLINGS_MAX)).min(HOLD_MAX);
         self.holds = self.holds.saturating_add(1);
         self.hold = Some(now + wait);
         self.window = REQUESTS_MIN;
-        self.late.extend(self.asked.drain(..).map(|(piece, _)| piece));
+        let asked: Vec<u32> = self.asked.drain(..).map(|(piece, _)| piece).collect();
+        self.late.extend(&asked);
         self.late.drain(..self.late.len().saturating_sub(LATE_MAX));
-    }
-
-    /// Whether it was asked for a piece; if so, it is not any more.
-    fn settle(&mut self, piece: u32) -> bool {
-        let asked = self.asked.iter().position(|&(asked, _)| asked == piece);
-        let late = self.late.iter().position(|&late| late == piece);
-        asked.map(|at| self.asked.swap_remove(at)).is_some() | late.map(|at| self.late.remove(at)).is_some()
+        asked
     }
 
     fn on_answer(&mut self, now: Instant) {
@@ -257,6 +252,8 @@ struct Assembly {
     pieces: BTreeMap<u32, Piece>,
     /// The peers that give it.
     members: BTreeSet<SocketAddr>,
+    /// What its members are asked for.
+    asked: HashMap<u32, Asked>,
     /// Bytes of all pieces.
     held: usize,
     /// When the last piece came.
@@ -270,8 +267,30 @@ struct Piece {
 }
 
 impl Assembly {
-    const fn new(now: Instant) -> Self {
-        Self { pieces: BTreeMap::new(), members: BTreeSet::new(), held: 0, grew: now }
+    fn new(now: Instant) -> Self {
+        let (pieces, members, asked) = (BTreeMap::new(), BTreeSet::new(), HashMap::new());
+        Self { pieces, members, asked, held: 0, grew: now }
+    }
+
+    /// Counts a peer in, and what it is asked for already.
+    fn enter(&mut self, peer: SocketAddr, source: &Source) {
+        self.members.insert(peer);
+        source.asked.iter().for_each(|&(piece, at)| self.on_asked(piece, at));
+    }
+
+    /// One more member is asked for a piece.
+    fn on_asked(&mut self, piece: u32, at: Instant) {
+        self.asked.entry(piece).or_insert(Asked { since: at, peers: 0 }).peers += 1;
+    }
+
+    /// One member less is asked for a piece.
+    fn on_settled(&mut self, piece: u32) {
+        if let Some(asked) = self.asked.get_mut(&piece) {
+            asked.peers -= 1;
+            if asked.peers == 0 {
+                self.asked.remove(&piece);
+            }
+        }
     }
 
     /// Takes a piece, if nobody sent it yet. Returns the bytes by which it has grown.
@@ -300,12 +319,12 @@ impl Assembly {
 
     /// The piece that a peer is asked for next: the first that nobody was asked for, else the one that is waited for
     /// longest of those of which few enough were asked.
-    fn choose(&self, count: u32, source: &Source, asked: &HashMap<u32, Asked>, now: Instant) -> Option<u32> {
+    fn choose(&self, count: u32, source: &Source, now: Instant) -> Option<u32> {
         let missing = || (0..count).filter(|piece| !self.pieces.contains_key(piece));
-        let is_due = |piece: &u32| asked.get(piece).is_some_and(|asked| asked.is_due(now));
-        missing().find(|piece| !asked.contains_key(piece)).or_else(|| {
+        let is_due = |piece: &u32| self.asked.get(piece).is_some_and(|asked| asked.is_due(now));
+        missing().find(|piece| !self.asked.contains_key(piece)).or_else(|| {
             let due = missing().filter(|&piece| !source.is_asked(piece)).filter(is_due);
-            due.min_by_key(|piece| asked.get(piece).map(|asked| asked.since))
+            due.min_by_key(|piece| self.asked.get(piece).map(|asked| asked.since))
         })
     }
 }
@@ -318,16 +337,6 @@ struct Asked {
 }
 
 impl Asked {
-    /// Nobody yet.
-    const fn none(since: Instant) -> Self {
-        Self { since, peers: 0 }
-    }
-
-    fn add(&mut self, at: Instant) {
-        self.since = self.since.min(at);
-        self.peers += 1;
-    }
-
     /// Whether it is to be asked of one more.
     fn is_due(self, now: Instant) -> bool {
         let waits = now.duration_since(self.since).as_millis() / REASK_AFTER.as_millis();
@@ -384,8 +393,10 @@ impl Exchange {
     /// A peer is gone.
     pub fn gone(&mut self, peer: SocketAddr) {
         self.stirred.remove(&peer);
-        if let Some(claim) = self.sources.remove(&peer).and_then(|source| source.claim) {
-            self.leave(peer, claim);
+        if let Some(source) = self.sources.remove(&peer)
+            && let Some(claim) = source.claim
+        {
+            self.leave(peer, &source, claim);
         }
     }
 
@@ -399,26 +410,25 @@ impl Exchange {
         message: MetadataMessage<'_>,
         now: Instant,
     ) -> Result<Option<Vec<u8>>, ExchangeFault> {
-        let Some(source) = self.sources.get_mut(&peer) else { return Ok(None) };
         match message {
-            MetadataMessage::Request { .. } | MetadataMessage::Unknown => Ok(None),
+            MetadataMessage::Request { .. } | MetadataMessage::Unknown => {}
             MetadataMessage::Reject { piece } => {
-                if source.settle(piece) {
-                    source.put_on_hold(now);
-                    self.stir_others(peer);
+                if self.settle(peer, piece) {
+                    self.put_on_hold(peer, now);
                 }
-                Ok(None)
             }
             MetadataMessage::Data { piece, total_len, data } => {
-                if !source.settle(piece) {
-                    return Ok(None);
+                if self.settle(peer, piece)
+                    && let Some(source) = self.sources.get_mut(&peer)
+                {
+                    check(source.size, piece, total_len, data)?;
+                    source.on_answer(now);
+                    self.stirred.insert(peer);
+                    return Ok(self.take(peer, piece, data, now));
                 }
-                check(source.size, piece, total_len, data)?;
-                source.on_answer(now);
-                self.stirred.insert(peer);
-                Ok(self.take(peer, piece, data, now))
             }
         }
+        Ok(None)
     }
 
     /// What is to be done now. Each action is told once.
@@ -428,17 +438,11 @@ impl Exchange {
             self.swept = Some(now);
             self.sweep(now);
         }
-        let mut claims = BTreeSet::new();
         for peer in std::mem::take(&mut self.stirred) {
             match self.sources.get(&peer).map(|source| source.claim) {
-                Some(Some(claim)) => drop(claims.insert(claim)),
+                Some(Some(claim)) => self.ask_on(peer, claim, now, &mut actions),
                 Some(None) => self.ask_first(peer, now, &mut actions),
                 None => {}
-            }
-        }
-        for claim in claims {
-            if let Some(assembly) = self.assemblies.get(&claim) {
-                request(claim, assembly, &mut self.sources, now, &mut actions);
             }
         }
         actions
@@ -462,11 +466,35 @@ impl Exchange {
 
     /// Looks at everybody.
     fn sweep(&mut self, now: Instant) {
-        for (&peer, source) in &mut self.sources {
-            if !source.asked.is_empty() && now >= source.active + ANSWER_TIMEOUT {
-                source.put_on_hold(now);
+        let is_overdue = |source: &Source| !source.asked.is_empty() && now >= source.active + ANSWER_TIMEOUT;
+        let overdue = self.sources.iter().filter(|(_, source)| is_overdue(source)).map(|(&peer, _)| peer);
+        for peer in overdue.collect::<Vec<_>>() {
+            self.put_on_hold(peer, now);
+        }
+        self.stirred.extend(self.sources.keys());
+    }
+
+    /// Whether a peer was asked for a piece; if so, it is not any more.
+    fn settle(&mut self, peer: SocketAddr, piece: u32) -> bool {
+        let Some(source) = self.sources.get_mut(&peer) else { return false };
+        let asked = source.asked.iter().position(|&(asked, _)| asked == piece);
+        let late = source.late.iter().position(|&late| late == piece);
+        if let Some(at) = asked {
+            source.asked.swap_remove(at);
+            if let Some(assembly) = source.claim.and_then(|claim| self.assemblies.get_mut(&claim)) {
+                assembly.on_settled(piece);
             }
-            self.stirred.insert(peer);
+        }
+        asked.is_some() | late.map(|at| source.late.remove(at)).is_some()
+    }
+
+    /// Leaves a peer alone for a while; others are asked instead.
+    fn put_on_hold(&mut self, peer: SocketAddr, now: Instant) {
+        let Some(source) = self.sources.get_mut(&peer) else { return };
+        let asked = source.put_on_hold(now);
+        if let Some(assembly) = source.claim.and_then(|claim| self.assemblies.get_mut(&claim)) {
+            asked.into_iter().for_each(|piece| assembly.on_settled(piece));
+            self.stirred.extend(assembly.members.first());
         }
     }
 
@@ -481,6 +509,19 @@ impl Exchange {
         let window = if is_crowd { 1 } else { source.window() };
         for piece in (0..piece_count(source.size)).take(window) {
             source.ask(piece, now);
+            actions.push(Action::Request { peer, piece });
+        }
+    }
+
+    /// Fills the window of a peer of an assembly.
+    fn ask_on(&mut self, peer: SocketAddr, claim: Claim, now: Instant, actions: &mut Vec<Action>) {
+        let Some(source) = self.sources.get_mut(&peer).filter(|source| !source.is_held(now)) else { return };
+        let Some(assembly) = self.assemblies.get_mut(&claim) else { return };
+        while source.asked.len() < source.window()
+            && let Some(piece) = assembly.choose(piece_count(claim.size), source, now)
+        {
+            source.ask(piece, now);
+            assembly.on_asked(piece, now);
             actions.push(Action::Request { peer, piece });
         }
     }
@@ -506,7 +547,7 @@ impl Exchange {
         let claim = Claim { size: source.size, first, sole: None };
         let claim = Claim { sole: self.split.contains(&claim).then_some(peer), ..claim };
         source.claim = Some(claim);
-        self.assemblies.entry(claim).or_insert_with(|| Assembly::new(now)).members.insert(peer);
+        self.assemblies.entry(claim).or_insert_with(|| Assembly::new(now)).enter(peer, source);
         true
     }
 
@@ -542,16 +583,13 @@ impl Exchange {
     /// be sent again; the first piece is the same for all. Returns the info dictionary if one of them has sent it all.
     fn begin_anew(&mut self, claim: Claim, assembly: Assembly, now: Instant) -> Option<Vec<u8>> {
         let is_split = self.split.contains(&claim.mixed());
-        let members: Vec<_> =
-            assembly.members.iter().copied().filter(|peer| self.sources.contains_key(peer)).collect();
         let first = assembly.pieces.get(&0).map(|piece| piece.data.clone());
         let mut claims = BTreeSet::new();
-        for peer in members {
+        for peer in assembly.members {
+            let Some(source) = self.sources.get_mut(&peer) else { continue };
             let claim = Claim { sole: is_split.then_some(peer), ..claim.mixed() };
-            self.assemblies.entry(claim).or_insert_with(|| Assembly::new(now)).members.insert(peer);
-            if let Some(source) = self.sources.get_mut(&peer) {
-                source.claim = Some(claim);
-            }
+            source.claim = Some(claim);
+            self.assemblies.entry(claim).or_insert_with(|| Assembly::new(now)).enter(peer, source);
             if let Some(first) = &first {
                 self.put(claim, 0, first, peer, now);
             }
@@ -584,7 +622,7 @@ impl Exchange {
         for peer in self.remove(claim).into_iter().flat_map(|assembly| assembly.members) {
             if let Some(source) = self.sources.get_mut(&peer) {
                 source.claim = None;
-                source.put_on_hold(now);
+                drop(source.put_on_hold(now));
             }
         }
         true
@@ -597,11 +635,12 @@ impl Exchange {
     }
 
     /// Takes a peer that is gone from its assembly, which others may go on with.
-    fn leave(&mut self, peer: SocketAddr, claim: Claim) {
+    fn leave(&mut self, peer: SocketAddr, source: &Source, claim: Claim) {
         if claim.sole.is_some() {
             self.remove(claim);
         } else if let Some(assembly) = self.assemblies.get_mut(&claim) {
             assembly.members.remove(&peer);
+            source.asked.iter().for_each(|&(piece, _)| assembly.on_settled(piece));
             // What it was asked for is asked of the others.
             self.stirred.extend(assembly.members.first());
         }
@@ -617,14 +656,6 @@ impl Exchange {
             self.remove(claim);
         }
     }
-
-    /// Has the peers that give the same as this one looked at.
-    fn stir_others(&mut self, peer: SocketAddr) {
-        let claim = self.sources.get(&peer).and_then(|source| source.claim);
-        if let Some(assembly) = claim.and_then(|claim| self.assemblies.get(&claim)) {
-            self.stirred.extend(assembly.members.first());
-        }
-    }
 }
 
 fn fingerprint(first: &[u8]) -> Fingerprint {
@@ -633,30 +664,6 @@ fn fingerprint(first: &[u8]) -> Fingerprint {
 
 const fn piece_count(size: u32) -> u32 {
     size.div_ceil(METADATA_PIECE_LEN)
-}
-
-/// Fills the windows of the peers of an assembly.
-fn request(
-    claim: Claim,
-    assembly: &Assembly,
-    sources: &mut BTreeMap<SocketAddr, Source>,
-    now: Instant,
-    actions: &mut Vec<Action>,
-) {
-    let mut asked: HashMap<u32, Asked> = HashMap::new();
-    for source in assembly.members.iter().filter_map(|peer| sources.get(peer)) {
-        source.asked.iter().for_each(|&(piece, at)| asked.entry(piece).or_insert(Asked::none(at)).add(at));
-    }
-    for &peer in &assembly.members {
-        let Some(source) = sources.get_mut(&peer).filter(|source| !source.is_held(now)) else { continue };
-        while source.asked.len() < source.window()
-            && let Some(piece) = assembly.choose(piece_count(claim.size), source, &asked, now)
-        {
-            source.ask(piece, now);
-            asked.entry(piece).or_insert(Asked::none(now)).add(now);
-            actions.push(Action::Request { peer, piece });
-        }
-    }
 }
 
 /// Checks a piece against the size that its sender claims.
