@@ -83,8 +83,9 @@
 //!   use it against others, and it costs nothing in between.
 //! - **Encryption behind the plain path.** RC4 needs the bytes in a buffer before they have a place, so encrypted peers are
 //!   read through the decoder, and plain ones do not know that there is such a thing.
-//! - **We serve nothing.** ringtide never unchokes. Peers that lack pieces still hear HAVE, as they pick by rarity. Who
-//!   dials us is let in all the same: a seeder that nobody can dial reaches us in no other way.
+//! - **We serve nothing.** ringtide never unchokes. Peers that lack pieces still hear which we have, as they pick by
+//!   rarity, and as a super-seeder shows no piece before it knows the last to have arrived. Who dials us is let in all the
+//!   same, encrypted or not: a seeder that nobody can dial reaches us in no other way.
 
 pub mod cli;
 pub mod discovery;

@@ -2,10 +2,11 @@
 
 mod common;
 
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
 use std::time::Duration;
 
-use common::clients::{Client, Crypto, Seeder};
+use common::clients::{Client, Crypto, Seeder, start_libtorrent};
 use common::payload::{Layout, Payload};
 use common::program::{Run, ringtide};
 use common::record::real_client_test;
@@ -40,6 +41,24 @@ fn from_rtorrent() {
     let _test = real_client_test!();
     download_from(Client::Rtorrent, Crypto::Rc4);
     download_from(Client::Rtorrent, Crypto::Handshake);
+}
+
+/// One that makes only encrypted connections and that nobody can dial, as nobody knows where it is.
+#[test]
+fn from_libtorrent_that_dials() {
+    let _test = real_client_test!();
+    for (crypto, encryption) in [("both", "prefer"), ("rc4", "prefer"), ("rc4", "require")] {
+        let (payload, dir) = (payload(), workspace::temp_dir("calling"));
+        let torrent = payload.torrent(dir.path(), None);
+        let port = workspace::free_port(Ipv4Addr::UNSPECIFIED.into()).to_string();
+        let ip = Ipv4Addr::new(127, 0, 0, 6);
+        let addr = SocketAddr::from((ip, workspace::free_port(ip.into())));
+        let options = ["--connect", &format!("127.0.0.1:{port}"), &format!("--encrypted={crypto}")];
+        let _seeder = start_libtorrent(&torrent, &payload, addr, &options);
+        let args = ["--encryption", encryption, "--timeout", "40", "--port", &port];
+        let run = download(&args, &torrent, &payload);
+        assert_eq!(count(&run, "blocks_direct") == 0, crypto == "rc4", "{crypto}: {}", run.stdout);
+    }
 }
 
 /// Who takes any connection is dialed plain, and encrypted where it is required.

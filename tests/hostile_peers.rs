@@ -29,7 +29,7 @@ fn what_is_no_message_ends_the_connection() {
 }
 
 #[test]
-fn pieces_are_told_once_and_as_they_are() {
+fn pieces_are_told_as_they_are_and_not_without_end() {
     run_all("wrong pieces", cases::pieces::attacks());
 }
 

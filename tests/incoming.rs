@@ -19,6 +19,7 @@ use common::process::wait_for;
 use common::workspace::{free_port, temp_dir};
 use serde_json::Value;
 use support::content::Content;
+use support::encrypted::CallingFront;
 use support::peer::{Peer, Script, handshake};
 use support::program::{FAILURE_LIMIT, Program, Run, Running, case, in_parallel, ringtide};
 use support::tracker::{Tracker, dead_url};
@@ -153,11 +154,9 @@ fn who_calls_for_something_else_is_sent_away_at_once() {
         Unknown::new(backend).survive(|unknown, _| {
             for hello in [
                 handshake(&[7; 20]),
-                b"\x12".to_vec(),
-                b"GET / HTTP/1.1\r\n\r\n".to_vec(),
-                b"\x13BitTorrent Protocol".to_vec(),
-                // As the key of an encrypted handshake begins, with some likelihood.
-                vec![0xa5; 96],
+                // Keys that are none.
+                vec![0; 96],
+                vec![0xff; 96],
             ] {
                 let mut stream = unknown.dial();
                 stream.write_all(&hello).unwrap();
@@ -165,6 +164,77 @@ fn who_calls_for_something_else_is_sent_away_at_once() {
             }
         });
     });
+}
+
+/// Anything that is not the protocol's name may be a key, so it gets one, and its time to go on.
+#[test]
+fn who_speaks_neither_way_hears_a_key_at_most() {
+    on_each_backend(|backend| {
+        Unknown::new(backend).survive(|unknown, _| {
+            for (hello, is_key) in [
+                (b"GET / HTTP/1.1\r\n\r\n".to_vec(), false),
+                (b"\x13BitTorrent Protocol".to_vec(), false),
+                (vec![0xa5; 96], true),
+                // Behind the longest padding comes nothing that shows that the secret is known.
+                (vec![0xa5; 96 + 512 + 20], true),
+                (vec![0xa5; 100_000], true),
+            ] {
+                let mut stream = unknown.dial();
+                // It may be sent away before it has said all.
+                let _ = stream.write_all(&hello);
+                if hello.len() < 600 {
+                    stream.shutdown(std::net::Shutdown::Write).unwrap();
+                }
+                let (started, mut said) = (Instant::now(), Vec::new());
+                let _ = stream.read_to_end(&mut said);
+                assert!(said.len() <= 96 + 512, "it said {} bytes", said.len());
+                assert!(is_key || said.is_empty(), "it said {}", said.escape_ascii());
+                assert!(started.elapsed() < SOON, "it took {:?}", started.elapsed());
+            }
+        });
+    });
+}
+
+#[test]
+fn a_seeder_that_dials_encrypted_serves_everything() {
+    on_each_backend(|backend| {
+        // What is provided, what is allowed, and what is selected of it.
+        for (provide, encryption, select) in
+            [(2, "prefer", 2), (3, "prefer", 1), (1, "prefer", 1), (2, "require", 2), (3, "require", 2)]
+        {
+            let unknown = Unknown::new(backend);
+            let tracker = Arc::clone(&unknown.tracker);
+            let front = CallingFront::start(unknown.content.info_hash, provide, move || {
+                let port = tracker.requests().first()?.number("port");
+                Some(SocketAddr::from((Ipv4Addr::LOCALHOST, port as u16)))
+            });
+            let addr = front.addr;
+            let seeder = Peer::calling(&unknown.content, Script::default(), move || Some(addr));
+            let run = unknown.program(&["--encryption", encryption]).run();
+            unknown.assert_complete(&run);
+            seeder.assert_pleased();
+            let selected = front.selected.lock().unwrap().clone();
+            assert_eq!(selected, [select], "{provide}, {encryption}");
+            let summary: Value = serde_json::from_slice(&run.stdout).unwrap();
+            assert_eq!(summary["blocks_direct"].as_u64() == Some(0), select == 2, "{summary}");
+        }
+    });
+}
+
+#[test]
+fn who_dials_in_a_way_that_is_not_allowed_is_sent_away() {
+    let unknown = Unknown::new("auto");
+    let running = unknown.program(&["--encryption", "require"]).start();
+    let mut stream = unknown.dial();
+    stream.write_all(&handshake(&unknown.content.info_hash)).unwrap();
+    assert_sent_away(stream, SOON);
+    drop(running);
+    let unknown = Unknown::new("auto");
+    let running = unknown.program(&["--encryption", "off"]).start();
+    let mut stream = unknown.dial();
+    stream.write_all(&[0xa5; 96]).unwrap();
+    assert_sent_away(stream, SOON);
+    drop(running);
 }
 
 #[test]

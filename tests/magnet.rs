@@ -22,6 +22,7 @@ use common::tracker::hex;
 use common::workspace::temp_dir;
 use ringtide::meta::torrent::InfoHash;
 use ringtide::net::close::CloseReason;
+use ringtide::net::listener::Welcome;
 use ringtide::net::metadata::{CALLERS_MAX, Goal, MetadataEvent, MetadataFetch};
 use ringtide::swarm::fault::Fault;
 use ringtide::swarm::session::{PEX_EARLY_MAX, PEX_IGNORED_MAX};
@@ -511,8 +512,15 @@ impl Exchange {
         let (tell, events) = mpsc::channel();
         let tell = move |event| drop(tell.send(event));
         let hash = InfoHash(content.info_hash);
-        let fetch = MetadataFetch::start(hash, *b"-RT0001-000000000000", Goal::Metadata, pex, Box::new(tell))
-            .unwrap();
+        let fetch = MetadataFetch::start(
+            hash,
+            *b"-RT0001-000000000000",
+            Goal::Metadata,
+            Welcome::Both,
+            pex,
+            Box::new(tell),
+        )
+        .unwrap();
         Self { fetch, events, listener: TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap() }
     }
 

@@ -8,7 +8,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
 use std::time::Duration;
 
-use common::clients::{Client, Friends, Seeder};
+use common::clients::{Client, Friends, Seeder, start_libtorrent};
 use common::payload::{FileEntry, Layout, Payload};
 use common::program::ringtide;
 use common::record::real_client_test;
@@ -70,6 +70,19 @@ fn many_files_from_rtorrent() {
 fn many_files_from_libtorrent() {
     let _test = real_client_test!();
     download_alone(Client::Libtorrent, &many_files());
+}
+
+/// One that shows the next piece only when it has heard that the last has arrived (BEP 16).
+#[test]
+fn from_a_super_seeder() {
+    let _test = real_client_test!();
+    let layout = Layout::Single(62 * u64::from(PIECE_LEN));
+    let (payload, dir) = (Payload::create("super.bin", layout, PIECE_LEN, 16), workspace::temp_dir("super"));
+    let torrent = payload.torrent(dir.path(), None);
+    let ip = Ipv4Addr::new(127, 0, 0, 5);
+    let addr = SocketAddr::from((ip, workspace::free_port(ip.into())));
+    let _seeder = start_libtorrent(&torrent, &payload, addr, &["--super"]);
+    download(&torrent, &[addr], &payload);
 }
 
 /// Each seeder has a quarter of the pieces, in runs of seven, and finds nobody to fetch more from: the download is complete only

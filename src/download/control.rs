@@ -108,8 +108,8 @@ struct Control<'a> {
     recorder: Option<Recorder>,
     kept: u64,
     complete: bool,
-    /// Blocks that have come, and when the last was noticed.
-    blocks: u64,
+    /// Bytes of blocks that came as a whole and were missing, and when more were noticed.
+    useful: u64,
     last_block: Instant,
     /// Since when somebody has been connected without a gap.
     connected_since: Option<Instant>,
@@ -132,14 +132,17 @@ impl<'a> Control<'a> {
         for piece in wanted(request).filter(|&piece| !have.get(piece) && !known.provisional.get(piece)) {
             missing.set(piece);
         }
-        let ledger = Ledger::new(geometry, Picker::new(geometry, &missing, random::number()));
+        let mut there = have.clone();
+        there.set_all(&known.provisional);
+        let picker = Picker::new(geometry, &missing, random::number());
+        let ledger = Ledger::new(geometry, picker).keeping(there);
         let complete = ledger.is_complete();
         let (pass, outbox) = (search.next_pass(), search.outbox());
         let events = Box::new(move |event| drop(outbox.send(Input::Net(pass, event))));
         let (metainfo, output) = (Arc::clone(metainfo), Arc::clone(&run.output));
         let features = if search.reach.plain { handshake::EXTENSION } else { FEATURES };
         let Search { peer_id, reach: Reach { pex, .. }, .. } = *search;
-        let greeting = Greeting { peer_id, port: search.port(), features, pex };
+        let greeting = Greeting { peer_id, port: search.port(), welcome: search.welcome(), features, pex };
         let shared = Shared::new(metainfo, output, ledger, greeting, request.threads, events)
             .map_err(Error::Thread)?;
         let recorder = run.notes.clone().filter(|_| !complete).map(|notes| {
@@ -171,7 +174,7 @@ impl<'a> Control<'a> {
             recorder,
             kept,
             complete,
-            blocks: 0,
+            useful: 0,
             last_block: now,
             connected_since: None,
             last_connected: now,
@@ -420,9 +423,9 @@ impl<'a> Control<'a> {
 
     /// Notes whether something came, and whether somebody is there.
     fn look_for_news(&mut self, now: Instant) {
-        let blocks = self.block_count();
-        if blocks > self.blocks {
-            self.blocks = blocks;
+        let useful = self.shared.counters().useful.load(Ordering::Relaxed);
+        if useful > self.useful {
+            self.useful = useful;
             self.last_block = now;
         }
         if self.search.book.connected_count() == 0 {
@@ -444,12 +447,6 @@ impl<'a> Control<'a> {
         Wait { lasted: now.saturating_duration_since(since), limit }
     }
 
-    /// Blocks that have come. The count of received bytes would not do: a peer that only chats brings nothing.
-    fn block_count(&self) -> u64 {
-        let counters = self.shared.counters();
-        counters.hits.load(Ordering::Relaxed) + counters.misses.load(Ordering::Relaxed)
-    }
-
     /// Whether there is an address that waiting may help with: one that is not banned and not of another torrent.
     fn may_return(&self, now: Instant) -> bool {
         self.search.book.dialing_count() > 0 || self.search.book.earliest_retry(now).is_some()
@@ -458,7 +455,7 @@ impl<'a> Control<'a> {
     /// Whether waiting is of no use, with nobody connected: no source has ever answered, and of the addresses that are
     /// known none is left (or, as long as nothing has come, none that has not failed several times).
     fn is_hopeless(&self, now: Instant) -> bool {
-        let nobody = if self.blocks > 0 { !self.may_return(now) } else { self.search.book.is_exhausted() };
+        let nobody = if self.useful > 0 { !self.may_return(now) } else { self.search.book.is_exhausted() };
         nobody && !self.callers.has_strangers() && self.search.is_dry()
     }
 

@@ -162,9 +162,9 @@ impl Asking {
     fn start(search: Search, goal: Goal, patience: Patience) -> Result<Self, Error> {
         let outbox = search.outbox();
         let events = Box::new(move |event| drop(outbox.send(Input::Metadata(event))));
-        let (info_hash, pex) = (search.info_hash, search.reach.pex);
-        let fetch =
-            MetadataFetch::start(info_hash, search.peer_id, goal, pex, events).map_err(Error::Thread)?;
+        let (info_hash, welcome, pex) = (search.info_hash, search.welcome(), search.reach.pex);
+        let fetch = MetadataFetch::start(info_hash, search.peer_id, goal, welcome, pex, events)
+            .map_err(Error::Thread)?;
         let callers = Callers::new(search.listener());
         let outbox = search.outbox();
         callers.open(Box::new(move |caller| drop(outbox.send(Input::Caller(caller)))));

@@ -84,10 +84,10 @@ pub struct Request {
 pub enum Encryption {
     /// None is.
     Off,
-    /// Those to peers that do not answer otherwise.
+    /// Those to peers that do not answer otherwise, and from peers that begin so.
     #[default]
     Prefer,
-    /// All are.
+    /// All are, whoever dials.
     Require,
 }
 

@@ -21,7 +21,7 @@ use crate::error::Error;
 use crate::meta::magnet::PeerAddr;
 use crate::meta::torrent::InfoHash;
 use crate::net::close::CloseReason;
-use crate::net::listener::{Caller, Listener};
+use crate::net::listener::{Caller, Listener, Welcome};
 use crate::net::metadata::MetadataEvent;
 use crate::net::shared::Event;
 use crate::os::random;
@@ -140,9 +140,7 @@ impl Search {
     /// # Errors
     /// Where the user's port is not to be had.
     pub(super) fn new(info_hash: InfoHash, is_private: bool, reach: &Reach) -> Result<Self, Error> {
-        // Who dials us is not asked to encrypt, and so cannot be let in where that is required.
-        let is_plain_allowed = reach.encryption != Encryption::Require;
-        let listener = if is_plain_allowed { listen(reach.port)? } else { None };
+        let listener = listen(reach.port)?;
         let reach = if is_private { reach.private() } else { reach.clone() };
         let (outbox, inbox) = mpsc::channel();
         let now = Instant::now();
@@ -233,6 +231,15 @@ impl Search {
     /// Where we listen, if we do.
     pub(super) fn port(&self) -> Option<u16> {
         self.listener.as_ref().map(|listener| listener.port())
+    }
+
+    /// Which of those who dial us are let in.
+    pub(super) const fn welcome(&self) -> Welcome {
+        match self.reach.encryption {
+            Encryption::Off => Welcome::Plain,
+            Encryption::Prefer => Welcome::Both,
+            Encryption::Require => Welcome::Encrypted,
+        }
     }
 
     /// Who lets in those who dial us.

@@ -23,6 +23,8 @@ pub enum CloseReason {
     Encryption(MseError),
     /// What came was no BitTorrent handshake.
     Handshake(HandshakeError),
+    /// The peer has dialed us unencrypted, where that is not allowed.
+    Unencrypted,
     /// The peer serves another torrent.
     OtherTorrent,
     /// The peer is this process.
@@ -67,6 +69,7 @@ impl fmt::Display for CloseReason {
             Self::Unanswered(Some(error)) => write!(f, "connection lost without an answer: {error}"),
             Self::Encryption(error) => error.fmt(f),
             Self::Handshake(error) => error.fmt(f),
+            Self::Unencrypted => write!(f, "it speaks unencrypted, which is not allowed"),
             Self::OtherTorrent => write!(f, "it serves another torrent"),
             Self::Ourselves => write!(f, "it is this process"),
             Self::Closed => write!(f, "it closed the connection"),

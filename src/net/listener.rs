@@ -14,6 +14,8 @@ use std::time::Duration;
 
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
+use crate::wire::mse::Offer;
+
 /// Connections that came in, at a time. Less than there may be in all: some places are only for those that are dialed.
 pub const CALLERS_MAX: usize = 160;
 /// Those among them that have sent no whole handshake.
@@ -28,6 +30,29 @@ const USUAL_PORTS: std::ops::RangeInclusive<u16> = 6881..=6889;
 const BACKOFF_MIN: Duration = Duration::from_millis(50);
 /// What the doubling ends at.
 const BACKOFF_MAX: Duration = Duration::from_secs(5);
+
+/// Which of those who dial us are let in, and how the connection goes on.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Welcome {
+    /// Who speaks unencrypted.
+    Plain,
+    /// Everybody. Who offers both ways goes on unencrypted.
+    #[default]
+    Both,
+    /// Who speaks encrypted, to the end.
+    Encrypted,
+}
+
+impl Welcome {
+    /// What may be selected in an encrypted handshake, if one may come.
+    pub(super) const fn encryption(self) -> Option<Offer> {
+        match self {
+            Self::Plain => None,
+            Self::Both => Some(Offer::Either),
+            Self::Encrypted => Some(Offer::Rc4),
+        }
+    }
+}
 
 /// Takes a connection that came in; called from the listener's thread.
 pub type CallersFn = dyn Fn(Caller) + Send;

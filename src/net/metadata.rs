@@ -13,7 +13,7 @@ use std::collections::HashMap;
 use std::future::poll_fn;
 use std::io;
 use std::net::{Shutdown, SocketAddr, TcpStream as StdStream};
-use std::num::NonZeroU16;
+use std::num::{NonZeroU8, NonZeroU16};
 use std::pin::pin;
 use std::rc::Rc;
 use std::sync::mpsc;
@@ -28,6 +28,7 @@ use tokio::task::spawn_local;
 
 use super::backend::{self, Backend};
 use super::close::CloseReason;
+use super::listener::Welcome;
 use super::opening::{BUFFER_LEN, CLIENT, HANDSHAKE_TIMEOUT, Opened, Opening, Progress, REQUESTS_HELD, Way};
 use crate::meta::torrent::InfoHash;
 use crate::swarm::fault::Fault;
@@ -144,7 +145,8 @@ enum Command {
 }
 
 impl MetadataFetch {
-    /// Starts the thread, which knows no peers yet. With `pex` it takes part in the peer exchange, as far as it listens.
+    /// Starts the thread, which knows no peers yet. With `pex` it takes part in the peer exchange, as far as it listens;
+    /// `welcome` is for those who have dialed us.
     ///
     /// # Errors
     /// When the system gives no thread or no epoll.
@@ -152,6 +154,7 @@ impl MetadataFetch {
         info_hash: InfoHash,
         peer_id: [u8; 20],
         goal: Goal,
+        welcome: Welcome,
         pex: bool,
         events: Box<MetadataEventsFn>,
     ) -> io::Result<Self> {
@@ -160,7 +163,10 @@ impl MetadataFetch {
             let exchange = RefCell::new(Exchange::new(info_hash));
             let peers = RefCell::default();
             let complete = Cell::new(false);
-            serve(inbox, Rc::new(Desk { info_hash, peer_id, goal, pex, events, exchange, peers, complete }))
+            serve(
+                inbox,
+                Rc::new(Desk { info_hash, peer_id, goal, welcome, pex, events, exchange, peers, complete }),
+            )
         })?;
         Ok(Self { commands, stopped })
     }
@@ -173,7 +179,8 @@ impl MetadataFetch {
         let _ = self.commands.send(Command::Dial(addr, encryption, timeout));
     }
 
-    /// Takes over the connection of a peer that has dialed us. It hears nothing before it names our torrent, unencrypted.
+    /// Takes over the connection of a peer that has dialed us. It hears nothing before it names our torrent, or
+    /// where it is encrypted only a key.
     pub fn adopt(&self, stream: StdStream, addr: SocketAddr) {
         let _ = self.commands.send(Command::Adopt(stream, addr));
     }
@@ -201,6 +208,7 @@ struct Desk {
     info_hash: InfoHash,
     peer_id: [u8; 20],
     goal: Goal,
+    welcome: Welcome,
     pex: bool,
     events: Box<MetadataEventsFn>,
     exchange: RefCell<Exchange>,
@@ -510,7 +518,7 @@ async fn shake_hands(
 ) -> Result<Opened, CloseReason> {
     let ours = Handshake::new(handshake::EXTENSION, desk.info_hash.0, desk.peer_id);
     let mut out = Vec::new();
-    let mut opening = Opening::new(peer.way, ours, &mut out);
+    let mut opening = Opening::new(peer.way, ours, desk.welcome, &mut out);
     loop {
         peer.send(|sent| sent.append(&mut out));
         let received = receive(peer, stream, buffer, deadline).await?;
@@ -564,7 +572,9 @@ struct Listener<'a> {
     heard: Instant,
     /// Whether its extension handshake has come.
     shook: bool,
-    /// Whether it has said how long the metadata is.
+    /// How long the metadata is, as it says.
+    metadata_size: Option<u64>,
+    /// Whether it has said how long the metadata is, and takes part in the exchange.
     has_metadata: bool,
     /// Of messages of the peer exchange.
     allowance: Allowance,
@@ -586,6 +596,7 @@ impl<'a> Listener<'a> {
             since: now,
             heard: now,
             shook: false,
+            metadata_size: None,
             has_metadata: false,
             allowance: Allowance::new(now),
             has_named_node: false,
@@ -656,9 +667,12 @@ impl<'a> Listener<'a> {
         if self.desk.goal == Goal::Handshake {
             return Ok(());
         }
-        let id = offered.metadata.ok_or(CloseReason::NoMetadata)?;
-        self.peer.metadata_id.set(Some(id.get()));
-        if let Some(len) = offered.metadata_size {
+        // A later handshake changes what it names (BEP 10).
+        let id = offered.metadata.or(self.peer.metadata_id.get().and_then(NonZeroU8::new));
+        self.peer.metadata_id.set(id.map(NonZeroU8::get));
+        self.metadata_size = offered.metadata_size.or(self.metadata_size);
+        // Some name the exchange only when they have something to give.
+        if let (Some(_), Some(len)) = (id, self.metadata_size) {
             self.has_metadata = true;
             let told = self.desk.exchange.borrow_mut().offered(addr, len, Instant::now());
             told.map_err(close_reason)?;
@@ -752,7 +766,8 @@ mod tests {
             let tell = move |event| drop(told.send(event));
             let goal = Goal::Metadata;
             let fetch =
-                MetadataFetch::start(InfoHash([1; 20]), [2; 20], goal, false, Box::new(tell)).unwrap();
+                MetadataFetch::start(InfoHash([1; 20]), [2; 20], goal, Welcome::Both, false, Box::new(tell))
+                    .unwrap();
             fetch.dial(addr, None, Duration::from_secs(5));
             let (mut stream, _) = listener.accept().unwrap();
             let mut hello = [0; handshake::LEN];

@@ -1,9 +1,10 @@
-//! The beginning of a connection: the encrypted handshake where one is wanted, then the handshake of the protocol. Bytes
-//! come in and bytes go out; whoever has the socket drives it.
+//! The beginning of a connection: the encrypted handshake where one is wanted or comes, then the handshake of the
+//! protocol. Bytes come in and bytes go out; whoever has the socket drives it.
 
 use std::time::Duration;
 
 use super::close::CloseReason;
+use super::listener::Welcome;
 use crate::os::random;
 use crate::wire::handshake::{self, Handshake};
 use crate::wire::mse;
@@ -23,7 +24,7 @@ pub(super) const CLIENT: &str = concat!("ringtide ", env!("CARGO_PKG_VERSION"));
 pub(super) enum Way {
     /// We dial. With an offer the encrypted handshake comes first.
     Dialed(Option<mse::Offer>),
-    /// The peer has dialed us, and so speaks first.
+    /// The peer has dialed us, and so speaks first, encrypted or not.
     Called,
 }
 
@@ -41,8 +42,10 @@ pub(super) struct Opening {
 enum Stage {
     /// The encrypted handshake, which carries ours.
     Encrypting(Box<mse::Initiator>),
-    /// The peer has yet to name our torrent. It hears nothing from us before.
-    Called,
+    /// The peer has yet to name our torrent. It hears nothing from us before, or where it is encrypted only a key.
+    Called(Welcome),
+    /// The peer has begun an encrypted handshake.
+    Answering(Box<mse::Responder>),
     /// Ours is on its way.
     Spoken,
 }
@@ -67,8 +70,9 @@ pub(super) struct Opened {
 }
 
 impl Opening {
-    /// Begins a connection. What we say first, if it is for us to begin, is appended to `out`.
-    pub(super) fn new(way: Way, ours: Handshake, out: &mut Vec<u8>) -> Self {
+    /// Begins a connection. What we say first, if it is for us to begin, is appended to `out`. `welcome` is for those who
+    /// have dialed us.
+    pub(super) fn new(way: Way, ours: Handshake, welcome: Welcome, out: &mut Vec<u8>) -> Self {
         let stage = match way {
             Way::Dialed(None) => {
                 out.extend_from_slice(&ours.encode());
@@ -78,7 +82,7 @@ impl Opening {
                 let hash = &ours.info_hash;
                 Stage::Encrypting(mse::Initiator::new(hash, offer, randomness(), ours.encode(), out).into())
             }
-            Way::Called => Stage::Called,
+            Way::Called => Stage::Called(welcome),
         };
         Self { ours, stage, received: Vec::new(), ciphers: None }
     }
@@ -89,7 +93,8 @@ impl Opening {
             ciphers.receive.apply(bytes);
         }
         self.received.extend_from_slice(bytes);
-        self.stage = match self.stage {
+        self.hear_call(out)?;
+        self.stage = match std::mem::replace(&mut self.stage, Stage::Spoken) {
             Stage::Encrypting(initiator) => {
                 let mut input = &self.received[..];
                 let step = initiator.advance(&mut input, out).map_err(CloseReason::Encryption)?;
@@ -97,24 +102,29 @@ impl Opening {
                 match step {
                     mse::Step::More(more) => Stage::Encrypting(more.into()),
                     mse::Step::Done(selected) => {
-                        if let mse::Selected::Rc4(mut ciphers) = selected {
-                            ciphers.receive.apply(&mut self.received);
-                            self.ciphers = Some(ciphers);
-                        }
+                        self.go_on(selected);
                         Stage::Spoken
                     }
                 }
             }
-            Stage::Called => match handshake::called(&self.received).map_err(CloseReason::Handshake)? {
-                Some(named) if named == self.ours.info_hash => {
-                    out.extend_from_slice(&self.ours.encode());
-                    Stage::Spoken
+            Stage::Answering(responder) => {
+                let mut input = &self.received[..];
+                let step = responder.advance(&mut input, out).map_err(CloseReason::Encryption)?;
+                self.received = input.to_vec();
+                match step {
+                    mse::Answered::More(more) => Stage::Answering(more.into()),
+                    mse::Answered::Done { selected, initial } => {
+                        self.go_on(selected);
+                        self.received.splice(..0, initial);
+                        // Its handshake need not be among what it has said. To say ours behind the last word of the
+                        // encrypted one would do, but webtorrent does not understand the two in one segment.
+                        Stage::Called(Welcome::Plain)
+                    }
                 }
-                Some(_) => return Err(CloseReason::OtherTorrent),
-                None => Stage::Called,
-            },
-            Stage::Spoken => Stage::Spoken,
+            }
+            stage @ (Stage::Called(_) | Stage::Spoken) => stage,
         };
+        self.hear_call(out)?;
         match (&self.stage, self.received.split_first_chunk()) {
             (Stage::Spoken, Some((theirs, rest))) => {
                 let theirs = check(&self.ours, theirs)?;
@@ -122,6 +132,49 @@ impl Opening {
             }
             _ => Ok(Progress::More(self)),
         }
+    }
+
+    fn hear_call(&mut self, out: &mut Vec<u8>) -> Result<(), CloseReason> {
+        if let Stage::Called(welcome) = self.stage {
+            self.stage = self.on_call(welcome, out)?;
+        }
+        Ok(())
+    }
+
+    /// Takes what one who has dialed us says first. The key that begins an encrypted handshake looks like anything but the
+    /// protocol's name, so it is known by the first byte that is another.
+    fn on_call(&mut self, welcome: Welcome, out: &mut Vec<u8>) -> Result<Stage, CloseReason> {
+        match (handshake::called(&self.received), welcome.encryption()) {
+            (Err(_), Some(offer)) => {
+                let responder = mse::Responder::new(&self.ours.info_hash, offer, randomness());
+                Ok(Stage::Answering(responder.into()))
+            }
+            (Err(error), None) => Err(CloseReason::Handshake(error)),
+            (Ok(None), _) => Ok(Stage::Called(welcome)),
+            (Ok(Some(named)), _) if named != self.ours.info_hash => Err(CloseReason::OtherTorrent),
+            (Ok(Some(_)), _) if welcome == Welcome::Encrypted => Err(CloseReason::Unencrypted),
+            (Ok(Some(_)), _) => {
+                self.say_hello(out);
+                Ok(Stage::Spoken)
+            }
+        }
+    }
+
+    /// Goes on as it was selected. What has come behind the encrypted handshake is decrypted.
+    fn go_on(&mut self, selected: mse::Selected) {
+        if let mse::Selected::Rc4(mut ciphers) = selected {
+            ciphers.receive.apply(&mut self.received);
+            self.ciphers = Some(ciphers);
+        }
+    }
+
+    /// Says our handshake to one who has dialed us.
+    fn say_hello(&mut self, out: &mut Vec<u8>) {
+        let mut hello = self.ours.encode();
+        if let Some(ciphers) = &mut self.ciphers {
+            ciphers.send.apply(&mut hello);
+        }
+        out.extend_from_slice(&hello);
     }
 }
 
@@ -144,7 +197,7 @@ fn randomness() -> mse::Randomness {
         random::fill(&mut bytes);
         bytes
     };
-    mse::Randomness { private_key: random::bytes(), pad_a: padding(), pad_c: padding() }
+    mse::Randomness { private_key: random::bytes(), pad_key: padding(), pad_sealed: padding() }
 }
 
 #[cfg(test)]
@@ -163,8 +216,17 @@ mod tests {
 
     /// Feeds the bytes in parts of that length, to the end of the handshakes. Gives what was said after each part, too.
     fn exchange(way: Way, bytes: &[u8], part: usize) -> (Result<Opened, CloseReason>, Vec<Vec<u8>>) {
+        exchange_at(Welcome::Plain, way, bytes, part)
+    }
+
+    fn exchange_at(
+        welcome: Welcome,
+        way: Way,
+        bytes: &[u8],
+        part: usize,
+    ) -> (Result<Opened, CloseReason>, Vec<Vec<u8>>) {
         let mut said = vec![Vec::new()];
-        let mut opening = Opening::new(way, ours(), &mut said[0]);
+        let mut opening = Opening::new(way, ours(), welcome, &mut said[0]);
         for part in bytes.chunks(part) {
             let mut out = Vec::new();
             let progress = opening.take(&mut part.to_vec(), &mut out);
@@ -218,11 +280,91 @@ mod tests {
         }
     }
 
+    /// A caller with an offer and us, until both have the other's handshake; bytes travel in parts of that length. What
+    /// each received behind it, and whether the connection is encrypted.
+    fn call(
+        welcome: Welcome,
+        offer: mse::Offer,
+        part: usize,
+    ) -> Result<[(Handshake, Vec<u8>, bool); 2], CloseReason> {
+        let (mut to_us, mut to_them) = (Vec::new(), Vec::new());
+        let theirs = Handshake::new(handshake::FAST, HASH, [7; 20]);
+        let caller = Opening::new(Way::Dialed(Some(offer)), theirs, Welcome::Plain, &mut to_us);
+        let called = Opening::new(Way::Called, ours(), welcome, &mut to_them);
+        let (mut caller, mut called) = (Progress::More(caller), Progress::More(called));
+        loop {
+            let mut parts = Vec::new();
+            for part in std::mem::take(&mut to_us).chunks_mut(part) {
+                let Progress::More(opening) = called else { panic!("it is over") };
+                called = opening.take(part, &mut parts)?;
+            }
+            to_them.append(&mut parts);
+            for part in std::mem::take(&mut to_them).chunks_mut(part) {
+                let Progress::More(opening) = caller else { panic!("it is over") };
+                caller = opening.take(part, &mut to_us)?;
+            }
+            (caller, called) = match (caller, called) {
+                (Progress::Opened(caller), Progress::Opened(called)) => {
+                    return Ok(
+                        [called, caller].map(|opened| (opened.theirs, opened.rest, opened.ciphers.is_some()))
+                    );
+                }
+                both => both,
+            };
+            assert!(!to_us.is_empty(), "both wait");
+        }
+    }
+
+    #[test]
+    fn who_calls_may_be_encrypted_where_that_is_welcome() {
+        for part in [1, 7, 96, 5_000] {
+            for (welcome, offer, is_sealed) in [
+                (Welcome::Both, mse::Offer::Either, false),
+                (Welcome::Both, mse::Offer::Rc4, true),
+                (Welcome::Encrypted, mse::Offer::Either, true),
+                (Welcome::Encrypted, mse::Offer::Rc4, true),
+            ] {
+                let [called, caller] = call(welcome, offer, part).unwrap();
+                assert_eq!(called, (theirs(), Vec::new(), is_sealed), "{welcome:?} {offer:?}");
+                assert_eq!(caller, (ours(), Vec::new(), is_sealed), "{welcome:?} {offer:?}");
+            }
+        }
+        let refused = call(Welcome::Plain, mse::Offer::Either, 5_000);
+        assert!(matches!(refused, Err(CloseReason::Handshake(_))), "{refused:?}");
+    }
+
+    #[test]
+    fn who_calls_unencrypted_is_sent_away_where_that_is_not_welcome() {
+        for part in [1, 48, 68] {
+            let (result, said) = exchange_at(Welcome::Encrypted, Way::Called, &theirs().encode(), part);
+            assert!(matches!(result, Err(CloseReason::Unencrypted)), "{result:?}");
+            assert!(said.concat().is_empty());
+            let (result, _) = exchange_at(Welcome::Both, Way::Called, &theirs().encode(), part);
+            assert!(result.unwrap().ciphers.is_none());
+        }
+    }
+
+    #[test]
+    fn what_is_no_handshake_of_either_kind_is_given_up_after_what_one_may_be_long() {
+        // One that begins like the protocol's name, and one that does not.
+        for first in [0x13, 0xa5] {
+            let bytes: Vec<u8> = std::iter::once(first).chain([0xa5; 2_000]).collect();
+            let (result, said) = exchange_at(Welcome::Both, Way::Called, &bytes, 1);
+            assert!(matches!(result, Err(CloseReason::Encryption(mse::MseError::Secret))), "{result:?}");
+            assert_eq!(said.len() - 1, mse::KEY_LEN + mse::PAD_MAX + 20, "bytes until then");
+            let key = said.concat();
+            assert!((mse::KEY_LEN..=mse::KEY_LEN + mse::PAD_MAX).contains(&key.len()), "it heard a key");
+        }
+        let (result, said) = exchange_at(Welcome::Both, Way::Called, &[0; 96], 7);
+        assert!(matches!(result, Err(CloseReason::Encryption(mse::MseError::Key))), "{result:?}");
+        assert!(said.concat().is_empty());
+    }
+
     #[test]
     fn an_encrypted_handshake_looks_like_nothing_and_is_never_the_same() {
         let first = || {
             let mut out = Vec::new();
-            drop(Opening::new(Way::Dialed(Some(mse::Offer::Rc4)), ours(), &mut out));
+            drop(Opening::new(Way::Dialed(Some(mse::Offer::Rc4)), ours(), Welcome::Plain, &mut out));
             assert!((mse::KEY_LEN..=mse::KEY_LEN + mse::PAD_MAX).contains(&out.len()));
             out
         };

@@ -28,7 +28,7 @@ use crate::swarm::session::{Session, Standing, Tally, Terms};
 use crate::wire::decoder::{Decoder, Limits};
 use crate::wire::extension;
 use crate::wire::handshake::{self, Handshake};
-use crate::wire::message::{self, Message};
+use crate::wire::message;
 use crate::wire::mse;
 
 /// The same for a peer that is read through the decoder because predictions keep failing, or because it is encrypted.
@@ -171,6 +171,13 @@ impl Peer {
         Ok(())
     }
 
+    /// Tells which pieces we have.
+    fn introduce(&self, shared: &Shared) {
+        if let Phase::Talking(talk) = &mut *self.phase.borrow_mut() {
+            talk.session.introduce(&mut Desk(shared), &mut self.out.borrow_mut());
+        }
+    }
+
     /// Leaves bytes to the writer.
     fn send(&self, bytes: &[u8]) {
         self.out.borrow_mut().extend_from_slice(bytes);
@@ -264,7 +271,7 @@ async fn talk(peer: &Rc<Peer>, shared: &Shared) -> Result<std::convert::Infallib
     shared.tell(Event::Connected(peer.addr));
     if terms.fast {
         // Exactly one message must tell which pieces we have, before all others (BEP 6).
-        Message::HaveNone.write(&mut peer.out.borrow_mut());
+        peer.introduce(shared);
     }
     if theirs.has(handshake::EXTENSION) {
         let offer = extension::Offer {
@@ -290,7 +297,7 @@ async fn shake_hands(peer: &Peer, shared: &Shared) -> Result<Opened, CloseReason
     let ours = Handshake::new(features, shared.info_hash().0, shared.peer_id());
     let mut has_spoken = peer.way == Way::Called;
     let (mut buffer, mut out) = (vec![0; BUFFER_LEN], Vec::new());
-    let mut opening = Opening::new(peer.way, ours, &mut out);
+    let mut opening = Opening::new(peer.way, ours, shared.welcome(), &mut out);
     loop {
         peer.send(&out);
         out.clear();
@@ -323,6 +330,8 @@ struct Reader<'a> {
     /// Blocks since the predictions were last judged, and how many of them were where they were expected.
     blocks: u64,
     hits: u64,
+    /// Bytes of its blocks that were of use, as far as they are in the counters.
+    useful: u64,
     /// Receives still to go through the decoder.
     decode_next: u32,
     /// What comes is encrypted: it has to be in a buffer before it can be put in its place.
@@ -332,7 +341,7 @@ struct Reader<'a> {
 impl<'a> Reader<'a> {
     fn new(peer: &'a Rc<Peer>, shared: &'a Shared, cipher: Option<mse::Cipher>) -> Self {
         let buffer = vec![0; if cipher.is_some() { BUFFER_LEN_DECODING } else { BUFFER_LEN }];
-        Self { peer, shared, scatter: None, buffer, blocks: 0, hits: 0, decode_next: 0, cipher }
+        Self { peer, shared, scatter: None, buffer, blocks: 0, hits: 0, useful: 0, decode_next: 0, cipher }
     }
 
     /// Receives once, by a scatter if what comes can be predicted, and works through what came.
@@ -439,20 +448,22 @@ impl<'a> Reader<'a> {
     }
 
     /// Feeds bytes to the session, then asks for more blocks. Returns how many were copied.
-    fn take(&self, bytes: &[u8], now: Instant) -> Result<u64, CloseReason> {
+    fn take(&mut self, bytes: &[u8], now: Instant) -> Result<u64, CloseReason> {
         let shared = self.shared;
         if let Some(error) = shared.damage() {
             // What was gathered out of the map may not be what the peer sent: it must not be blamed.
             return Err(self.fail(error));
         }
         let work = &mut Desk(shared);
-        let fed = self.with_talk(|talk| {
+        let (fed, useful) = self.with_talk(|talk| {
             let Talk { session, decoder } = talk;
             let fed = feed(session, decoder, bytes, now, work);
             session.fill(now, work, &mut self.peer.out.borrow_mut());
-            fed
+            (fed, session.tally().useful)
         });
         self.peer.flush();
+        Counters::add(&shared.counters().useful, useful - self.useful);
+        self.useful = useful;
         let copied = fed.map_err(CloseReason::Fault)?;
         Counters::add(&shared.counters().misses, copied);
         Ok(copied)

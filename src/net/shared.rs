@@ -9,6 +9,7 @@ use std::time::Duration;
 use sha1::{Digest, Sha1};
 
 use super::close::CloseReason;
+use super::listener::Welcome;
 use crate::disk::{DiskError, Io, Output, PieceLease, Refused};
 use crate::hash::{Hashed, Job, Message, Verifier};
 use crate::meta::geometry::{BLOCK_LEN, Geometry, PieceIndex};
@@ -18,7 +19,7 @@ use crate::swarm::claim::{Claim, PieceWriter, Progress};
 use crate::swarm::ledger::Ledger;
 use crate::swarm::poison::Suspects;
 pub use crate::swarm::session::Standing as PeerState;
-use crate::swarm::session::{Gossip, Tally, Work};
+use crate::swarm::session::{Gossip, Holdings, Tally, Work};
 use crate::wire::pex::{Contact, PeerExchange};
 
 impl PieceWriter for PieceLease {
@@ -113,6 +114,8 @@ pub struct Counters {
     pub misses: AtomicU64,
     /// Peers that send, as of the last ticks of their cores. The only one that falls.
     pub sending: AtomicUsize,
+    /// Bytes of blocks that came as a whole and were still missing.
+    pub useful: AtomicU64,
 }
 
 impl Counters {
@@ -141,6 +144,8 @@ pub struct Greeting {
     pub peer_id: [u8; 20],
     /// Where we listen, if we do.
     pub port: Option<u16>,
+    /// Whom we let in where we listen.
+    pub welcome: Welcome,
     /// The features that our handshake announces, of [`crate::wire::handshake`].
     pub features: u64,
     /// Whether we take part in the peer exchange (BEP 11).
@@ -222,6 +227,11 @@ impl Shared {
     /// Where we listen, if we do.
     pub const fn port(&self) -> Option<u16> {
         self.greeting.port
+    }
+
+    /// Whom we let in where we listen.
+    pub(super) const fn welcome(&self) -> Welcome {
+        self.greeting.welcome
     }
 
     /// Whether connections take part in the peer exchange.
@@ -393,6 +403,10 @@ impl Work<PieceLease> for Desk<'_> {
 
     fn help(&mut self, has: &Bitfield, worth: Duration, helpers: u8) -> Option<Arc<Progress>> {
         self.ledger().help(has, worth, helpers)
+    }
+
+    fn holdings(&mut self) -> Holdings {
+        self.ledger().holdings()
     }
 
     fn hear(&mut self, from: SocketAddr, gossip: Gossip) {

@@ -30,7 +30,8 @@ impl Bitfield {
         Self { words, len, ones: len }
     }
 
-    /// The set in the payload of a BITFIELD message (BEP 3): piece 0 is the high bit of the first byte.
+    /// The set in the payload of a BITFIELD message (BEP 3): piece 0 is the high bit of the first byte. The spare bits
+    /// behind the last piece should be zeros and are not in all clients, so they are not looked at.
     pub fn from_wire(bytes: &[u8], len: u32) -> Result<Self, BitfieldError> {
         let expected = len.div_ceil(8) as usize;
         if bytes.len() != expected {
@@ -43,8 +44,8 @@ impl Bitfield {
             chunk[..rest.len()].copy_from_slice(rest);
             words.push(u64::from_be_bytes(chunk));
         }
-        if words.last().is_some_and(|last| last & spare(len) != 0) {
-            return Err(BitfieldError::SpareBits);
+        if let Some(last) = words.last_mut() {
+            *last &= !spare(len);
         }
         let ones = words.iter().map(|word| word.count_ones()).sum();
         Ok(Self { words, len, ones })
@@ -159,15 +160,12 @@ pub enum BitfieldError {
         /// The bytes for this torrent.
         expected: usize,
     },
-    /// It has bits set for pieces that do not exist.
-    SpareBits,
 }
 
 impl fmt::Display for BitfieldError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match *self {
             Self::Length { got, expected } => write!(f, "bitfield is {got} bytes long, expected {expected}"),
-            Self::SpareBits => write!(f, "bitfield has bits set past the last piece, expected zeros"),
         }
     }
 }
@@ -211,19 +209,14 @@ mod tests {
     }
 
     #[test]
-    fn wrong_lengths_and_spare_bits_are_refused() {
+    fn wrong_lengths_are_refused_and_spare_bits_left_out() {
         for (len, expected) in [(0, 0), (1, 1), (8, 1), (9, 2), (64, 8), (65, 9)] {
             for got in (0..12).filter(|&got| got != expected) {
                 let error = BitfieldError::Length { got, expected };
                 assert_eq!(Bitfield::from_wire(&vec![0; got], len), Err(error));
             }
             assert_eq!(Bitfield::from_wire(&vec![0; expected], len), Ok(Bitfield::new(len)));
-            let ones = Bitfield::from_wire(&vec![0xff; expected], len);
-            let whole_bytes = len % 8 == 0;
-            assert_eq!(
-                ones,
-                if whole_bytes { Ok(Bitfield::full(len)) } else { Err(BitfieldError::SpareBits) }
-            );
+            assert_eq!(Bitfield::from_wire(&vec![0xff; expected], len), Ok(Bitfield::full(len)));
         }
     }
 

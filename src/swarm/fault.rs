@@ -17,8 +17,11 @@ pub enum Fault {
     Block(BlockError),
     /// A bitfield that does not fit the torrent.
     Bitfield(BitfieldError),
-    /// A bitfield where the peer's pieces were already told (BEP 3: first message or not at all).
-    BitfieldLate,
+    /// More than [`SETS_TOLD_MAX`](super::session::SETS_TOLD_MAX) messages that tell all of its pieces.
+    SetsTold {
+        /// How many.
+        times: u32,
+    },
     /// HAVE of a piece that does not exist.
     HaveOutOfRange {
         /// The piece it named.
@@ -64,7 +67,7 @@ impl fmt::Display for Fault {
             Self::Wire(error) => error.fmt(f),
             Self::Block(error) => error.fmt(f),
             Self::Bitfield(error) => error.fmt(f),
-            Self::BitfieldLate => write!(f, "a bitfield came after the peer's pieces were already told"),
+            Self::SetsTold { times } => write!(f, "it told all of its pieces anew, {times} times"),
             Self::HaveOutOfRange { index, piece_count } => {
                 write!(f, "it says it has piece {index}, the torrent has {piece_count}")
             }

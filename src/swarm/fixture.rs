@@ -8,7 +8,7 @@ use super::bitfield::Bitfield;
 use super::claim::{Claim, PieceWriter, Progress};
 use super::ledger::Ledger;
 use super::picker::Picker;
-use super::session::{Gossip, Work};
+use super::session::{Gossip, Holdings, Work};
 use crate::meta::geometry::{BLOCK_LEN, Block, Geometry, PieceIndex};
 
 /// The bytes of one piece.
@@ -96,6 +96,9 @@ impl Work<Memory> for Desk {
     fn complete(&mut self, claim: Claim<Memory>) {
         self.ledger.received(claim.piece());
         self.complete.push(claim);
+    }
+    fn holdings(&mut self) -> Holdings {
+        self.ledger.holdings()
     }
     fn hear(&mut self, from: SocketAddr, gossip: Gossip) {
         self.heard.push((from, gossip));

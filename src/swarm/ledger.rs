@@ -10,6 +10,7 @@ use std::time::Duration;
 use super::bitfield::Bitfield;
 use super::claim::{Claim, Mailroom, Progress};
 use super::picker::Picker;
+use super::session::Holdings;
 use crate::meta::geometry::{Geometry, PieceIndex};
 
 /// Half-done claims that are kept for a peer to go on with. What was received of the oldest is given up for more.
@@ -50,6 +51,8 @@ pub struct Ledger<L> {
     /// Claims whose peer went away with blocks already there. For the picker they are still claimed.
     orphans: VecDeque<Claim<L>>,
     in_flight: HashMap<PieceIndex, Arc<Progress>>,
+    /// Pieces that were there at the start.
+    kept: Bitfield,
     verified: Vec<PieceIndex>,
     failed: HashMap<PieceIndex, Failed>,
     supply: u64,
@@ -64,11 +67,27 @@ impl<L> Ledger<L> {
             picker,
             orphans: VecDeque::new(),
             in_flight: HashMap::new(),
+            kept: Bitfield::new(geometry.piece_count()),
             verified: Vec::new(),
             failed: HashMap::new(),
             supply: 0,
             mailroom: Arc::default(),
         }
+    }
+
+    /// The same, of a download for which these pieces were there at the start.
+    pub fn keeping(mut self, kept: Bitfield) -> Self {
+        self.kept = kept;
+        self
+    }
+
+    /// What peers are told that we have.
+    pub fn holdings(&self) -> Holdings {
+        let mut pieces = self.kept.clone();
+        for &piece in &self.verified {
+            pieces.set(piece);
+        }
+        Holdings { pieces, verified: self.verified.len() }
     }
 
     /// The picker, for availability and counts.

@@ -55,6 +55,8 @@ const UNREQUESTED_MAX: u32 = 16;
 /// that is taken, and more than a peer that is never asked for anything says in a month. HAVE of a piece that it had not
 /// told of does not count.
 pub const CHATTER_MAX: u64 = 2 << 20;
+/// Messages that tell all pieces of a peer, before it is closed: each costs a walk over the pieces, and one is enough.
+pub const SETS_TOLD_MAX: u32 = 16;
 /// Bytes of a HAVE.
 const HAVE_LEN: u64 = 9;
 
@@ -81,8 +83,19 @@ pub trait Work<L> {
     /// A piece that its holder will take longer than `worth` to fetch, with a block that at most so many `helpers` were
     /// asked for.
     fn help(&mut self, has: &Bitfield, worth: Duration, helpers: u8) -> Option<Arc<Progress>>;
+    /// What we have, for the peer to know.
+    fn holdings(&mut self) -> Holdings;
     /// A peer said something that is no matter of its session.
     fn hear(&mut self, _from: SocketAddr, _gossip: Gossip) {}
+}
+
+/// The pieces that we have at some time.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Holdings {
+    /// Which.
+    pub pieces: Bitfield,
+    /// How many of them were verified since the start: so much of the log that [`Session::announce_haves`] reads.
+    pub verified: usize,
 }
 
 /// What both ends of a connection have agreed on in their handshakes.
@@ -142,8 +155,11 @@ pub struct Session<L> {
     geometry: Geometry,
     terms: Terms,
     has: Bitfield,
-    /// A BITFIELD, HAVE_ALL, HAVE_NONE or HAVE came: another bitfield is an error.
-    told_pieces: bool,
+    /// BITFIELD, HAVE_ALL and HAVE_NONE that came.
+    sets_told: u32,
+    /// It knows what we have, but for what [`Session::announce_haves`] has yet to tell.
+    was_introduced: bool,
+    began: Instant,
     choked: bool,
     interested: bool,
     /// It has pieces that were not looked at for interest.
@@ -162,7 +178,7 @@ pub struct Session<L> {
     incoming: Incoming,
     lapsed: Lapsed,
     unrequested: u32,
-    /// Bytes of messages since the last block.
+    /// Bytes of messages since the last block that was wanted.
     chatter: u64,
     /// When it last sent a block that was wanted, or the session began.
     useful_at: Instant,
@@ -173,7 +189,8 @@ pub struct Session<L> {
     /// Since when it owes something without a break and has sent no block.
     owing_since: Option<Instant>,
     pipeline: Pipeline,
-    /// For how long it has owed something since its last block, in ticks: not while it is idle or chokes us.
+    /// For how long it has owed something since its last block that was wanted, in ticks: not while it is idle or chokes
+    /// us.
     owed_for: Duration,
     ticked: Instant,
     /// It owed something for so long that its claims were taken away.
@@ -202,7 +219,9 @@ impl<L: PieceWriter> Session<L> {
             geometry,
             terms,
             has,
-            told_pieces: false,
+            sets_told: 0,
+            was_introduced: false,
+            began: now,
             choked: true,
             interested: false,
             has_news: false,
@@ -367,14 +386,14 @@ impl<L: PieceWriter> Session<L> {
             self.tally.useful += u64::from(len);
             self.useful_at = now;
             self.refusals.forgive();
+            self.owed_for = Duration::ZERO;
+            self.snub = None;
+            self.chatter = 0;
         } else {
             self.tally.wasted += u64::from(len);
         }
-        self.chatter = 0;
         self.trust_help();
         self.owing_since = None;
-        self.owed_for = Duration::ZERO;
-        self.snub = None;
         self.pipeline.on_block(now, len);
     }
 
@@ -457,7 +476,6 @@ impl<L: PieceWriter> Session<L> {
     fn on_have(&mut self, index: u32, work: &mut impl Work<L>) -> Result<(), Fault> {
         let piece_count = self.geometry.piece_count();
         let piece = self.geometry.piece(index).ok_or(Fault::HaveOutOfRange { index, piece_count })?;
-        self.told_pieces = true;
         if !self.has.get(piece) {
             work.gained(&self.has, piece);
             self.has.set(piece);
@@ -467,11 +485,13 @@ impl<L: PieceWriter> Session<L> {
         Ok(())
     }
 
+    /// Takes what the peer has, whatever it has said before: some say HAVE before BITFIELD, or BITFIELD anew when they have
+    /// looked at their disk.
     fn on_pieces(&mut self, has: Bitfield, work: &mut impl Work<L>) -> Result<(), Fault> {
-        if self.told_pieces {
-            return Err(Fault::BitfieldLate);
+        self.sets_told += 1;
+        if self.sets_told > SETS_TOLD_MAX {
+            return Err(Fault::SetsTold { times: self.sets_told });
         }
-        self.told_pieces = true;
         work.left(&self.has);
         work.joined(&has);
         self.has = has;

@@ -1,4 +1,4 @@
-//! Message stream encryption (MSE, also called protocol encryption), from the side of the one who dials.
+//! Message stream encryption (MSE, also called protocol encryption).
 //!
 //! Two peers agree on a secret and, by the info hash, on a torrent, without a byte that looks like BitTorrent:
 //! ```text
@@ -7,13 +7,14 @@
 //! A ─▶ B   SHA1("req1", S), SHA1("req2", hash) ^ SHA1("req3", S), ENCRYPT(VC, crypto_provide, PadC, IA)
 //! B ─▶ A   ENCRYPT(VC, crypto_select, PadD)
 //! ```
-//! VC is eight zeros, IA the first bytes of what A has to say: here the BitTorrent handshake. From there on the bytes
-//! of both are RC4 or plain, whichever B has selected of what A provides.
+//! VC is eight zeros, IA the first bytes of what A has to say, most often the BitTorrent handshake. From there on the
+//! bytes of both are RC4 or plain, whichever B has selected of what A provides.
 //!
 //! It hides the protocol from machines on the way that look for it, and is no secret from one who knows the info hash
 //! and interferes: the keys are short, RC4 is weak, and nobody proves who he is.
 //!
-//! [`Initiator`] is a state machine: bytes in, bytes out, and what must be random is handed in.
+//! [`Initiator`] is A and [`Responder`] is B. Both are state machines: bytes in, bytes out, and what must be random is
+//! handed in. B does not know beforehand whether it hears A or a plain handshake; whoever feeds it has to tell.
 
 use std::fmt;
 
@@ -25,6 +26,10 @@ use sha1::{Digest, Sha1};
 
 use super::handshake;
 
+mod responder;
+
+pub use responder::{Answered, Responder};
+
 /// The longest of each of the four paddings.
 pub const PAD_MAX: usize = 512;
 
@@ -34,7 +39,7 @@ pub const KEY_LEN: usize = 96;
 /// Bytes of a private key.
 pub const PRIVATE_KEY_LEN: usize = 20;
 
-/// Which ways to go on are provided (`crypto_provide`).
+/// Which ways to go on are provided (`crypto_provide`), or may be selected of what the other provides.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Offer {
     /// RC4 or, behind the handshake, plain bytes.
@@ -57,10 +62,25 @@ impl Offer {
 pub struct Randomness {
     /// The private key.
     pub private_key: [u8; PRIVATE_KEY_LEN],
-    /// Follows the public key: any bytes, of which [`PAD_MAX`] are sent at most.
-    pub pad_a: Vec<u8>,
-    /// The same inside the encrypted part.
-    pub pad_c: Vec<u8>,
+    /// Follows the public key, PadA or PadB: any bytes, of which [`PAD_MAX`] are sent at most.
+    pub pad_key: Vec<u8>,
+    /// The same inside the encrypted part, PadC or PadD.
+    pub pad_sealed: Vec<u8>,
+}
+
+impl Randomness {
+    /// Appends the public key and what follows it to `out`. Returns the private key and the other padding.
+    fn say_key(self, out: &mut Vec<u8>) -> (U192, Vec<u8>) {
+        let Self { private_key, mut pad_key, mut pad_sealed } = self;
+        pad_key.truncate(PAD_MAX);
+        pad_sealed.truncate(PAD_MAX);
+        let mut wide = [0; U192::BYTES];
+        wide[U192::BYTES - PRIVATE_KEY_LEN..].copy_from_slice(&private_key);
+        let private_key = U192::from_be_bytes(wide);
+        out.extend_from_slice(&power(&GENERATOR, &private_key));
+        out.extend_from_slice(&pad_key);
+        (private_key, pad_sealed)
+    }
 }
 
 /// How the connection goes on.
@@ -111,6 +131,17 @@ pub enum MseError {
     Key,
     /// The verification constant is not where it should be: it knows another torrent, or no encryption.
     Verification,
+    /// The hash of the secret is not where it should be: it knows no encryption.
+    Secret,
+    /// It dials for another torrent.
+    Torrent,
+    /// It provides no way that may be selected.
+    Provided {
+        /// The bits that came.
+        got: u32,
+        /// The bits that would do.
+        accepted: u32,
+    },
     /// It selected not exactly one of the ways that were provided.
     Selected {
         /// The bits that came.
@@ -118,7 +149,7 @@ pub enum MseError {
         /// The bits that were provided.
         provided: u32,
     },
-    /// Its last padding is too long.
+    /// Its padding in the encrypted part is too long.
     Padding {
         /// The announced length.
         len: u16,
@@ -131,6 +162,11 @@ impl fmt::Display for MseError {
         match *self {
             Self::Key => write!(f, "the public key is trivial"),
             Self::Verification => write!(f, "no verification constant within {PAD_MAX} bytes of padding"),
+            Self::Secret => write!(f, "no hash of the secret within {PAD_MAX} bytes of padding"),
+            Self::Torrent => write!(f, "it is for another torrent"),
+            Self::Provided { got, accepted } => {
+                write!(f, "provides {got:#x}, expected a bit of {accepted:#x}")
+            }
             Self::Selected { got, provided } => {
                 write!(f, "selects {got:#x}, expected one bit of {provided:#x}")
             }
@@ -193,14 +229,7 @@ impl Initiator {
         initial: [u8; handshake::LEN],
         out: &mut Vec<u8>,
     ) -> Self {
-        let Randomness { private_key, mut pad_a, mut pad_c } = randomness;
-        pad_a.truncate(PAD_MAX);
-        pad_c.truncate(PAD_MAX);
-        let mut wide = [0; U192::BYTES];
-        wide[U192::BYTES - PRIVATE_KEY_LEN..].copy_from_slice(&private_key);
-        let private_key = U192::from_be_bytes(wide);
-        out.extend_from_slice(&power(&GENERATOR, &private_key));
-        out.extend_from_slice(&pad_a);
+        let (private_key, pad_c) = randomness.say_key(out);
         let opening = Opening { info_hash: *info_hash, offer, private_key, pad_c, initial };
         Self { opening, state: State::Key, buffer: Vec::new() }
     }
@@ -231,21 +260,26 @@ impl Initiator {
 impl State {
     /// Moves bytes from the front of `input` to the buffer, until all that this state waits for is there.
     fn gather(&self, buffer: &mut Vec<u8>, input: &mut &[u8]) -> Result<bool, MseError> {
-        let len = match self {
-            Self::Key => KEY_LEN,
-            Self::Verification { mark, .. } => return find(mark, buffer, input),
-            Self::Select { .. } => SELECT_LEN,
-            Self::Padding { len, .. } => *len,
-        };
-        let (front, back) = input.split_at(input.len().min(len - buffer.len()));
-        buffer.extend_from_slice(front);
-        *input = back;
-        Ok(buffer.len() == len)
+        match self {
+            Self::Key => Ok(fill(KEY_LEN, buffer, input)),
+            Self::Verification { mark, .. } => find(mark, MseError::Verification, buffer, input),
+            Self::Select { .. } => Ok(fill(SELECT_LEN, buffer, input)),
+            Self::Padding { len, .. } => Ok(fill(*len, buffer, input)),
+        }
     }
 }
 
-/// Moves bytes to the buffer until it ends with the mark, which may stand behind so much padding.
-fn find(mark: &[u8], buffer: &mut Vec<u8>, input: &mut &[u8]) -> Result<bool, MseError> {
+/// Moves bytes to the buffer until there are so many.
+fn fill(len: usize, buffer: &mut Vec<u8>, input: &mut &[u8]) -> bool {
+    let (front, back) = input.split_at(input.len().min(len - buffer.len()));
+    buffer.extend_from_slice(front);
+    *input = back;
+    buffer.len() == len
+}
+
+/// Moves bytes to the buffer until it ends with the mark, which may stand behind so much padding; where it does not, that
+/// is the error.
+fn find(mark: &[u8], error: MseError, buffer: &mut Vec<u8>, input: &mut &[u8]) -> Result<bool, MseError> {
     while let Some((&byte, rest)) = input.split_first() {
         *input = rest;
         buffer.push(byte);
@@ -253,25 +287,41 @@ fn find(mark: &[u8], buffer: &mut Vec<u8>, input: &mut &[u8]) -> Result<bool, Ms
             return Ok(true);
         }
         if buffer.len() == PAD_MAX + mark.len() {
-            return Err(MseError::Verification);
+            return Err(error);
         }
     }
     Ok(false)
 }
 
+/// The secret of both, by the other's public key.
+fn secret(key: &[u8], private_key: &U192) -> Result<[u8; KEY_LEN], MseError> {
+    let key = U768::from_be_slice(key);
+    let max = Prime::MODULUS.get().wrapping_sub(&U768::from_u8(2));
+    if key < GENERATOR || key > max { Err(MseError::Key) } else { Ok(power(&key, private_key)) }
+}
+
+/// What names a torrent to one who knows its info hash and the secret.
+fn torrent_mark(secret: &[u8; KEY_LEN], info_hash: &[u8; 20]) -> [u8; 20] {
+    let (torrent, mask) = (sha1(&[b"req2", info_hash]), sha1(&[b"req3", secret]));
+    std::array::from_fn(|at| torrent[at] ^ mask[at])
+}
+
+fn bits_of(bytes: &[u8]) -> u32 {
+    bytes.iter().fold(0, |bits, &byte| bits << 8 | u32::from(byte))
+}
+
+fn pad_len_of(bytes: &[u8]) -> Result<usize, MseError> {
+    let len = bytes.iter().fold(0, |len, &byte| len << 8 | u16::from(byte));
+    if usize::from(len) > PAD_MAX { Err(MseError::Padding { len }) } else { Ok(len.into()) }
+}
+
 impl Opening {
     fn on_key(&self, key: &[u8], out: &mut Vec<u8>) -> Result<State, MseError> {
-        let key = U768::from_be_slice(key);
-        let max = Prime::MODULUS.get().wrapping_sub(&U768::from_u8(2));
-        if key < GENERATOR || key > max {
-            return Err(MseError::Key);
-        }
-        let (secret, info_hash) = (power(&key, &self.private_key), &self.info_hash);
+        let (secret, info_hash) = (secret(key, &self.private_key)?, &self.info_hash);
         let mut send = Cipher::new(b"keyA", &secret, info_hash);
         let mut receive = Cipher::new(b"keyB", &secret, info_hash);
         out.extend_from_slice(&sha1(&[b"req1", &secret]));
-        let (torrent, mask) = (sha1(&[b"req2", info_hash]), sha1(&[b"req3", &secret]));
-        out.extend(torrent.iter().zip(mask).map(|(byte, mask)| byte ^ mask));
+        out.extend_from_slice(&torrent_mark(&secret, info_hash));
         let plain = out.len();
         out.extend_from_slice(&VERIFICATION);
         out.extend_from_slice(&self.offer.bits().to_be_bytes());
@@ -288,8 +338,7 @@ impl Opening {
     fn on_select(&self, mut ciphers: Box<Ciphers>, bytes: &mut [u8]) -> Result<State, MseError> {
         ciphers.receive.apply(bytes);
         let (got, len) = bytes.split_at(4);
-        let got = got.iter().fold(0, |bits, &byte| bits << 8 | u32::from(byte));
-        let len = len.iter().fold(0, |len, &byte| len << 8 | u16::from(byte));
+        let got = bits_of(got);
         let selected = match got {
             _ if got & self.offer.bits() == 0 => None,
             PLAINTEXT => Some(Selected::Plaintext),
@@ -297,10 +346,7 @@ impl Opening {
             _ => None,
         };
         let selected = selected.ok_or(MseError::Selected { got, provided: self.offer.bits() })?;
-        if usize::from(len) > PAD_MAX {
-            return Err(MseError::Padding { len });
-        }
-        Ok(State::Padding { selected, len: len.into() })
+        Ok(State::Padding { selected, len: pad_len_of(len)? })
     }
 }
 

@@ -12,7 +12,7 @@ use ringtide::swarm::claim::{Claim, Progress};
 use ringtide::swarm::ledger::Ledger;
 use ringtide::swarm::picker::{Picker, PieceState};
 use ringtide::swarm::poison::Suspects;
-use ringtide::swarm::session::Work;
+use ringtide::swarm::session::{Holdings, Work};
 use sha1::{Digest, Sha1};
 
 use super::content::{Content, Memory, MemoryLease};
@@ -158,6 +158,10 @@ impl Work<MemoryLease> for Board {
     fn complete(&mut self, claim: Claim<MemoryLease>) {
         self.ledger.received(claim.piece());
         self.submitted.push(claim);
+    }
+
+    fn holdings(&mut self) -> Holdings {
+        self.ledger.holdings()
     }
 
     fn help(&mut self, has: &Bitfield, worth: Duration, helpers: u8) -> Option<Arc<Progress>> {

@@ -99,8 +99,12 @@ impl Connection {
                 return self.say(Message::Bitfield(&vec![0; host.geometry().piece_count() as usize / 8 + 2]));
             }
             Some((Violation::SpareBits, _)) if !host.geometry().piece_count().is_multiple_of(8) => {
-                let len = host.geometry().piece_count().div_ceil(8);
-                return self.say(Message::Bitfield(&vec![0xff; len as usize]));
+                let piece_count = host.geometry().piece_count();
+                let pieces =
+                    if host.told_all() { Bitfield::full(piece_count) } else { host.script.pieces.clone() };
+                let mut bits = pieces.to_wire();
+                *bits.last_mut().expect("there are pieces") |= 1;
+                return self.say(Message::Bitfield(&bits));
             }
             _ => {}
         }
@@ -198,6 +202,13 @@ impl Connection {
                 let piece = host.geometry().piece(index).expect("we have no such piece");
                 assert!(board.memory.is_sealed(piece), "we said we have a piece that was not verified");
             }
+            Message::Bitfield(bytes) => {
+                let pieces = Bitfield::from_wire(bytes, host.geometry().piece_count()).expect("it fits");
+                let is_there =
+                    |index| host.geometry().piece(index).is_some_and(|piece| board.memory.is_sealed(piece));
+                assert!(pieces.iter_ones().all(is_there), "we said we have what was not verified");
+            }
+            Message::HaveNone => assert!(host.script.fast, "it does not speak the fast extension"),
             Message::KeepAlive => {}
             other => panic!("we said {other:?}"),
         }

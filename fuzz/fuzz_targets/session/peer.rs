@@ -344,6 +344,14 @@ impl Known {
                 assert!(board.memory.is_sealed(piece), "we said we have a piece that was not verified");
                 assert!(self.told.set(piece), "we said twice that we have piece {index}");
             }
+            Message::Bitfield(bytes) => {
+                let pieces = Bitfield::from_wire(bytes, self.geometry.piece_count()).expect("it fits");
+                for piece in pieces.iter_ones().filter_map(|index| self.geometry.piece(index)) {
+                    assert!(board.memory.is_sealed(piece), "we said we have a piece that was not verified");
+                    assert!(self.told.set(piece), "we said twice what we have");
+                }
+            }
+            Message::HaveNone => assert!(self.fast),
             Message::KeepAlive => {}
             other => panic!("we said {other:?}"),
         }

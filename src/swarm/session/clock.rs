@@ -2,15 +2,18 @@
 
 use std::time::{Duration, Instant};
 
-use super::{Fault, Incoming, PieceIndex, PieceWriter, Session, Target, Work};
-use crate::wire::message;
+use super::{Fault, Holdings, Incoming, PieceIndex, PieceWriter, Session, Target, Work};
+use crate::wire::message::{self, Message};
 
 /// A peer that owes us blocks and sends none for so long is closed.
 pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
 /// A peer that sends nothing at all, not even a keep-alive (BEP 3: every two minutes), is closed.
 pub const SILENCE_MAX: Duration = Duration::from_secs(150);
-/// We say something at least so often, so that peers keep the connection (BEP 3).
-const KEEP_ALIVE_EVERY: Duration = Duration::from_secs(100);
+/// We say something at least so often, so that peers keep the connection. Two minutes are usual (BEP 3), but rqbit closes
+/// after ten seconds, and aria2 takes two within five for a flood.
+const KEEP_ALIVE_EVERY: Duration = Duration::from_secs(8);
+/// A peer that has not told all pieces by then gets to know which we have.
+const INTRODUCED_AFTER: Duration = Duration::from_millis(500);
 /// How often the claims are looked through for mail from helpers, and snubs acted upon.
 const HOUSEKEEP_EVERY: Duration = Duration::from_millis(50);
 /// A receive that has the claims is ended after so long without a look at them. Only a peer that sends nothing is ever
@@ -58,6 +61,9 @@ impl<L: PieceWriter> Session<L> {
         self.doubt_slow_help();
         self.cancel_useless_help(out);
         self.lose_interest(now, work, out);
+        if now.duration_since(self.began) >= INTRODUCED_AFTER {
+            self.introduce(work, out);
+        }
         self.fill(now, work, out);
         if now.duration_since(self.last_said) > KEEP_ALIVE_EVERY {
             message::write_keep_alive(out);
@@ -71,20 +77,36 @@ impl<L: PieceWriter> Session<L> {
         now.duration_since(self.useful_at) > IDLE_MAX
     }
 
-    /// Writes HAVE for each newly verified piece that the peer lacks; `verified` is the whole log, in order. At most
-    /// `max` a call. Full peers are told nothing: they need nothing.
+    /// Tells the peer which pieces we have, unless it knows or needs nothing. A peer of the fast extension has to hear it
+    /// before all else (BEP 6), any other need not hear it at all (BEP 3); but some tell HAVE only to who has sent a
+    /// BITFIELD, be it one without a bit.
+    pub fn introduce(&mut self, work: &mut impl Work<L>, out: &mut Vec<u8>) {
+        if self.was_introduced || (self.has.is_full() && !self.terms.fast) {
+            return;
+        }
+        self.was_introduced = true;
+        let Holdings { pieces, verified } = work.holdings();
+        self.have_cursor = verified;
+        if self.terms.fast && pieces.count_ones() == 0 {
+            Message::HaveNone.write(out);
+        } else {
+            Message::Bitfield(&pieces.to_wire()).write(out);
+        }
+    }
+
+    /// Writes HAVE for each newly verified piece; `verified` is the whole log, in order. At most `max` a call. A peer that
+    /// told of the piece hears of it too: a super-seeder shows no other until it knows that one to have arrived (BEP 16).
+    /// Full peers are told nothing: they need nothing.
     pub fn announce_haves(&mut self, verified: &[PieceIndex], max: usize, out: &mut Vec<u8>) {
         if self.has.is_full() {
             self.have_cursor = verified.len();
         }
-        if out.len() > UNSENT_MAX {
+        if out.len() > UNSENT_MAX || !self.was_introduced {
             return;
         }
         let end = verified.len().min(self.have_cursor.saturating_add(max));
         for &piece in &verified[self.have_cursor..end] {
-            if !self.has.get(piece) {
-                message::write_have(out, piece.get());
-            }
+            message::write_have(out, piece.get());
         }
         self.have_cursor = end;
     }

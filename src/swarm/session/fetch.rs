@@ -121,6 +121,9 @@ impl<L: PieceWriter> Session<L> {
     }
 
     fn show_interest(&mut self, work: &mut impl Work<L>, out: &mut Vec<u8>) {
+        if self.has_news {
+            self.introduce(work, out);
+        }
         // Wanted pieces only ever become fewer, so nothing else makes a peer interesting.
         if std::mem::take(&mut self.has_news) && !self.interested && work.wants_any(&self.has) {
             self.interested = true;

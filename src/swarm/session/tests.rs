@@ -18,6 +18,7 @@ enum Said {
     Request(u32, u32),
     Cancel(u32, u32),
     KeepAlive,
+    Bitfield,
 }
 
 /// What most peers agree to.
@@ -36,7 +37,11 @@ impl Peer {
 
     fn on_terms(terms: Terms, port: u16, desk: &mut Desk, now: Instant) -> Self {
         let addr = SocketAddr::from(([127, 0, 0, 1], port));
-        Self { session: Session::new(addr, desk.geometry, terms, now, desk), now }
+        let mut session = Session::new(addr, desk.geometry, terms, now, desk);
+        if terms.fast {
+            session.introduce(desk, &mut Vec::new());
+        }
+        Self { session, now }
     }
 
     /// One that does not speak the fast extension.
@@ -120,7 +125,8 @@ impl Peer {
 }
 
 fn said(mut bytes: &[u8]) -> Vec<Said> {
-    let mut decoder = Decoder::new(Limits::of_pieces(1));
+    // Bitfields of any length are skipped.
+    let mut decoder = Decoder::new(Limits::before_metadata());
     let mut all = Vec::new();
     while let Some(event) = decoder.next(&mut bytes).unwrap() {
         all.push(match event {
@@ -130,6 +136,7 @@ fn said(mut bytes: &[u8]) -> Vec<Said> {
             Event::Message(Message::Request(raw)) => Said::Request(raw.index, raw.begin / BLOCK_LEN),
             Event::Message(Message::Cancel(raw)) => Said::Cancel(raw.index, raw.begin / BLOCK_LEN),
             Event::Message(Message::KeepAlive) => Said::KeepAlive,
+            Event::Message(Message::Unknown { id: 5 }) => Said::Bitfield,
             other => panic!("{other:?}"),
         });
     }
@@ -421,8 +428,6 @@ fn what_does_not_exist_is_a_fault() {
     let raw = RawBlock { index: 0, begin: 1, len: 5 };
     assert!(matches!(peer.try_tell(Message::Reject(raw), &mut desk), Err(Fault::Block(_))));
     assert!(matches!(peer.try_tell(Message::Bitfield(&[0, 0]), &mut desk), Err(Fault::Bitfield(_))));
-    peer.tells(Message::HaveNone, &mut desk);
-    assert_eq!(peer.try_tell(Message::HaveAll, &mut desk), Err(Fault::BitfieldLate));
     let header = PieceHeader { index: 9, begin: 0, len: 1 };
     assert!(matches!(peer.session.block_start(header), Err(Fault::Block(_))));
 }
@@ -468,7 +473,8 @@ fn interest_comes_with_wanted_pieces_and_goes_with_the_last() {
 fn a_peer_that_never_answers_is_snubbed_and_then_closed() {
     let mut desk = Desk::new(1, 4);
     let (mut peer, _) = Peer::seed(1, &mut desk, start());
-    assert_eq!(peer.wait(SNUB_AFTER.as_millis() as u64 - 1_000, &mut desk), []);
+    let said = peer.wait(SNUB_AFTER.as_millis() as u64 - 1_000, &mut desk);
+    assert!(said.iter().all(|said| *said == Said::KeepAlive), "{said:?}");
     let cancels: Vec<_> = (0..4).map(|index| Said::Cancel(0, index)).collect();
     assert_eq!(peer.wait(1_500, &mut desk), cancels);
     assert_eq!(peer.wait(1_500, &mut desk), [Said::Request(0, 0)], "one block shows whether it is there");
@@ -563,9 +569,12 @@ fn a_peer_is_idle_when_it_has_sent_nothing_of_use_for_long() {
 fn a_silent_peer_is_closed_and_we_are_never_silent() {
     let mut desk = Desk::new(1, 1);
     let mut peer = Peer::new(1, &mut desk, start());
-    let said = peer.wait(140_000, &mut desk);
-    assert_eq!(said, [Said::KeepAlive]);
-    let ended = peer.try_wait(11_000, &mut desk);
+    // More often than every ten seconds, and never twice within five.
+    for _ in 0..15 {
+        let said = peer.wait(9_000, &mut desk);
+        assert!(matches!(said[..], [Said::KeepAlive] | [Said::KeepAlive, Said::KeepAlive]), "{said:?}");
+    }
+    let ended = peer.try_wait(16_000, &mut desk);
     assert_eq!(ended, Err(Fault::Silent));
 }
 
@@ -865,17 +874,18 @@ fn the_picker_is_not_asked_again_until_something_has_changed() {
 }
 
 #[test]
-fn haves_are_told_once_in_order_and_not_to_those_who_have_them_or_do_not_read() {
+fn haves_are_told_once_in_order_and_not_to_seeds_or_those_who_do_not_read() {
     let mut desk = Desk::new(4, 1);
     let verified: Vec<_> = desk.geometry.pieces().collect();
     let mut peer = Peer::new(1, &mut desk, start());
+    // A super-seeder waits to hear of the piece that it has shown.
     peer.tells(Message::Have(1), &mut desk);
     let announce = |peer: &mut Peer, max| {
         let mut out = Vec::new();
         peer.session.announce_haves(&verified, max, &mut out);
         said(&out)
     };
-    assert_eq!(announce(&mut peer, 3), [Said::Have(0), Said::Have(2)]);
+    assert_eq!(announce(&mut peer, 3), [Said::Have(0), Said::Have(1), Said::Have(2)]);
     assert_eq!(announce(&mut peer, 3), [Said::Have(3)]);
     assert_eq!(announce(&mut peer, 3), []);
     let mut unread = vec![0; 1 << 20];
@@ -884,6 +894,124 @@ fn haves_are_told_once_in_order_and_not_to_those_who_have_them_or_do_not_read() 
     assert_eq!(unread.len(), 1 << 20);
     let (mut seed, _) = Peer::seed(3, &mut desk, start());
     assert_eq!(announce(&mut seed, 4), []);
+}
+
+/// Has one peer bring pieces, which are right.
+fn bring(pieces: std::ops::Range<u32>, desk: &mut Desk) {
+    let (mut seed, _) = Peer::seed(99, desk, start());
+    for piece in pieces {
+        seed.sends(desk.block(piece, 0), desk);
+    }
+    seed.session.close(desk);
+    desk.verify();
+}
+
+#[test]
+fn peers_get_to_know_what_we_have_before_all_else_unless_they_need_nothing() {
+    let introduction = |desk: &mut Desk, terms, message: Option<Message<'_>>, millis| {
+        let addr = SocketAddr::from(([127, 0, 0, 1], 1));
+        let mut peer =
+            Peer { session: Session::new(addr, desk.geometry, terms, start(), desk), now: start() };
+        let mut out = Vec::new();
+        if terms.fast {
+            peer.session.introduce(desk, &mut out);
+        }
+        if let Some(message) = message {
+            peer.tells(message, desk);
+        }
+        peer.session.fill(peer.now, desk, &mut out);
+        peer.now += Duration::from_millis(millis);
+        peer.session.tick(peer.now, desk, &mut out).unwrap();
+        peer.session.announce_haves(desk.ledger.verified(), 99, &mut out);
+        out
+    };
+    let written = |messages: &[Message<'_>]| {
+        let mut out = Vec::new();
+        messages.iter().for_each(|message| message.write(&mut out));
+        out
+    };
+    let plain = Terms { fast: false, ..TERMS };
+    let some = Some(Message::Bitfield(&[0b1010_0000, 0]));
+    let mut desk = Desk::new(9, 1);
+    let first = written(&[Message::Bitfield(&[0, 0]), Message::Interested]);
+    assert_eq!(introduction(&mut desk, plain, some, 0), first);
+    assert!(introduction(&mut desk, plain, None, 0).is_empty(), "it has yet to say that it is no seed");
+    assert_eq!(introduction(&mut desk, plain, None, 500), written(&[Message::Bitfield(&[0, 0])]));
+    assert_eq!(introduction(&mut desk, TERMS, None, 500), written(&[Message::HaveNone]));
+    let full = Some(Message::Bitfield(&[0xff, 0x80]));
+    assert_eq!(introduction(&mut desk, plain, full, 500), written(&[Message::Interested]));
+
+    // What is here is told at once, and not again piece by piece.
+    let mut kept = Bitfield::new(9);
+    kept.set(desk.geometry.piece(8).unwrap());
+    desk.ledger = desk.ledger.keeping(kept);
+    bring(0..2, &mut desk);
+    let ours = [0b1100_0000, 0b1000_0000];
+    let bitfield = Message::Bitfield(&ours);
+    assert_eq!(introduction(&mut desk, TERMS, None, 500), written(&[bitfield]));
+    assert_eq!(introduction(&mut desk, plain, some, 0), written(&[bitfield, Message::Interested]));
+}
+
+#[test]
+fn pieces_may_be_told_again_a_few_times_and_the_last_word_counts() {
+    let mut desk = Desk::new(9, 1);
+    let count =
+        |desk: &Desk| desk.geometry.pieces().map(|piece| desk.ledger.picker().availability(piece)).sum();
+    let mut peer = Peer::new(1, &mut desk, start());
+    let sets = [
+        (Message::Have(3), 1),
+        (Message::Bitfield(&[0b1010_0000, 0]), 2),
+        (Message::HaveAll, 9),
+        (Message::Have(3), 9),
+        // Bits behind the last piece mean nothing.
+        (Message::Bitfield(&[0b0000_0001, 0xff]), 2),
+        (Message::HaveNone, 0),
+        (Message::Have(5), 1),
+    ];
+    for (message, pieces) in sets {
+        peer.tells(message, &mut desk);
+        assert_eq!((peer.session.has().count_ones(), count(&desk)), (pieces, pieces), "{message:?}");
+    }
+    for _ in 4..SETS_TOLD_MAX {
+        peer.tells(Message::HaveAll, &mut desk);
+    }
+    let fault = Err(Fault::SetsTold { times: SETS_TOLD_MAX + 1 });
+    assert_eq!(peer.try_tell(Message::HaveAll, &mut desk), fault);
+}
+
+#[test]
+fn pieces_that_are_taken_back_while_they_are_fetched_may_still_come() {
+    let mut desk = Desk::new(1, 2);
+    let (mut peer, said) = Peer::seed(1, &mut desk, start());
+    assert_eq!(requests(&said).len(), 2);
+    peer.tells(Message::HaveNone, &mut desk);
+    peer.sends(desk.block(0, 0), &mut desk);
+    peer.sends(desk.block(0, 1), &mut desk);
+    assert_eq!((desk.complete.len(), peer.session.tally().wasted), (1, 0));
+}
+
+#[test]
+fn blocks_that_are_of_no_use_do_not_put_off_the_end_of_a_peer() {
+    let mut desk = Desk::new(20, 40);
+    let (mut peer, said) = Peer::seed(1, &mut desk, start());
+    let piece = requests(&said)[0].0;
+    // What it was asked for is taken from it and comes from another.
+    while peer.session.snub.is_none() {
+        peer.wait(100, &mut desk);
+    }
+    let (mut other, _) = Peer::seed(2, &mut desk, peer.now);
+    while !desk.complete.iter().any(|claim| claim.piece().get() == piece) {
+        let next = other.session.expected().next().expect("it is asked");
+        other.sends(next.1, &mut desk);
+        other.fill(&mut desk);
+    }
+    let ended = (0..WINDOW_START).find_map(|index| {
+        peer.sends(desk.block(piece, index), &mut desk);
+        peer.try_wait(3_000, &mut desk).err()
+    });
+    assert!(matches!(ended, Some(Fault::RequestTimeout { .. })), "{ended:?}");
+    assert!(peer.now < start() + REQUEST_TIMEOUT + Duration::from_secs(10));
+    assert!(peer.session.tally().wasted > 0);
 }
 
 #[test]

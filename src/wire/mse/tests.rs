@@ -12,6 +12,8 @@ mod responder;
 
 use responder::{Answers, Responder};
 
+use super::responder::Responder as Answering;
+
 const INFO_HASH: [u8; 20] = [0xaa; 20];
 const INITIAL: [u8; handshake::LEN] = [0x42; handshake::LEN];
 const PLAIN: u32 = PLAINTEXT;
@@ -22,7 +24,7 @@ fn private_key() -> [u8; 20] {
 }
 
 fn randomness(pad_a: usize, pad_c: usize) -> Randomness {
-    Randomness { private_key: private_key(), pad_a: vec![0xa1; pad_a], pad_c: vec![0xc1; pad_c] }
+    Randomness { private_key: private_key(), pad_key: vec![0xa1; pad_a], pad_sealed: vec![0xc1; pad_c] }
 }
 
 fn start(offer: Offer, out: &mut Vec<u8>) -> Initiator {
@@ -322,11 +324,148 @@ proptest! {
         let [a, b, c, d] = pads.map(|len| usize::from(len) % (PAD_MAX + 1));
         // Exponents so small that their powers are trivial are nobody's private keys.
         let [ours, theirs] = [keys.0, keys.1].map(|mut key| { key[0] |= 0x80; key });
-        let randomness = Randomness { private_key: ours, pad_a: vec![1; a], pad_c: vec![2; c] };
+        let randomness = Randomness { private_key: ours, pad_key: vec![1; a], pad_sealed: vec![2; c] };
         let select = if is_plain { 1 } else { 2 };
         let answers = Answers { private_key: theirs, pad_b: vec![3; b], select, pad_d: vec![4; d] };
         let (selected, responder) = shake_hands(Offer::Either, randomness, answers, part).unwrap();
         prop_assert_eq!(matches!(selected, Selected::Plaintext), is_plain);
         prop_assert_eq!(responder.payload, INITIAL);
     }
+}
+
+/// A handshake of both machines, in parts of that length: what was selected at both ends, and what was said in it.
+fn meet(
+    [offer, accepted]: [Offer; 2],
+    pads: [usize; 4],
+    part: usize,
+) -> Result<(Selected, Selected, Vec<u8>), MseError> {
+    let [a, b, c, d] = pads;
+    let (mut ours, mut theirs) = (Vec::new(), Vec::new());
+    let mut initiator = Some(Initiator::new(&INFO_HASH, offer, randomness(a, c), INITIAL, &mut ours));
+    let randomness = Randomness { private_key: [0x5b; 20], ..randomness(b, d) };
+    let mut answering = Some(Answering::new(&INFO_HASH, accepted, randomness));
+    let (mut ends, mut said) = ((None, None), Vec::new());
+    while initiator.is_some() || answering.is_some() {
+        assert!(!ours.is_empty() || !theirs.is_empty(), "both wait");
+        for mut bytes in std::mem::take(&mut ours).chunks(part) {
+            match answering.take().expect("it is over").advance(&mut bytes, &mut theirs)? {
+                Answered::More(more) => answering = Some(more),
+                Answered::Done { selected, initial } => (ends.1, said) = (Some(selected), initial),
+            }
+            assert!(bytes.is_empty());
+        }
+        for mut bytes in std::mem::take(&mut theirs).chunks(part) {
+            match initiator.take().expect("it is over").advance(&mut bytes, &mut ours)? {
+                Step::More(more) => initiator = Some(more),
+                Step::Done(selected) => ends.0 = Some(selected),
+            }
+            assert!(bytes.is_empty());
+        }
+    }
+    Ok((ends.0.unwrap(), ends.1.unwrap(), said))
+}
+
+#[test]
+fn both_sides_of_this_module_understand_each_other() {
+    let cases = [
+        ([Offer::Either, Offer::Either], false),
+        ([Offer::Either, Offer::Rc4], true),
+        ([Offer::Rc4, Offer::Either], true),
+        ([Offer::Rc4, Offer::Rc4], true),
+    ];
+    for (offers, is_sealed) in cases {
+        for (pads, part) in [([0; 4], 1), ([512; 4], 4096), ([1, 511, 95, 96], 7), ([512, 0, 512, 0], 1)] {
+            let (ours, theirs, said) = meet(offers, pads, part).unwrap();
+            assert_eq!(said, INITIAL);
+            match (ours, theirs) {
+                (Selected::Rc4(mut ours), Selected::Rc4(mut theirs)) => {
+                    assert!(is_sealed);
+                    let (mut request, mut block) = (*b"a request", *b"a block");
+                    ours.send.apply(&mut request);
+                    theirs.receive.apply(&mut request);
+                    theirs.send.apply(&mut block);
+                    ours.receive.apply(&mut block);
+                    assert_eq!((&request, &block), (b"a request", b"a block"));
+                }
+                (Selected::Plaintext, Selected::Plaintext) => assert!(!is_sealed),
+                both => panic!("{both:?}"),
+            }
+        }
+    }
+}
+
+/// What a caller that is free to say anything sends behind its key, and what comes of it.
+fn answered(
+    provide: u32,
+    pad_c: u16,
+    initial: &[u8],
+    info_hash: [u8; 20],
+    behind: &[u8],
+) -> Result<(Selected, Vec<u8>, Vec<u8>), MseError> {
+    let key = private_key();
+    let mut said = Vec::new();
+    let answering = Answering::new(&INFO_HASH, Offer::Either, randomness(3, 4));
+    let first = responder::power(None, &key);
+    let Answered::More(answering) = answering.advance(&mut &first[..], &mut said)? else { panic!() };
+    let shared = responder::power(said.first_chunk::<96>(), &key);
+    let mut bytes =
+        [&[0x5a; 100][..], &sha1(&[b"req1", &shared]), &torrent_mark(&shared, &info_hash)].concat();
+    let mut seal = responder::Rc4::of_handshake(b"keyA", &shared, &info_hash);
+    let mut sealed = [&VERIFICATION[..], &provide.to_be_bytes(), &pad_c.to_be_bytes()].concat();
+    sealed.extend(vec![0; usize::from(pad_c)]);
+    sealed.extend((initial.len() as u16).to_be_bytes());
+    sealed.extend(initial);
+    seal.apply(&mut sealed);
+    bytes.extend(sealed);
+    bytes.extend(behind);
+    let mut input = &bytes[..];
+    match answering.advance(&mut input, &mut Vec::new())? {
+        Answered::More(_) => panic!("it waits for more"),
+        Answered::Done { selected, initial } => Ok((selected, initial, input.to_vec())),
+    }
+}
+
+#[test]
+fn what_a_caller_says_first_may_be_of_any_length() {
+    for len in [0, 1, 68, 200, 65_535] {
+        let initial = vec![0x77; len];
+        let (_, said, rest) = answered(3, 512, &initial, INFO_HASH, b"behind").unwrap();
+        assert_eq!((said == initial, &rest[..]), (true, &b"behind"[..]));
+    }
+}
+
+#[test]
+fn a_caller_that_breaks_the_protocol_is_told_how() {
+    let refused = |provide, pad_c, info_hash| answered(provide, pad_c, &INITIAL, info_hash, &[]).err();
+    assert_eq!(refused(3, 513, INFO_HASH), Some(MseError::Padding { len: 513 }));
+    assert_eq!(refused(3, 65_535, INFO_HASH), Some(MseError::Padding { len: 65_535 }));
+    for got in [0, 4, 0x8000_0000] {
+        assert_eq!(refused(got, 0, INFO_HASH), Some(MseError::Provided { got, accepted: 3 }));
+    }
+    assert_eq!(refused(3, 0, [0xbb; 20]), Some(MseError::Torrent));
+    // Bits that nobody knows do no harm.
+    for (provide, is_plain) in [(0xffff_ffff, true), (0xffff_fffe, false), (1, true), (2, false)] {
+        let (selected, ..) = answered(provide, 0, &INITIAL, INFO_HASH, &[]).unwrap();
+        assert_eq!(matches!(selected, Selected::Plaintext), is_plain, "{provide:#x}");
+    }
+}
+
+#[test]
+fn a_caller_that_never_comes_to_the_point_is_given_up() {
+    let mut answering = Answering::new(&INFO_HASH, Offer::Either, randomness(3, 4));
+    let stream = [0x42; 2_000];
+    let mut said = Vec::new();
+    for (came, mut byte) in stream.chunks(1).enumerate() {
+        match answering.advance(&mut byte, &mut said) {
+            Ok(Answered::More(more)) => answering = more,
+            Ok(Answered::Done { .. }) => panic!("that is nobody's guess"),
+            Err(error) => {
+                assert_eq!((error, came + 1), (MseError::Secret, KEY_LEN + PAD_MAX + 20));
+                assert_eq!(said.len(), KEY_LEN + 3, "it heard a key, once");
+                return;
+            }
+        }
+        assert!(answering.buffer.len() < PAD_MAX + 20);
+    }
+    panic!("it was borne");
 }

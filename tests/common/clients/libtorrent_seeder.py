@@ -1,5 +1,5 @@
 """Seeds one torrent with libtorrent until it is killed: TORRENT DIRECTORY ADDRESS:PORT [--partial] [--lsd]
-[--connect IP:PORT] [--encrypted=both|rc4] [--friends ADDRESS:PORT..]"""
+[--connect IP:PORT] [--encrypted=both|rc4] [--super] [--friends ADDRESS:PORT..]"""
 
 import sys
 
@@ -50,6 +50,9 @@ parameters = lt.add_torrent_params()
 parameters.ti = lt.torrent_info(torrent)
 parameters.save_path = directory
 parameters.flags &= ~(lt.torrent_flags.auto_managed | lt.torrent_flags.paused)
+if "--super" in options:
+    # It shows a piece at a time, and another once that has arrived.
+    parameters.flags |= lt.torrent_flags.super_seeding
 if friends is not None:
     # It serves what it has, and stays connected to the others without a word.
     parameters.flags |= lt.torrent_flags.upload_mode
