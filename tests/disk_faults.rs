@@ -272,6 +272,42 @@ fn a_disk_that_cannot_be_read() {
     });
 }
 
+/// A file system that does not say what it is shows by refusing a name that it follows other rules. The next run finds
+/// the files under the same names.
+#[test]
+fn names_that_a_file_system_refuses_are_changed() {
+    let _test = real_client_test!();
+    let path = |parts: &[&'static str]| parts.iter().map(|part| part.as_bytes()).collect::<Vec<_>>();
+    let files =
+        [(path(&["1.txt"]), 20_000), (path(&["What?", "a:b.txt"]), 30_000), (path(&["What_", "A_B.txt"]), 5)];
+    let content = Content::of_files(b"n", &files, 16_384);
+    isolated(|| {
+        let volume = Faulty::mount();
+        volume.set_faults("name <>:?* EINVAL");
+        let (dir, output) = (workspace::temp_dir("names"), volume.path().join("out"));
+        let torrent = content.torrent(&dir.path().join("t"), &[]);
+        let peer = Peer::honest(&content);
+        let run = |more: &[&str], output: &Path| {
+            let args = [output.to_str().unwrap(), torrent.to_str().unwrap()];
+            ringtide([&["download", "-o"], &args[..], more].concat()).run_within(LIMIT)
+        };
+        let first = run(&["--peer", &peer.addr.to_string()], &output);
+        assert_eq!(first.code, Some(0), "{}", first.stderr);
+        assert!(first.stderr.contains("does not take all names of the torrent"), "{}", first.stderr);
+        let read = |name: &str| fs::read(output.join(name)).unwrap();
+        assert!([read("1.txt"), read("What_/a_b.txt"), read("What_/A_B.1.txt")].concat() == *content.bytes);
+        let again = run(&[], &output);
+        assert_eq!(again.code, Some(0), "all is there: {}", again.stderr);
+
+        let single = Content::single("n", 20_000, 16_384);
+        single.torrent(&torrent, &[]);
+        let refused = volume.path().join("a:b?");
+        let text =
+            format!("the file system takes no file of the name {}: it has ':', '?'", refused.display());
+        run(&["--peer", "127.0.0.1:1"], &refused).assert_fails(BAD_OUTPUT, &text);
+    });
+}
+
 /// Where mapping is not right, the files are written, and the summary says so; and what such a file system answers is told.
 #[test]
 fn a_fuse_file_system_is_written_and_its_errors_are_told() {

@@ -3,6 +3,8 @@
 use std::path::{Path, PathBuf};
 use std::{fmt, io};
 
+use crate::meta::names::REFUSED_BY_WINDOWS;
+
 /// A failure of the output. Every path is as the user can find it: the `-o` path with the file's own below it.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum DiskError {
@@ -38,6 +40,11 @@ pub enum DiskError {
     },
     /// The file system takes no name of this length.
     NameTooLong {
+        /// The name as asked for.
+        path: PathBuf,
+    },
+    /// The file system takes no name with some character of this one.
+    NameRefused {
         /// The name as asked for.
         path: PathBuf,
     },
@@ -178,6 +185,9 @@ pub enum Change {
     },
 }
 
+/// What is being done when a name is refused.
+const MAKING: [&str; 2] = ["make", "make the folder"];
+
 impl DiskError {
     /// Bytes that are free on a disk which still counts as full: file systems keep some for themselves, and large pages
     /// take room as a whole.
@@ -198,8 +208,14 @@ impl DiskError {
             libc::ENAMETOOLONG => Self::NameTooLong { path },
             libc::ENOSPC => Self::FolderFull { path },
             libc::EINVAL if path.as_os_str().as_encoded_bytes().contains(&0) => Self::BadName { path },
+            libc::EINVAL | libc::EILSEQ if MAKING.contains(&action) => Self::NameRefused { path },
             errno => Self::Io { action, path, errno },
         }
+    }
+
+    /// Whether other names might be taken where these were not.
+    pub const fn is_of_names(&self) -> bool {
+        matches!(self, Self::NameTooLong { .. } | Self::NameRefused { .. } | Self::SameFile { .. })
     }
 
     /// What is told where there is no room.
@@ -264,6 +280,7 @@ impl fmt::Display for DiskError {
             Self::NameTooLong { path } => {
                 write!(f, "the name {} is too long for the file system", path.display())
             }
+            Self::NameRefused { path } => fmt_refused(path, f),
             Self::Denied { path } => write!(f, "no permission to write {}", path.display()),
             Self::ReadOnly { path } => write!(f, "{} is on a read-only file system", path.display()),
             Self::NoSpace { .. }
@@ -309,6 +326,17 @@ impl fmt::Display for DiskError {
             }
         }
     }
+}
+
+/// What is told of a name that a file system refuses: the characters that it is known to be about.
+fn fmt_refused(path: &Path, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    let name = path.file_name().unwrap_or(path.as_os_str()).to_string_lossy();
+    let mut refused: Vec<char> = name.chars().filter(|char| REFUSED_BY_WINDOWS.contains(*char)).collect();
+    refused.sort_unstable();
+    refused.dedup();
+    let refused: Vec<String> = refused.into_iter().map(|char| format!("'{char}'")).collect();
+    write!(f, "the file system takes no file of the name {}", path.display())?;
+    if refused.is_empty() { Ok(()) } else { write!(f, ": it has {}", refused.join(", ")) }
 }
 
 impl std::error::Error for DiskError {}

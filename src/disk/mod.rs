@@ -10,7 +10,7 @@
 //! - `tree`, `walker`: the files by name, made, found, checked and undone, no link followed below the output folder;
 //! - `prealloc`: their blocks, taken before anything is written, so that a full disk is an error and not a signal;
 //! - `found`: what they held before, told from their holes;
-//! - `method`: whether files are mapped or written;
+//! - `method`: whether files are mapped or written; `naming`: which names a file system takes;
 //! - `map`: mapped memory, and windows into it; `parts`: the windows of one piece; `guard`: what happens where mapped
 //!   memory cannot be had;
 //! - `upkeep`: the pages of mapped files, made ready ahead of the receives and dropped from this process afterwards;
@@ -39,6 +39,7 @@ mod lease;
 mod map;
 mod metafile;
 mod method;
+mod naming;
 mod output;
 mod parts;
 mod plan;
@@ -55,6 +56,7 @@ pub use found::Found;
 pub use lease::{PieceLease, Refused};
 pub use metafile::MetaFile;
 pub use method::Io;
+pub use naming::rules;
 pub use output::Output;
 pub use plan::{FOLDERS_DEEP_MAX, Plan, Target};
 pub use tree::Existing;

@@ -91,7 +91,7 @@ impl Output {
     /// Every [`DiskError`] but [`DiskError::NotMappable`].
     pub fn open(plan: Plan, existing: Existing) -> Result<(Arc<Self>, Found), DiskError> {
         sys::ignore_size_signal();
-        let Plan { root, layout, spans, geometry, io } = plan;
+        let Plan { root, layout, spans, geometry, io, programs } = plan;
         let (spans, files) = place(spans);
         let mut tree = Tree::claim(root, layout, files, existing)?;
 
@@ -101,7 +101,7 @@ impl Output {
             let span = file_spans[index];
             found.look_at(file, span.offset, span.len)
         });
-        if let Err(err) = reserved {
+        if let Err(err) = reserved.and_then(|()| tree.make_programs(&programs)) {
             return Err(tree.give_up(err));
         }
         let mut output = Self {

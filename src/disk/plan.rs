@@ -1,5 +1,6 @@
 //! What the output consists of: which bytes of the content go to which file. Checked when made, trusted from then on.
 
+use std::collections::HashSet;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path, PathBuf};
 
@@ -48,6 +49,8 @@ pub struct Plan {
     pub(super) spans: Vec<Span>,
     pub(super) geometry: Geometry,
     pub(super) io: Io,
+    /// The files that are programs, by their paths as in `spans`.
+    pub(super) programs: HashSet<PathBuf>,
 }
 
 impl Plan {
@@ -58,10 +61,25 @@ impl Plan {
         self
     }
 
+    /// The same output, in which these files, by their paths below the output folder, are programs; of a single file
+    /// the path is empty.
+    #[must_use]
+    pub fn with_programs(mut self, programs: impl IntoIterator<Item = PathBuf>) -> Self {
+        self.programs = programs.into_iter().collect();
+        self
+    }
+
     /// The whole content in the file `path`.
     pub fn file(path: impl Into<PathBuf>, geometry: Geometry) -> Self {
         let span = Span { offset: 0, len: geometry.total_len(), target: Target::File(PathBuf::new()) };
-        Self { root: path.into(), layout: Layout::File, spans: vec![span], geometry, io: Io::Auto }
+        Self {
+            root: path.into(),
+            layout: Layout::File,
+            spans: vec![span],
+            geometry,
+            io: Io::Auto,
+            programs: HashSet::new(),
+        }
     }
 
     /// Only the bytes of `piece`, in the file `path`. No other piece can be leased.
@@ -71,7 +89,14 @@ impl Plan {
             len: u64::from(geometry.piece_size(piece)),
             target: Target::File(PathBuf::new()),
         };
-        Self { root: path.into(), layout: Layout::File, spans: vec![span], geometry, io: Io::Auto }
+        Self {
+            root: path.into(),
+            layout: Layout::File,
+            spans: vec![span],
+            geometry,
+            io: Io::Auto,
+            programs: HashSet::new(),
+        }
     }
 
     /// The content laid over `targets` (with their lengths in bytes) one after the other, below the folder `path`.
@@ -97,7 +122,14 @@ impl Plan {
         if offset != geometry.total_len() {
             return Err(DiskError::WrongTotal { files: offset, content: geometry.total_len() });
         }
-        Ok(Self { root: path.into(), layout: Layout::Folder, spans, geometry, io: Io::Auto })
+        Ok(Self {
+            root: path.into(),
+            layout: Layout::Folder,
+            spans,
+            geometry,
+            io: Io::Auto,
+            programs: HashSet::new(),
+        })
     }
 }
 

@@ -6,9 +6,9 @@
 
 use std::collections::{BTreeSet, HashSet};
 use std::ffi::OsStr;
-use std::fs::{File, Metadata, TryLockError};
+use std::fs::{File, Metadata, Permissions, TryLockError};
 use std::io;
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, SystemTime};
@@ -138,6 +138,25 @@ impl Tree {
         }
         if length_only {
             tracing::warn!("the file system of {} cannot reserve space: it may fill up", root.display());
+        }
+        Ok(())
+    }
+
+    /// Lets those who may read these files run them, as far as this output has made them.
+    pub(super) fn make_programs(&self, programs: &HashSet<PathBuf>) -> Result<(), DiskError> {
+        let mut opener = Opener::new(&self.root, self.layout, &self.handle);
+        for entry in self.entries.iter().filter(|entry| entry.created && programs.contains(&entry.path)) {
+            let file = opener.open(entry)?;
+            let shown = shown(&self.root, &entry.path);
+            let metadata = look_at(&file, &shown)?;
+            let mode = metadata.mode();
+            // The umask has decided who may read.
+            let permissions = Permissions::from_mode(mode | (mode & 0o444) >> 2);
+            match file.set_permissions(permissions) {
+                // A file system without permissions.
+                Err(err) if matches!(err.raw_os_error(), Some(libc::EPERM | libc::EOPNOTSUPP)) => {}
+                set => set.map_err(|err| DiskError::new("make executable", &shown, &err))?,
+            }
         }
         Ok(())
     }

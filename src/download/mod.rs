@@ -28,10 +28,11 @@ pub use self::patience::Patience;
 use self::resume::{Known, Notes};
 pub use self::search::{DhtReach, HOSTS_MAX, Reach, Search};
 use crate::discovery::announcer::{AnnounceConfig, Farewell, Timing};
-use crate::disk::{Existing, Found, Io, MetaFile, Output, Plan, Target};
+use crate::disk::{self, DiskError, Existing, Found, Io, MetaFile, Output, Plan, Target};
 use crate::error::{Error, Progress};
 use crate::meta::geometry::PieceIndex;
-use crate::meta::torrent::{InfoHash, Metainfo};
+use crate::meta::names::Rules;
+use crate::meta::torrent::{FileEntry, InfoHash, Metainfo};
 use crate::net::backend::Backend;
 use crate::net::core;
 use crate::net::listener::Listener;
@@ -192,7 +193,11 @@ pub fn run(
         Some(search) => search,
         None => Search::new(info_hash, private, &request.reach)?,
     };
-    let (output, found) = Output::open(plan(request)?.with_io(request.io), request.existing)?;
+    search.know(&request.metainfo);
+    if request.metainfo.symlinks > 0 {
+        observer.notice("symbolic links of the torrent are left out: they could lead anywhere");
+    }
+    let (output, found) = open(request, observer)?;
     if request.sync {
         output.write_back_early();
     }
@@ -392,20 +397,48 @@ pub fn peer_id() -> [u8; 20] {
     id
 }
 
-fn plan(request: &Request) -> Result<Plan, Error> {
+/// Opens the output under names that its file system takes.
+fn open(request: &Request, observer: &mut dyn Observer) -> Result<(Arc<Output>, Found), Error> {
+    let rules = disk::rules(&request.output);
+    match Output::open(plan(request, rules)?, request.existing) {
+        // One that does not say what it is, such as a FUSE file system.
+        Err(error) if error.is_of_names() && rules == Rules::Linux && !is_one_file(request) => {
+            let other = match error {
+                DiskError::NameTooLong { .. } => Rules::Ecryptfs,
+                _ => Rules::Windows,
+            };
+            let opened = Output::open(plan(request, other)?, request.existing).map_err(|_| error)?;
+            observer.notice("the file system does not take all names of the torrent; some are changed");
+            Ok(opened)
+        }
+        opened => Ok(opened?),
+    }
+}
+
+/// Whether the output is one file, whose name is the user's choice.
+fn is_one_file(request: &Request) -> bool {
+    request.piece.is_some() || request.metainfo.is_single_file
+}
+
+fn plan(request: &Request, rules: Rules) -> Result<Plan, Error> {
     let metainfo = &request.metainfo;
     let geometry = metainfo.geometry;
     if let Some(piece) = request.piece {
-        return Ok(Plan::piece(&request.output, geometry, piece));
+        return Ok(Plan::piece(&request.output, geometry, piece).with_io(request.io));
     }
+    let executable = |path: &PathBuf, file: &FileEntry| file.executable.then(|| path.clone());
     if metainfo.is_single_file {
-        return Ok(Plan::file(&request.output, geometry));
+        let programs = metainfo.files.iter().filter_map(|file| executable(&PathBuf::new(), file));
+        return Ok(Plan::file(&request.output, geometry).with_programs(programs).with_io(request.io));
     }
-    let targets = metainfo.files.iter().map(|file| {
-        let target = if file.pad { Target::Pad } else { Target::File(file.path.clone()) };
+    let paths = metainfo.paths(rules);
+    let files = || paths.iter().zip(&metainfo.files);
+    let targets = files().map(|(path, file)| {
+        let target = if file.pad { Target::Pad } else { Target::File(path.clone()) };
         (target, file.len)
     });
-    Ok(Plan::folder(&request.output, geometry, targets)?)
+    let programs = files().filter_map(|(path, file)| executable(path, file));
+    Ok(Plan::folder(&request.output, geometry, targets)?.with_programs(programs).with_io(request.io))
 }
 
 /// The pieces this request is about.

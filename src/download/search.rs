@@ -19,7 +19,7 @@ use crate::discovery::lsd::{Lsd, LsdConfig};
 use crate::discovery::tracker::Totals;
 use crate::error::Error;
 use crate::meta::magnet::PeerAddr;
-use crate::meta::torrent::InfoHash;
+use crate::meta::torrent::{InfoHash, Metainfo};
 use crate::net::close::CloseReason;
 use crate::net::listener::{Caller, Listener, Welcome};
 use crate::net::metadata::MetadataEvent;
@@ -107,6 +107,9 @@ pub(super) enum Found {
 /// The totals that trackers are told, as whoever uses the peers counts them.
 type Counted = Arc<Mutex<Arc<TotalsFn>>>;
 
+/// Nodes of the DHT that are looked up by name for one torrent, beside those that everybody asks.
+const NODE_NAMES_MAX: usize = 8;
+
 /// A running search. Dropping it ends it without a word to the trackers.
 pub struct Search {
     pub(super) info_hash: InfoHash,
@@ -127,6 +130,10 @@ pub struct Search {
     /// Hosts that are being looked up.
     lookups: usize,
     trackers: usize,
+    /// Nodes of the DHT that the torrent names.
+    nodes: Vec<PeerAddr>,
+    /// Whether the torrent could be had from web servers, too.
+    has_web_seeds: bool,
     /// What went wrong last at each tracker since one answered, and whether all of them failed.
     tracker_trouble: Vec<(String, TrackerError)>,
     trackers_failed: bool,
@@ -179,11 +186,19 @@ impl Search {
             more_at: now,
             lookups: 0,
             trackers: 0,
+            nodes: Vec::new(),
+            has_web_seeds: false,
             tracker_trouble: Vec::new(),
             trackers_failed: false,
             tracker_answered: false,
             last_trouble: None,
         })
+    }
+
+    /// Has the search use what a torrent says beside its trackers. To be called before [`Search::begin`].
+    pub(super) fn know(&mut self, metainfo: &Metainfo) {
+        self.nodes.clone_from(&metainfo.nodes);
+        self.has_web_seeds = !metainfo.web_seeds.is_empty();
     }
 
     /// Starts to ask everybody who may know peers, unless that was done before.
@@ -206,8 +221,17 @@ impl Search {
         let events = self.sender(Found::Announce);
         self.announcer = Some(Announcer::start(config, Arc::new(totals), events).map_err(Error::Thread)?);
         if let Some(DhtReach { bootstrap, cache }) = self.reach.dht.clone() {
+            // The torrent's own know its peers rather than those that everybody asks.
+            let names =
+                self.nodes.iter().filter(|node| matches!(node, PeerAddr::Host { .. })).take(NODE_NAMES_MAX);
+            let bootstrap = names.map(PeerAddr::to_string).chain(bootstrap).collect();
             let config = DhtConfig { info_hash: info_hash.0, bootstrap, cache, port, seed: random::number() };
             self.dht = or_none("DHT", Dht::start(config, self.sender(Found::Dht)));
+            for node in &self.nodes {
+                if let (Some(dht), PeerAddr::Ip(addr)) = (&self.dht, node) {
+                    dht.add_node(*addr);
+                }
+            }
         }
         if self.reach.lsd {
             let config = LsdConfig { info_hash: info_hash.0, port, seed: random::number() };
@@ -413,15 +437,23 @@ impl Search {
             });
         }
         if self.dht_is_done && self.trackers == 0 {
-            return Ok(format!("there is no tracker to ask{others}"));
+            return Ok(format!("there is no tracker to ask{others}{}", self.web_seeds()));
         }
         Err(match (self.trackers > 0, self.tracker_trouble.is_empty()) {
             (false, _) => {
-                Error::Tracker("the torrent names no tracker; give peers with --peer IP:PORT".to_owned())
+                let web_seeds = self.web_seeds();
+                Error::Tracker(format!(
+                    "the torrent names no tracker{web_seeds}; give peers with --peer IP:PORT"
+                ))
             }
             (true, true) => Error::Tracker("no tracker answered in time".to_owned()),
             (true, false) => Error::no_tracker(&self.tracker_trouble),
         })
+    }
+
+    /// What is told of web seeds where there is nobody else.
+    const fn web_seeds(&self) -> &'static str {
+        if self.has_web_seeds { ", only web seeds (HTTP), which are not supported yet" } else { "" }
     }
 
     /// Ends the search and starts to say good-bye to the trackers.

@@ -1,7 +1,8 @@
 """A FUSE file system that shows the folder LOWER at MOUNTPOINT and fails as the file LOWER/faults says.
 
 Each line of that file is an operation (read, write, fsync, fallocate, open), a number of bytes and an errno name: the
-operation fails where it reaches beyond so many bytes of a file. The file may be changed at any time.
+operation fails where it reaches beyond so many bytes of a file. In a line of "name", characters stand for the number:
+nothing is made whose name has one of them. The file may be changed at any time.
 """
 
 import errno
@@ -23,7 +24,7 @@ class Faulty(Operations):
     def at(self, path):
         return os.path.join(self.lower, path.lstrip("/"))
 
-    def fail(self, operation, end):
+    def faults(self, operation):
         try:
             with open(self.at(FAULTS)) as faults:
                 lines = faults.read().split("\n")
@@ -31,8 +32,18 @@ class Faulty(Operations):
             return
         for line in filter(None, lines):
             name, limit, error = line.split()
-            if name == operation and end > int(limit):
-                raise FuseOSError(getattr(errno, error))
+            if name == operation:
+                yield limit, FuseOSError(getattr(errno, error))
+
+    def fail(self, operation, end):
+        for limit, error in self.faults(operation):
+            if end > int(limit):
+                raise error
+
+    def check_name(self, path):
+        for characters, error in self.faults("name"):
+            if set(characters) & set(os.path.basename(path)):
+                raise error
 
     def __call__(self, operation, path, *args):
         try:
@@ -61,6 +72,7 @@ class Faulty(Operations):
         return os.open(self.at(path), os.O_RDWR)
 
     def create(self, path, mode, fi=None):
+        self.check_name(path)
         return os.open(self.at(path), os.O_RDWR | os.O_CREAT, mode)
 
     def read(self, path, size, offset, fh):
@@ -85,6 +97,7 @@ class Faulty(Operations):
         os.unlink(self.at(path))
 
     def mkdir(self, path, mode):
+        self.check_name(path)
         os.mkdir(self.at(path), mode)
 
     def rmdir(self, path):

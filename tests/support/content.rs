@@ -106,6 +106,15 @@ impl Content {
         Self { info_hash: Sha1::digest(&info).into(), info: info.into(), ..self.clone() }
     }
 
+    /// The same content under an info dictionary in which this stands instead of that.
+    pub fn reworded(&self, that: &str, this: &str) -> Self {
+        let info = self.info.to_vec();
+        let place = info.windows(that.len()).position(|part| part == that.as_bytes());
+        let place = place.unwrap_or_else(|| panic!("{that} is not in the info dictionary"));
+        let info = [&info[..place], this.as_bytes(), &info[place + that.len()..]].concat();
+        Self { info_hash: Sha1::digest(&info).into(), info: info.into(), ..self.clone() }
+    }
+
     /// The info dictionary.
     pub fn info(&self) -> &[u8] {
         &self.info

@@ -26,9 +26,9 @@ pub enum Form {
 }
 
 impl Limits {
-    /// For `.torrent` files and info dictionaries: 32 levels as in Transmission, 3 M values as in libtorrent. All
+    /// For `.torrent` files and info dictionaries: 100 levels and 3 M values as in libtorrent. All
     /// piece hashes are one value; a file takes about 8, so hundreds of thousands of files fit.
-    pub const METAINFO: Self = Self { depth_max: 32, tokens_max: 3_000_000, form: Form::Lenient };
+    pub const METAINFO: Self = Self { depth_max: 100, tokens_max: 3_000_000, form: Form::Lenient };
     /// For tracker replies: 8 levels as in Transmission, and room for as many peers as fit 1 MiB, 7 values each.
     pub const TRACKER: Self = Self { depth_max: 8, tokens_max: 1 << 18, form: Form::Lenient };
     /// For messages of peers (BEP 10, BEP 9), which are one or two small dictionaries.
@@ -434,8 +434,8 @@ mod tests {
     #[test]
     fn the_limits_hold_exactly() {
         let nested = |depth: usize| format!("{}{}", "l".repeat(depth), "e".repeat(depth));
-        assert!(parse(nested(32).as_bytes(), Limits::METAINFO).is_ok());
-        assert_eq!(error(nested(33)), (32, Reason::TooDeep { max: 32 }));
+        assert!(parse(nested(100).as_bytes(), Limits::METAINFO).is_ok());
+        assert_eq!(error(nested(101)), (100, Reason::TooDeep { max: 100 }));
         let limits = Limits { depth_max: 2, tokens_max: 3, form: Form::Strict };
         assert!(parse(b"d1:ai1ee", limits).is_ok());
         let too_many = ParseError { offset: 5, reason: Reason::TooManyTokens { max: 3 } };

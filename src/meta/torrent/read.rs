@@ -203,6 +203,7 @@ fn number(dict: Value<'_>, field: Field, min: u64, max: u64) -> Result<u64, Torr
     let digits = value.as_digits().unwrap_or_default();
     let got = match digits.get(..DIGITS_SHOWN_MAX) {
         Some(start) if start.len() < digits.len() => format!("{start}..."),
+        _ if digits.is_empty() => "no number".to_owned(),
         _ => digits.to_owned(),
     };
     Err(TorrentError::OutOfRange { field, got, min, max })
