@@ -72,8 +72,9 @@
 //!   `--sync`.
 //! - **Control apart from data.** Dialing, trackers, progress and giving up happen on the calling thread, a few times a
 //!   second; the rings never wait for it.
-//! - **Trackers over blocking sockets on threads.** minreq is small and enough for HTTP, and a connected UDP socket with a
-//!   read timeout for the rest; a thread that hangs in a resolver delays nothing and is left behind at exit.
+//! - **Trackers over blocking sockets on threads.** A connected UDP socket with a read timeout, and for HTTP a small client
+//!   of our own on rustls: trackers' bodies, lengths and addresses are wrong in ways that none of the libraries forgives,
+//!   and a deadline must hold for all of it. A thread that hangs in a resolver delays nothing and is left behind at exit.
 //! - **All tiers at once.** BEP 12 asks a tier only when those before it have failed. Lists in the wild are tiers of one
 //!   tracker, most of them dead, so one of each tier is asked at the start and each hears again at its own interval.
 //! - **A search that outlives its uses.** Sources of peers, the book and the listening port belong to [`download::Search`].

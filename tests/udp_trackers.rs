@@ -14,7 +14,9 @@ use ringtide::discovery::announcer::{
 };
 use ringtide::discovery::ask::{Tracker, TrackerError};
 use ringtide::discovery::http::HttpError;
-use ringtide::discovery::tracker::{Announce, Event, Reply, ReplyError, Scrape, Totals};
+use ringtide::discovery::tracker::{
+    Announce, Event, Reply, ReplyError, Scrape, TRACKER_REPLY_LEN_MAX, Totals,
+};
 use ringtide::discovery::udp::{PROTOCOL_ID, UdpError};
 use ringtide::discovery::url::Url;
 
@@ -389,20 +391,20 @@ fn http_goes_over_ipv6_as_well() {
     assert_eq!(ask_http(&url, SOON).unwrap().peers, peers());
     let requests = requests.lock().unwrap();
     assert!(requests[0].starts_with("GET /announce?info_hash=%AB"), "{requests:?}");
-    assert!(requests[1].starts_with("GET /x HTTP/1.0\nHost: [::1]:"), "{requests:?}");
+    assert!(requests[1].starts_with("GET /x HTTP/1.1\nHost: [::1]:"), "{requests:?}");
 }
 
 #[test]
 fn what_comes_over_ipv6_is_bounded_and_checked() {
     let saying = |bytes: Vec<u8>| ask_http(&http_v6(move |_, _| bytes.clone()).0, SOON);
     let large = [b"HTTP/1.1 200 OK\r\n\r\n".as_slice(), &vec![b'x'; 2 << 20]].concat();
-    assert_eq!(saying(large), Err(TrackerError::Http(HttpError::TooLarge)));
+    assert_eq!(saying(large), Err(TrackerError::Http(HttpError::TooLarge { max: TRACKER_REPLY_LEN_MAX })));
     for bytes in [
         vec![],
         vec![b'x'; 100_000],
         b"HTTP/1.1 200 OK\r\nX: y".to_vec(),
         b"HTTP/1.1 2000 OK\r\n\r\n".to_vec(),
-        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n".to_vec(),
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nz\r\n\r\n".to_vec(),
         [b"HTTP/1.1 200 OK\r\nX: ".as_slice(), &[b'x'; 9000], b"\r\n\r\nde"].concat(),
     ] {
         let result = saying(bytes);
@@ -476,7 +478,9 @@ fn one_living_tracker_in_31_tiers_is_found_at_once() {
     let (silent, good) = (Server::silent(), Server::good());
     let tiers: Vec<_> = dead_urls(&silent).into_iter().chain([good.url()]).map(|url| vec![url]).collect();
     let limit = Duration::from_secs(3);
-    let answer = assert_quick(limit, || announce_once(&config(tiers.clone()), Totals::default())).unwrap();
+    let answer =
+        assert_quick(limit, || announce_once(&config(tiers.clone()), Totals::default(), &|| false).answer)
+            .unwrap();
     assert_eq!(answer.url, good.url());
     assert_quick(limit, || {
         let (announcer, events) = start(config(tiers));
@@ -494,7 +498,9 @@ fn one_living_tracker_among_30_silent_ones_of_its_tier_is_found_soon() {
     let limit = Duration::from_secs(10);
     let runs = (0..4).map(|seed| {
         let config = AnnounceConfig { seed, ..config.clone() };
-        thread::spawn(move || assert_quick(limit, || announce_once(&config, Totals::default())).unwrap())
+        thread::spawn(move || {
+            assert_quick(limit, || announce_once(&config, Totals::default(), &|| false).answer).unwrap()
+        })
     });
     for answer in runs.collect::<Vec<_>>() {
         assert_eq!(answer.join().unwrap().url, good.url());

@@ -2,7 +2,7 @@
 
 use super::args::{MagnetHandshake, MagnetInfo, MagnetParse, Sources};
 use super::{describe, print, reach};
-use crate::download::{self, Interrupt, Patience, Reach};
+use crate::download::{self, Patience, Reach};
 use crate::error::Error;
 use crate::meta::hex;
 use crate::meta::magnet::Magnet;
@@ -18,7 +18,7 @@ pub(super) fn parse(args: &MagnetParse) -> Result<(), Error> {
 pub(super) fn shake_hands(args: &MagnetHandshake) -> Result<(), Error> {
     let mut observer = super::progress::Reporter::new(true);
     let (reach, magnet) = (of_the_link()?, read(&args.link)?);
-    let shaken = download::shake_hands(&magnet, &reach, &Interrupt::default(), &mut observer);
+    let shaken = download::shake_hands(&magnet, &reach, &super::interrupts()?, &mut observer);
     observer.finish(None);
     let (peer_id, id) = shaken?;
     print(&format!("Peer ID: {}\nPeer Metadata Extension ID: {id}\n", hex(&peer_id)))

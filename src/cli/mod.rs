@@ -27,14 +27,14 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 use signal_hook::low_level;
 
-use crate::discovery::announcer::{AnnounceConfig, announce_once, scrape_all};
+use crate::discovery::announcer::{AnnounceConfig, OnceReply, announce_once, scrape_all};
 use crate::discovery::dht::{BOOTSTRAP, cache};
 use crate::discovery::tracker::{Scrape, Totals};
 use crate::download::{
     self, DhtReach, Finished, HOSTS_MAX, Interrupt, Observer as _, PEERS_MAX, Patience, RECORD_EVERY, Reach,
     Request, Resolved,
 };
-use crate::error::Error;
+use crate::error::{Error, Progress};
 use crate::hash::Kernel;
 use crate::meta::bencode;
 use crate::meta::geometry::PieceIndex;
@@ -125,17 +125,37 @@ fn describe(metainfo: &Metainfo) -> String {
 
 fn peers(args: &Peers) -> Result<(), Error> {
     let metainfo = read_torrent(&args.torrent)?;
-    let config = download::announce_config(&metainfo, download::peer_id(), None);
+    let mut config = download::announce_config(&metainfo, download::peer_id(), None);
     if args.scrape {
         return scrape(&config);
     }
+    config.port = PASSING_PORT_MIN + (config.key % u32::from(PASSING_PORTS)) as u16;
     let totals = Totals { uploaded: 0, downloaded: 0, left: metainfo.geometry.total_len().max(1) };
-    let answer = announce_once(&config, totals).map_err(|error| Error::no_tracker(&error.failures))?;
+    let interrupt = interrupts()?;
+    let once = announce_once(&config, totals, &|| interrupt.load(Ordering::Relaxed) != 0);
+    let printed = match (once.answer, interrupt.load(Ordering::Relaxed)) {
+        (Ok(answer), _) => print_peers(&answer),
+        (Err(failed), 0) => Err(Error::no_tracker(&failed.failures)),
+        (Err(_), signal) => {
+            Err(Error::Interrupted { signal: signal as i32, progress: Progress { done: 0, total: 0 } })
+        }
+    };
+    once.farewell.wait();
+    printed
+}
+
+fn print_peers(answer: &OnceReply) -> Result<(), Error> {
     if let Some(warning) = &answer.reply.warning {
         progress::say(format_args!("ringtide: {} warns: {warning}", answer.url));
     }
     print(&answer.reply.peers.iter().map(|peer| format!("{peer}\n")).collect::<String>())
 }
+
+/// The first of the ports of which `peers` draws one to announce. Hardly any client listens at one of them, so it tells
+/// this client from all others in a tracker's list.
+const PASSING_PORT_MIN: u16 = 1024;
+/// How many such ports there are.
+const PASSING_PORTS: u16 = 5776;
 
 /// Prints what each tracker counts as soon as it has told.
 fn scrape(config: &AnnounceConfig) -> Result<(), Error> {
@@ -308,7 +328,7 @@ fn piece_of(metainfo: &Metainfo, index: u32) -> Result<PieceIndex, Error> {
 /// Fetches what a magnet link names, and shows that.
 fn resolve(link: &str, reach: &Reach, patience: Patience, quiet: bool) -> Result<Resolved, Error> {
     let mut observer = progress::Reporter::new(quiet);
-    let interrupt = Interrupt::default();
+    let interrupt = interrupts()?;
     let resolved = download::resolve(&magnet::read(link)?, reach, patience, &interrupt, &mut observer);
     observer.finish(None);
     resolved

@@ -8,6 +8,7 @@
 //! ([`Announcer::request_more`]) those are asked that were not: no tracker hides the others, whether it means to or not.
 //! Who has answered hears again when its interval is over.
 
+use std::collections::HashSet;
 use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -17,15 +18,29 @@ use std::time::{Duration, Instant};
 use std::{error, fmt};
 
 use super::ask::{Tracker, TrackerError};
+use super::lookup;
 use super::rounds::{Named, Round, Tiers, TrackerIndex};
-use super::tracker::{Announce, Event, Reply, Scrape, Totals};
+use super::tracker::{Announce, Event, HostPeer, Reply, Scrape, Totals};
+use super::url::Host;
 
 /// Requests under way at a time. A torrent that names more trackers than that, all of them silent, has the rest wait for
 /// the first to time out.
 pub const REQUESTS_MAX: usize = 64;
 
-/// Bytes of the stack of a thread that asks one tracker.
-const STACK_LEN: usize = 256 * 1024;
+/// Bytes of the stack of a thread that asks one tracker, with TLS.
+const STACK_LEN: usize = 512 * 1024;
+
+/// Warnings of one tracker that the user is told.
+const WARNINGS_PER_TRACKER_MAX: usize = 3;
+
+/// Warnings of all trackers that the user is told.
+const WARNINGS_MAX: usize = 100;
+
+/// How long the names of peers are looked up for [`announce_once`].
+const HOSTS_PATIENCE: Duration = Duration::from_secs(2);
+
+/// How often [`announce_once`] looks whether it is to end.
+const LOOK_EVERY: Duration = Duration::from_millis(50);
 
 /// The times that announcing goes by.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -89,7 +104,7 @@ impl AnnounceConfig {
     }
 }
 
-/// What happened. URLs are those of the torrent.
+/// What happened. URLs are those of the torrent, without the secrets in them.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum AnnounceEvent {
     /// A tracker has answered, perhaps with nobody.
@@ -99,7 +114,14 @@ pub enum AnnounceEvent {
         /// The peers in its order; this client and duplicates may be among them.
         peers: Vec<SocketAddr>,
     },
-    /// A tracker has answered and wants the user to know something.
+    /// A tracker has answered, and gives names for some peers. To look them up takes its time.
+    Hosts {
+        /// The tracker.
+        url: String,
+        /// The names.
+        hosts: Vec<HostPeer>,
+    },
+    /// A tracker has answered and wants the user to know something that it has not said before.
     Warning {
         /// The tracker.
         url: String,
@@ -156,8 +178,8 @@ impl Announcer {
         let _ = self.inputs.send(Input::More);
     }
 
-    /// Tells the trackers that have answered in this run that it is over, and before that, when `completed`, that the
-    /// last missing piece has come in during it. Does not wait: the farewell does.
+    /// Tells the trackers that may have heard of this run that it is over, and before that, when `completed`, those that
+    /// have answered that the last missing piece has come in during it. Does not wait: the farewell does.
     pub fn finish(self, completed: bool) -> Farewell {
         let (done, all_done) = mpsc::channel();
         let end = Instant::now() + self.finish;
@@ -239,6 +261,8 @@ struct Coordinator {
     /// Whether it is to ask all that allow it, not only those that it is time for.
     is_more_wanted: bool,
     lost_rounds: u32,
+    /// What trackers have warned of.
+    warnings: HashSet<(TrackerIndex, String)>,
 }
 
 impl Coordinator {
@@ -264,6 +288,7 @@ impl Coordinator {
             next_round_at: Some(now),
             is_more_wanted: false,
             lost_rounds: 0,
+            warnings: HashSet::new(),
         }
     }
 
@@ -374,7 +399,7 @@ impl Coordinator {
     }
 
     fn on_answer(&mut self, tracker: TrackerIndex, answer: Result<Reply, TrackerError>) {
-        let url = self.tiers.trackers()[tracker].text.clone();
+        let url = self.tiers.trackers()[tracker].shown.clone();
         let contact = &mut self.contacts[tracker];
         contact.is_busy = false;
         let reply = match answer {
@@ -397,7 +422,7 @@ impl Coordinator {
         self.tiers.promote(tracker);
         if let Some(round) = &mut self.round {
             self.is_answered = true;
-            if reply.peers.is_empty() {
+            if reply.peers.is_empty() && reply.hosts.is_empty() {
                 round.on_useless(tracker);
             } else {
                 self.end_round(now);
@@ -405,10 +430,21 @@ impl Coordinator {
         } else {
             self.next_round_at = Some(self.next_round_at.map_or(regular_at, |at| at.min(regular_at)));
         }
-        if let Some(text) = reply.warning {
+        if let Some(text) = reply.warning.filter(|text| self.is_new_warning(tracker, text)) {
             (self.events)(AnnounceEvent::Warning { url: url.clone(), text });
         }
+        if !reply.hosts.is_empty() {
+            (self.events)(AnnounceEvent::Hosts { url: url.clone(), hosts: reply.hosts });
+        }
         (self.events)(AnnounceEvent::Peers { url, peers: reply.peers });
+    }
+
+    /// Whether the user has not heard this yet. A tracker with ever new words is not listened to for ever.
+    fn is_new_warning(&mut self, tracker: TrackerIndex, text: &str) -> bool {
+        let of_tracker = self.warnings.iter().filter(|(known, _)| *known == tracker).count();
+        of_tracker < WARNINGS_PER_TRACKER_MAX
+            && self.warnings.len() < WARNINGS_MAX
+            && self.warnings.insert((tracker, text.to_owned()))
     }
 
     fn on_lost_round(&mut self, now: Instant) {
@@ -417,7 +453,7 @@ impl Coordinator {
             for tracker in self.tiers.trackers() {
                 if let Err(error) = &tracker.tracker {
                     let error = TrackerError::Url(error.clone());
-                    (self.events)(AnnounceEvent::Failed { url: tracker.text.clone(), error });
+                    (self.events)(AnnounceEvent::Failed { url: tracker.shown.clone(), error });
                 }
             }
         }
@@ -448,24 +484,36 @@ impl Coordinator {
     fn say_farewell(&self, completed: bool, done: &Done) {
         let totals = (self.totals)();
         let timeout = self.config.timing.finish;
-        let answered = |&tracker: &TrackerIndex| self.contacts[tracker].has_answered;
-        for tracker in self.tiers.order().filter(answered).take(REQUESTS_MAX) {
+        for tracker in self.tiers.order().filter(|&tracker| self.may_know_us(tracker)).take(REQUESTS_MAX) {
             let Ok(named) = self.tiers.trackers()[tracker].tracker.clone() else { continue };
-            let tracker_id = self.contacts[tracker].tracker_id.clone();
-            let completed = completed.then_some(Event::Completed);
+            let Contact { has_answered, tracker_id, .. } = &self.contacts[tracker];
+            let completed = (completed && *has_answered).then_some(Event::Completed);
             let requests: Vec<Announce> = (completed.into_iter().chain([Event::Stopped]))
                 .map(|event| self.config.announce(totals, Some(event), tracker_id.clone()))
                 .collect();
-            let done = done.clone();
-            spawn(move || {
-                for request in &requests {
-                    // The run is over: there is nobody left to tell of a failure.
-                    let _ = named.announce(request, timeout);
-                }
-                drop(done);
-            });
+            say(named, requests, timeout, done.clone());
         }
     }
+
+    fn may_know_us(&self, tracker: TrackerIndex) -> bool {
+        self.contacts[tracker].has_answered || is_told(&self.tiers.trackers()[tracker])
+    }
+}
+
+/// Whether an announce may have reached a tracker and was not taken back.
+fn is_told(named: &Named) -> bool {
+    named.tracker.as_ref().is_ok_and(|tracker| tracker.may_know_us())
+}
+
+/// Says last words to a tracker, from a thread of its own.
+fn say(tracker: Arc<Tracker>, requests: Vec<Announce>, timeout: Duration, done: Done) {
+    spawn(move || {
+        for request in &requests {
+            // The run is over: there is nobody left to tell of a failure.
+            let _ = tracker.announce(request, timeout);
+        }
+        drop(done);
+    });
 }
 
 /// Runs `job` on a thread of its own; `false` when the system gives none.
@@ -504,12 +552,70 @@ impl fmt::Display for AllFailed {
 
 impl error::Error for AllFailed {}
 
-/// Asks the trackers for peers once and waits for the first answer that names any, at most [`Timing::once`]. Where none
-/// does, it is the first answer.
+/// What came of [`announce_once`].
+#[derive(Debug)]
+pub struct Once {
+    /// The answer.
+    pub answer: Result<OnceReply, AllFailed>,
+    /// To be waited for at the end: the trackers that may have heard of this client are told that it is gone.
+    pub farewell: Farewell,
+}
+
+/// Asks the trackers for peers once and waits for the first answer that names any, at most [`Timing::once`] and not
+/// longer than `is_over` says. Where none does, it is the first answer.
 ///
-/// No event is sent, so a tracker does not expect to hear again.
-pub fn announce_once(config: &AnnounceConfig, totals: Totals) -> Result<OnceReply, AllFailed> {
+/// No event is sent at first, so a tracker does not expect to hear again. What lists this client itself is left out of
+/// the answer: who announces under a port that is rare is told by it from all others.
+pub fn announce_once(config: &AnnounceConfig, totals: Totals, is_over: &dyn Fn() -> bool) -> Once {
     let tiers = Tiers::new(&config.tiers, config.seed);
+    let mut answer = ask_once(config, totals, &tiers, is_over);
+    let (done, all_done) = mpsc::channel();
+    for named in tiers.trackers().iter().filter(|named| is_told(named)).take(REQUESTS_MAX) {
+        let Ok(tracker) = named.tracker.clone() else { continue };
+        let request = config.announce(totals, Some(Event::Stopped), None);
+        say(tracker, vec![request], config.timing.finish, done.clone());
+    }
+    let farewell = Farewell { all_done, end: Instant::now() + config.timing.finish };
+    if let Ok(OnceReply { reply, .. }) = &mut answer {
+        look_up_hosts(reply);
+        reply.peers.retain(|peer| peer.port() != config.port);
+    }
+    Once { answer, farewell }
+}
+
+/// Puts the addresses of peers that come with a name to their places in the list.
+fn look_up_hosts(reply: &mut Reply) {
+    let end = Instant::now() + HOSTS_PATIENCE;
+    let hosts = std::mem::take(&mut reply.hosts);
+    let (found, queue) = mpsc::channel();
+    for (number, HostPeer { name, port, .. }) in hosts.iter().cloned().enumerate() {
+        let found = found.clone();
+        spawn(move || {
+            // Nobody hears it after the deadline.
+            let _ = found.send((number, lookup::addresses(&Host::Name(name), port, end)));
+        });
+    }
+    drop(found);
+    let mut addrs: Vec<(usize, SocketAddr)> = Vec::new();
+    while let Ok((number, answer)) = queue.recv_timeout(end.saturating_duration_since(Instant::now())) {
+        match answer {
+            Ok(answer) => addrs.extend(answer.first().map(|&addr| (number, addr))),
+            Err(error) => tracing::debug!("{}: {error}", hosts[number].name),
+        }
+    }
+    addrs.sort_unstable_by_key(|&(number, _)| number);
+    // From the end, so that the places before stay what they are.
+    for (number, addr) in addrs.into_iter().rev() {
+        reply.peers.insert(hosts[number].place.min(reply.peers.len()), addr);
+    }
+}
+
+fn ask_once(
+    config: &AnnounceConfig,
+    totals: Totals,
+    tiers: &Tiers,
+    is_over: &dyn Fn() -> bool,
+) -> Result<OnceReply, AllFailed> {
     let request = Arc::new(config.announce(totals, None, None));
     let (answers, queue) = mpsc::channel();
     let timeout = config.timing.once;
@@ -518,8 +624,8 @@ pub fn announce_once(config: &AnnounceConfig, totals: Totals) -> Result<OnceRepl
     let mut round = Round::new(lanes, config.timing.patience, Instant::now());
     let mut failures = Vec::new();
     let mut nobody = None;
-    let text = |tracker: TrackerIndex| tiers.trackers()[tracker].text.clone();
-    while !round.is_lost() && Instant::now() < end {
+    let text = |tracker: TrackerIndex| tiers.trackers()[tracker].shown.clone();
+    while !round.is_lost() && Instant::now() < end && !is_over() {
         let now = Instant::now();
         while round.silent().count() < REQUESTS_MAX
             && let Some(tracker) = round.next(now)
@@ -533,11 +639,13 @@ pub fn announce_once(config: &AnnounceConfig, totals: Totals) -> Result<OnceRepl
             }
         }
         let wake_at = round.wake_at().filter(|_| round.silent().count() < REQUESTS_MAX).unwrap_or(end);
-        match queue.recv_timeout(wake_at.min(end).saturating_duration_since(Instant::now())) {
+        let wait = wake_at.min(end).saturating_duration_since(Instant::now()).min(LOOK_EVERY);
+        match queue.recv_timeout(wait) {
             Ok((tracker, Ok(reply))) => {
                 round.on_useless(tracker);
+                let names_somebody = !reply.peers.is_empty() || !reply.hosts.is_empty();
                 let reply = OnceReply { url: text(tracker), reply };
-                if !reply.reply.peers.is_empty() {
+                if names_somebody {
                     return Ok(reply);
                 }
                 nobody.get_or_insert(reply);
@@ -555,7 +663,7 @@ pub fn announce_once(config: &AnnounceConfig, totals: Totals) -> Result<OnceRepl
     failures
         .extend(round.silent().map(|tracker| (text(tracker), silence(&tiers.trackers()[tracker], timeout))));
     let unusable =
-        |named: &Named| Some((named.text.clone(), TrackerError::Url(named.tracker.as_ref().err()?.clone())));
+        |named: &Named| Some((named.shown.clone(), TrackerError::Url(named.tracker.as_ref().err()?.clone())));
     failures.extend(tiers.trackers().iter().filter_map(unusable));
     Err(AllFailed { failures })
 }
@@ -579,7 +687,7 @@ pub fn scrape_all(config: &AnnounceConfig, mut on_answer: impl FnMut(&str, Resul
         let tracker = match &named.tracker {
             Ok(tracker) => Arc::<Tracker>::clone(tracker),
             Err(error) => {
-                on_answer(&named.text, Err(TrackerError::Url(error.clone())));
+                on_answer(&named.shown, Err(TrackerError::Url(error.clone())));
                 continue;
             }
         };
@@ -595,10 +703,10 @@ pub fn scrape_all(config: &AnnounceConfig, mut on_answer: impl FnMut(&str, Resul
             break;
         };
         waiting.retain(|&waits| waits != index);
-        on_answer(&tiers.trackers()[index].text, answer);
+        on_answer(&tiers.trackers()[index].shown, answer);
     }
     for index in waiting {
         let named = &tiers.trackers()[index];
-        on_answer(&named.text, Err(silence(named, timeout)));
+        on_answer(&named.shown, Err(silence(named, timeout)));
     }
 }

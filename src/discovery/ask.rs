@@ -1,10 +1,12 @@
 //! One question to one tracker, whatever it speaks: blocking, with a deadline.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use std::{error, fmt};
 
-use super::http::{self, HttpError};
-use super::tracker::{Announce, Reply, ReplyError, Scrape};
+use super::http::{self, HttpError, Wish};
+use super::tracker::{Announce, Event, Reply, ReplyError, Scrape, TRACKER_REPLY_LEN_MAX, is_whole};
 use super::udp::{self, Answer, Ask, UdpError};
 use super::url::{Scheme, Url, UrlError};
 
@@ -53,41 +55,64 @@ impl error::Error for TrackerError {}
 pub struct Tracker {
     url: Url,
     memory: udp::Memory,
+    may_know_us: Arc<AtomicBool>,
 }
 
 impl Tracker {
     /// The tracker with that URL, of which nothing is known yet.
     pub fn new(url: Url) -> Self {
-        Self { url, memory: udp::Memory::default() }
+        Self { url, memory: udp::Memory::default(), may_know_us: Arc::default() }
     }
 
-    /// Announces, and waits for the answer at most `timeout` (over HTTP rounded up to a second).
+    /// Whether an announce that was not taken back since may have reached the tracker, answered or not.
+    pub(super) fn may_know_us(&self) -> bool {
+        self.may_know_us.load(Ordering::Acquire)
+    }
+
+    /// Announces, and waits for the answer at most `timeout`.
     ///
     /// # Errors
     /// When there is no answer, or none of a tracker, or the tracker refuses.
     pub fn announce(&self, announce: &Announce, timeout: Duration) -> Result<Reply, TrackerError> {
-        if self.url.scheme() != Scheme::Udp {
-            let answer = http::get(&self.url.with_query(&announce.query()), timeout)?;
-            return read(&answer, Reply::parse);
+        if announce.event == Some(Event::Stopped) {
+            self.may_know_us.store(false, Ordering::Release);
+            return self.announce_noting(announce, timeout, &Arc::default());
         }
-        match self.ask(Ask::Announce { announce, target: self.url.target() }, timeout)? {
+        let answer = self.announce_noting(announce, timeout, &self.may_know_us);
+        if matches!(answer, Err(TrackerError::Reply(ReplyError::Refused { .. }))) {
+            self.may_know_us.store(false, Ordering::Release);
+        }
+        answer
+    }
+
+    fn announce_noting(
+        &self,
+        announce: &Announce,
+        timeout: Duration,
+        is_sent: &Arc<AtomicBool>,
+    ) -> Result<Reply, TrackerError> {
+        if self.url.scheme() != Scheme::Udp {
+            let url = self.url.with_query(&announce.query());
+            return read(&http::get_noting(&url, wish(timeout), is_sent)?, Reply::parse);
+        }
+        match self.ask(Ask::Announce { announce, target: self.url.target() }, timeout, is_sent)? {
             Answer::Announce(reply) => Ok(reply),
             Answer::Scrape(_) => unreachable!("an exchange answers what was asked"),
         }
     }
 
-    /// Asks for the counts of one torrent, and waits for the answer at most `timeout` (over HTTP rounded up to a
-    /// second).
+    /// Asks for the counts of one torrent, and waits for the answer at most `timeout`.
     ///
     /// # Errors
     /// When there is no answer, or none of a tracker, or the tracker refuses or does not know the torrent.
     pub fn scrape(&self, info_hash: [u8; 20], timeout: Duration) -> Result<Scrape, TrackerError> {
         if self.url.scheme() != Scheme::Udp {
             let url = self.url.scrape().ok_or(TrackerError::NoScrape)?;
-            let answer = http::get(&url.with_query(&super::tracker::scrape_query(&info_hash)), timeout)?;
+            let answer =
+                http::get(&url.with_query(&super::tracker::scrape_query(&info_hash)), wish(timeout))?;
             return read(&answer, |body| Scrape::parse(body, &info_hash));
         }
-        match self.ask(Ask::Scrape { info_hash }, timeout)? {
+        match self.ask(Ask::Scrape { info_hash }, timeout, &AtomicBool::default())? {
             Answer::Scrape(counts) => Ok(counts),
             Answer::Announce(_) => unreachable!("an exchange answers what was asked"),
         }
@@ -101,9 +126,19 @@ impl Tracker {
         }
     }
 
-    fn ask(&self, question: Ask<'_>, timeout: Duration) -> Result<Answer, TrackerError> {
-        udp::ask(&self.url, question, timeout, &self.memory)?.map_err(TrackerError::Reply)
+    fn ask(
+        &self,
+        question: Ask<'_>,
+        timeout: Duration,
+        is_sent: &AtomicBool,
+    ) -> Result<Answer, TrackerError> {
+        udp::ask(&self.url, question, timeout, &self.memory, is_sent)?.map_err(TrackerError::Reply)
     }
+}
+
+/// What is wished of a tracker's answer over HTTP.
+fn wish(timeout: Duration) -> Wish {
+    Wish { len_max: TRACKER_REPLY_LEN_MAX, timeout, is_whole }
 }
 
 impl From<HttpError> for TrackerError {
@@ -125,6 +160,11 @@ fn read<T>(
 ) -> Result<T, TrackerError> {
     let is_success = (200..300).contains(&answer.status);
     match parse(&answer.body) {
+        // What can be unpacked was, whatever it is said to be.
+        Err(ReplyError::Bencode(_)) if is_success && answer.foreign_encoding().is_some() => {
+            let encoding = answer.foreign_encoding().unwrap_or_default().to_owned();
+            Err(HttpError::Compressed { encoding }.into())
+        }
         // Some trackers put their reason under a status of 400 or so: it says more than the status does.
         Err(error) if is_success || matches!(error, ReplyError::Refused { .. }) => {
             Err(TrackerError::Reply(error))

@@ -8,11 +8,12 @@
 //! BEP 12 has a tier asked only when the ones before it have failed. Lists in the wild are tiers of one tracker each, most
 //! of them dead, and trackers of different tiers know different peers.
 
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::ask::Tracker;
+use super::mask::masked;
 use super::url::{Url, UrlError};
 
 /// Trackers taken from one torrent.
@@ -23,8 +24,8 @@ pub(super) type TrackerIndex = usize;
 
 /// One tracker as the torrent names it.
 pub(super) struct Named {
-    /// As it stands in the torrent.
-    pub(super) text: String,
+    /// As it stands in the torrent, but for secrets.
+    pub(super) shown: String,
     /// What is asked.
     pub(super) tracker: Result<Arc<Tracker>, UrlError>,
 }
@@ -41,12 +42,12 @@ impl Tiers {
     pub(super) fn new(tiers: &[Vec<String>], seed: u64) -> Self {
         let mut trackers: Vec<Named> = Vec::new();
         let mut order = Vec::new();
+        let mut known = HashSet::new();
         let mut random = Random(seed);
         for tier in tiers {
             let mut members = Vec::new();
             for text in tier {
-                let is_known = trackers.iter().any(|known| known.text == *text);
-                if is_known || trackers.len() == TRACKERS_MAX {
+                if trackers.len() == TRACKERS_MAX || !known.insert(text) {
                     continue;
                 }
                 let url = Url::parse(text);
@@ -54,7 +55,7 @@ impl Tiers {
                     members.push(trackers.len());
                 }
                 let tracker = url.map(|url| Arc::new(Tracker::new(url)));
-                trackers.push(Named { text: text.clone(), tracker });
+                trackers.push(Named { shown: masked(text), tracker });
             }
             random.shuffle(&mut members);
             order.push(members);
@@ -191,7 +192,7 @@ mod tests {
     }
 
     fn hosts(tiers: &Tiers) -> String {
-        let host = |index: TrackerIndex| tiers.trackers()[index].text[7..].trim_end_matches('/').to_owned();
+        let host = |index: TrackerIndex| tiers.trackers()[index].shown[7..].trim_end_matches('/').to_owned();
         tiers.order().map(host).collect()
     }
 

@@ -4,16 +4,24 @@
 //! A reply is hostile. Nothing in it can fail the whole but a `failure reason` and bytes that are not a bencoded
 //! dictionary: a part that is missing, out of range or of the wrong type is left out.
 
+use std::borrow::Cow;
 use std::fmt::{self, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
-use super::url::push_percent;
+use super::url::{host_name, push_percent};
 use crate::meta::bencode::{Limits, ParseError, Value, parse_prefix};
+use crate::meta::inflate::unpack;
 use crate::meta::names::acts_on_text;
+
+/// Bytes of the largest reply that is read over HTTP, as it comes and unpacked.
+pub const TRACKER_REPLY_LEN_MAX: usize = 1024 * 1024;
 
 /// Peers taken from one reply.
 pub const REPLY_PEERS_MAX: usize = 2000;
+
+/// Names of peers taken from one reply.
+pub const REPLY_HOSTS_MAX: usize = 16;
 
 /// Peers asked for.
 pub const PEERS_WANTED: u32 = 200;
@@ -134,6 +142,8 @@ pub fn scrape_query(info_hash: &[u8; 20]) -> String {
 pub struct Reply {
     /// The peers, in the tracker's order: those of `peers`, then those of `peers6`.
     pub peers: Vec<SocketAddr>,
+    /// Peers of which the tracker gives a name instead of an address; at most [`REPLY_HOSTS_MAX`].
+    pub hosts: Vec<HostPeer>,
     /// When to announce again; [`INTERVAL_MIN`] to [`INTERVAL_MAX`].
     pub interval: Duration,
     /// The soonest that the tracker wants to hear again; at most [`INTERVAL_MAX`].
@@ -142,6 +152,17 @@ pub struct Reply {
     pub warning: Option<String>,
     /// To be sent back with the next announce.
     pub tracker_id: Option<Vec<u8>>,
+}
+
+/// A peer at a host that has to be looked up.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct HostPeer {
+    /// The host, as resolvers take it.
+    pub name: String,
+    /// Never 0.
+    pub port: u16,
+    /// How many of [`Reply::peers`] are before it in the tracker's list.
+    pub place: usize,
 }
 
 /// Why a reply is of no use.
@@ -174,14 +195,15 @@ impl fmt::Display for ReplyError {
 impl std::error::Error for ReplyError {}
 
 impl Reply {
-    /// Reads the body of a tracker's answer. Bytes after the dictionary are ignored, since some trackers end theirs
-    /// with a line break.
+    /// Reads the body of a tracker's answer, packed or not. Bytes after the dictionary are ignored, since some trackers
+    /// end theirs with a line break.
     pub fn parse(body: &[u8]) -> Result<Self, ReplyError> {
-        let (document, _) = parse_prefix(body, Limits::TRACKER).map_err(ReplyError::Bencode)?;
+        let unpacked = unpacked(body);
+        let (document, _) = parse_prefix(&unpacked, Limits::TRACKER).map_err(ReplyError::Bencode)?;
         let root = accepted(document.root())?;
-        let mut peers = Vec::new();
+        let (mut peers, mut hosts) = (Vec::new(), Vec::new());
         if let Some(list) = root.get("peers") {
-            push_peers(&mut peers, list);
+            push_peers(&mut peers, &mut hosts, list);
         }
         if let Some(compact) = root.get("peers6").and_then(Value::as_bytes) {
             push_compact::<18>(&mut peers, compact);
@@ -190,6 +212,7 @@ impl Reply {
         let tracker_id = root.get("tracker id").and_then(Value::as_bytes);
         Ok(Self {
             peers,
+            hosts,
             interval: interval.clamp(INTERVAL_MIN, INTERVAL_MAX),
             interval_min: root.get("min interval").and_then(seconds).map(|wait| wait.min(INTERVAL_MAX)),
             warning: root.get("warning message").and_then(Value::as_bytes).map(clean_text),
@@ -212,13 +235,25 @@ pub struct Scrape {
 impl Scrape {
     /// Reads the body of a tracker's answer (BEP 48). A number that is missing, negative or no number is 0.
     pub fn parse(body: &[u8], info_hash: &[u8; 20]) -> Result<Self, ReplyError> {
-        let (document, _) = parse_prefix(body, Limits::TRACKER).map_err(ReplyError::Bencode)?;
+        let unpacked = unpacked(body);
+        let (document, _) = parse_prefix(&unpacked, Limits::TRACKER).map_err(ReplyError::Bencode)?;
         let root = accepted(document.root())?;
         let counts = root.get("files").and_then(|files| files.get(info_hash));
         let counts = counts.filter(|counts| counts.as_dict().is_some()).ok_or(ReplyError::UnknownTorrent)?;
         let count = |key: &str| counts.get(key).and_then(Value::as_u64).unwrap_or(0);
         Ok(Self { seeders: count("complete"), leechers: count("incomplete"), downloads: count("downloaded") })
     }
+}
+
+/// Whether a body, packed or not, is one bencoded value and perhaps something behind it.
+pub(super) fn is_whole(body: &[u8]) -> bool {
+    parse_prefix(&unpacked(body), Limits::TRACKER).is_ok()
+}
+
+/// The body without what it is packed in. Its own bytes decide: what is bencode stays as it is.
+fn unpacked(body: &[u8]) -> Cow<'_, [u8]> {
+    let is_right = |bytes: &[u8]| parse_prefix(bytes, Limits::TRACKER).is_ok();
+    unpack(body, TRACKER_REPLY_LEN_MAX, is_right).map_or(Cow::Borrowed(body), Cow::Owned)
 }
 
 /// A dictionary that is no refusal.
@@ -240,16 +275,21 @@ fn seconds(value: Value<'_>) -> Option<Duration> {
 }
 
 /// The value of `peers`: a string of 6 bytes a peer (BEP 23) or a list of dictionaries (BEP 3).
-fn push_peers(peers: &mut Vec<SocketAddr>, list: Value<'_>) {
+fn push_peers(peers: &mut Vec<SocketAddr>, hosts: &mut Vec<HostPeer>, list: Value<'_>) {
     if let Some(compact) = list.as_bytes() {
         push_compact::<6>(peers, compact);
     }
     for entry in list.as_list().into_iter().flatten() {
-        // Host names are left out: the tracker could have this machine look up whatever it likes.
-        let ip = entry.get("ip").and_then(Value::as_str).and_then(|text| text.parse::<IpAddr>().ok());
+        let text = entry.get("ip").and_then(Value::as_str).map(|text| text.trim_matches(['[', ']']));
         let port = entry.get("port").and_then(Value::as_u64).and_then(|port| u16::try_from(port).ok());
-        if let (Some(ip), Some(port)) = (ip, port) {
+        let (Some(text), Some(port)) = (text, port) else { continue };
+        if let Ok(ip) = text.parse::<IpAddr>() {
             push_peer(peers, SocketAddr::new(ip, port));
+        } else if let Some(name) = host_name(text)
+            && port != 0
+            && hosts.len() < REPLY_HOSTS_MAX
+        {
+            hosts.push(HostPeer { name, port, place: peers.len() });
         }
     }
 }
@@ -361,6 +401,7 @@ mod tests {
         );
         let nothing = Reply {
             peers: Vec::new(),
+            hosts: Vec::new(),
             interval: INTERVAL_DEFAULT,
             interval_min: None,
             warning: None,

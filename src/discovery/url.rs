@@ -7,6 +7,8 @@
 use std::fmt;
 use std::net::Ipv6Addr;
 
+use super::mask::masked;
+
 /// Bytes of the longest URL that is read.
 pub const URL_LEN_MAX: usize = 8 * 1024;
 
@@ -50,9 +52,11 @@ impl fmt::Display for Host {
 }
 
 /// A URL that a tracker can be asked by.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct Url {
     scheme: Scheme,
+    /// `user:password`, still percent-encoded; never empty.
+    user_info: Option<String>,
     host: Host,
     /// `None` is the scheme's own.
     port: Option<u16>,
@@ -82,17 +86,11 @@ pub enum UrlError {
         /// The host as it stands in the URL.
         host: String,
     },
-    /// The host of an `https` URL is an IPv6 address in brackets, which the HTTP client cannot take.
-    Ipv6Host,
-    /// It carries a user name or a password.
-    UserInfo,
     /// The port is not a number from 1 to 65535.
     Port {
         /// The port as it stands in the URL.
         port: String,
     },
-    /// It has no port, and `udp` has none of its own.
-    NoPort,
 }
 
 impl fmt::Display for UrlError {
@@ -105,12 +103,7 @@ impl fmt::Display for UrlError {
             }
             Self::UdpRedirect => f.write_str("a redirect may lead to http and https only"),
             Self::Host { host } => write!(f, "{host:?} is not the name or address of a host"),
-            Self::Ipv6Host => {
-                f.write_str("an IPv6 address in an https URL is not supported, use a host name")
-            }
-            Self::UserInfo => f.write_str("a user name or password in a URL is not supported"),
             Self::Port { port } => write!(f, "port {port:?} is not a number from 1 to 65535"),
-            Self::NoPort => f.write_str("a udp URL needs a port"),
         }
     }
 }
@@ -134,18 +127,27 @@ impl Url {
         };
         let rest = rest.strip_prefix("//").ok_or(UrlError::NoScheme)?;
         let (authority, target) = rest.split_at(rest.find(['/', '?', '#']).unwrap_or(rest.len()));
+        let (user_info, authority) = match authority.rsplit_once('@') {
+            Some((user_info, authority)) => (Some(user_info).filter(|text| !text.is_empty()), authority),
+            None => (None, authority),
+        };
         let (host, port) = split_authority(authority)?;
-        match (scheme, &host, port) {
-            (Scheme::Https, Host::V6(_), _) => Err(UrlError::Ipv6Host),
-            (Scheme::Udp, _, None) => Err(UrlError::NoPort),
-            _ => Ok(Self { scheme, host, port, target: clean_target(target) }),
-        }
+        let user_info = user_info.map(visible);
+        Ok(Self { scheme, user_info, host, port, target: clean_target(target) })
     }
 
-    /// Where a redirect leads: `location` is absolute or relative to this URL (RFC 3986, section 5). Never to `udp`.
+    /// Where a redirect leads: `location` is absolute or relative to this URL (RFC 3986, section 5). Never to `udp`. The
+    /// user information goes along to the same scheme, host and port and to no others.
     pub fn resolve(&self, location: &str) -> Result<Self, UrlError> {
-        let next = self.join(location)?;
-        if next.scheme == Scheme::Udp { Err(UrlError::UdpRedirect) } else { Ok(next) }
+        let mut next = self.join(location)?;
+        if next.scheme == Scheme::Udp {
+            return Err(UrlError::UdpRedirect);
+        }
+        let origin = |url: &Self| (url.scheme, url.host.clone(), url.port());
+        if next.user_info.is_none() && origin(&next) == origin(self) {
+            next.user_info.clone_from(&self.user_info);
+        }
+        Ok(next)
     }
 
     fn join(&self, location: &str) -> Result<Self, UrlError> {
@@ -204,8 +206,32 @@ impl Url {
 
     /// The port, whether it is written or the scheme's own; never 0.
     pub fn port(&self) -> u16 {
-        // `parse` takes no `udp` URL without one.
+        // A `udp` URL without one is taken as other clients do.
         self.port.unwrap_or(if self.scheme == Scheme::Https { 443 } else { 80 })
+    }
+
+    /// Whether the port is written.
+    pub(super) const fn has_port(&self) -> bool {
+        self.port.is_some()
+    }
+
+    /// The same at another port.
+    pub(super) fn with_port(self, port: u16) -> Self {
+        Self { port: Some(port), ..self }
+    }
+
+    /// The `user:password` of Basic authorization (RFC 7617), percent-decoded, if the URL has a user.
+    pub(super) fn user_info(&self) -> Option<Vec<u8>> {
+        let mut decoded = percent_decode(self.user_info.as_deref()?);
+        if !decoded.contains(&b':') {
+            decoded.push(b':');
+        }
+        Some(decoded)
+    }
+
+    /// The URL as it may be shown: see [`masked`].
+    pub fn masked(&self) -> String {
+        masked(&self.to_string())
     }
 
     /// Path and query: visible ASCII with a `/` in front.
@@ -223,9 +249,17 @@ impl Url {
     }
 }
 
+/// All of it, secrets included. What is shown is [`Url::masked`].
 impl fmt::Display for Url {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}://{}{}", self.scheme.name(), self.authority(), self.target)
+        let (user_info, at) = self.user_info.as_deref().map_or(("", ""), |text| (text, "@"));
+        write!(f, "{}://{user_info}{at}{}{}", self.scheme.name(), self.authority(), self.target)
+    }
+}
+
+impl fmt::Debug for Url {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Url({})", self.masked())
     }
 }
 
@@ -238,9 +272,6 @@ fn split_scheme(text: &str) -> Option<(&str, &str)> {
 }
 
 fn split_authority(authority: &str) -> Result<(Host, Option<u16>), UrlError> {
-    if authority.contains('@') {
-        return Err(UrlError::UserInfo);
-    }
     let (host, rest) = match authority.strip_prefix('[') {
         Some(_) => authority.split_at(authority.find(']').map_or(authority.len(), |end| end + 1)),
         None => authority.split_at(authority.find(':').unwrap_or(authority.len())),
@@ -265,19 +296,28 @@ fn read_host(host: &str) -> Option<Host> {
     if let Some(inside) = host.strip_prefix('[') {
         return inside.strip_suffix(']')?.parse().ok().map(Host::V6);
     }
+    host_name(&String::from_utf8(percent_decode(host)).ok()?).map(Host::Name)
+}
+
+/// A name or IPv4 address as resolvers take it: in lower case, and in punycode where it has other characters than ASCII
+/// (RFC 5891). `None` for what is none.
+pub(super) fn host_name(text: &str) -> Option<String> {
+    let name = if text.is_ascii() { text.to_ascii_lowercase() } else { idna::domain_to_ascii(text).ok()? };
     let is_host_byte = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_');
-    let is_name = !host.is_empty() && host.bytes().all(is_host_byte);
-    is_name.then(|| Host::Name(host.to_ascii_lowercase()))
+    let is_name = !name.is_empty() && name.bytes().all(is_host_byte);
+    is_name.then_some(name)
 }
 
 /// Path and query, with a `/` in front, without a fragment, in visible ASCII.
 fn clean_target(target: &str) -> String {
     let target = target.split('#').next().unwrap_or_default();
-    let mut clean = String::with_capacity(target.len() + 1);
-    if !target.starts_with('/') {
-        clean.push('/');
-    }
-    for byte in target.bytes() {
+    if target.starts_with('/') { visible(target) } else { visible(&format!("/{target}")) }
+}
+
+/// The text with all but visible ASCII percent-encoded.
+fn visible(text: &str) -> String {
+    let mut clean = String::with_capacity(text.len());
+    for byte in text.bytes() {
         if byte.is_ascii_graphic() {
             clean.push(char::from(byte));
         } else {
@@ -285,6 +325,23 @@ fn clean_target(target: &str) -> String {
         }
     }
     clean
+}
+
+/// The bytes behind `%XX`. A `%` that is not followed by two digits stands for itself.
+fn percent_decode(text: &str) -> Vec<u8> {
+    let mut decoded = Vec::with_capacity(text.len());
+    let mut rest = text.as_bytes();
+    while let [first, tail @ ..] = rest {
+        rest = tail;
+        let digit = |place: usize| Some(char::from(*tail.get(place)?).to_digit(16)? as u8);
+        if let (b'%', Some(high), Some(low)) = (first, digit(0), digit(1)) {
+            decoded.push(high << 4 | low);
+            rest = &tail[2..];
+        } else {
+            decoded.push(*first);
+        }
+    }
+    decoded
 }
 
 /// Takes `.` and `..` out of the path in front of a query.
@@ -335,6 +392,9 @@ mod tests {
             "udp://tracker.example:6969/announce?passkey=1",
             "udp://[2001:db8::1]:1/",
             "http://[::1]/announce",
+            "https://[::1]:8443/announce",
+            "http://user:pass%40word@host/announce",
+            "udp://user@host/announce",
         ] {
             assert_eq!(Url::parse(text).unwrap().to_string(), text);
         }
@@ -350,6 +410,14 @@ mod tests {
             ("http://host/é", "http://host/%C3%A9"),
             ("UDP://[0:0::1]:9?x", "udp://[::1]:9/?x"),
             ("http://[::1]:/", "http://[::1]/"),
+            ("http://b\u{fc}cher.example:81/\u{fc}", "http://xn--bcher-kva.example:81/%C3%BC"),
+            ("http://B\u{dc}CHER.example/", "http://xn--bcher-kva.example/"),
+            ("http://bu\u{308}cher.example/", "http://xn--bcher-kva.example/"),
+            ("http://b%C3%BCcher.example/", "http://xn--bcher-kva.example/"),
+            ("udp://\u{440}\u{444}\u{3002}example:1", "udp://xn--p1ai.example:1/"),
+            ("http://\u{ff11}27.0.0.1/", "http://127.0.0.1/"),
+            ("http://@host/", "http://host/"),
+            ("http://a b:c@host/", "http://a%20b:c@host/"),
         ] {
             assert_eq!(Url::parse(text).unwrap().to_string(), expected);
         }
@@ -368,16 +436,15 @@ mod tests {
             ("http://", host("")),
             ("http:///announce", host("")),
             ("http://ho st/", host("ho st")),
-            ("http://bücher.example/", host("bücher.example")),
-            ("https://[::1]:80/", UrlError::Ipv6Host),
+            ("http://a%2Fb/", host("a%2Fb")),
+            ("http://a%0d%0ab/", host("a%0d%0ab")),
+            ("http://%ff/", host("%ff")),
+            ("http://xn--\u{fc}/", host("xn--\u{fc}")),
             ("udp://[::1", host("[::1")),
             ("udp://[::1]x:1/", host("[::1]x:1")),
             ("udp://[127.0.0.1]:1/", host("[127.0.0.1]")),
             ("udp://[fe80::1%25eth0]:1/", host("[fe80::1%25eth0]")),
             ("udp://::1/", host("")),
-            ("udp://host/announce", UrlError::NoPort),
-            ("udp://host:/announce", UrlError::NoPort),
-            ("http://user:pw@host/", UrlError::UserInfo),
             ("http://host:0/", port("0")),
             ("http://host:65536/", port("65536")),
             ("http://host:+1/", port("+1")),
@@ -412,6 +479,35 @@ mod tests {
     }
 
     #[test]
+    fn a_user_is_decoded_and_told_to_nobody_else() {
+        for (text, expected) in [
+            ("http://h/", None),
+            ("http://user@h/", Some("user:")),
+            ("http://user:@h/", Some("user:")),
+            ("http://:pw@h/", Some(":pw")),
+            ("http://us%65r:p%40s%3as%@h/", Some("user:p@s:s%")),
+            ("http://u:p@w@h/", Some("u:p@w")),
+        ] {
+            let user_info = Url::parse(text).unwrap().user_info();
+            assert_eq!(user_info.as_deref(), expected.map(str::as_bytes), "{text}");
+        }
+        let base = Url::parse("http://user:pw@host:81/a").unwrap();
+        assert!(!format!("{base:?} {}", base.masked()).contains("pw"));
+        for (location, is_told) in [
+            ("/b", true),
+            ("http://host:81/b", true),
+            ("//HOST:81/b", true),
+            ("http://host/b", false),
+            ("https://host:81/b", false),
+            ("http://other:81/b", false),
+            ("http://other@host:81/b", false),
+        ] {
+            let next = base.resolve(location).unwrap();
+            assert_eq!(next.user_info() == base.user_info(), is_told, "{location}");
+        }
+    }
+
+    #[test]
     fn parameters_follow_the_query_that_is_there() {
         for (text, expected) in [
             ("http://h/a", "http://h/a?k=v"),
@@ -442,7 +538,9 @@ mod tests {
 
     #[test]
     fn a_port_that_is_not_written_is_the_schemes() {
-        for (text, port) in [("http://h", 80), ("https://h", 443), ("udp://h:7", 7), ("https://h:8", 8)] {
+        for (text, port) in
+            [("http://h", 80), ("https://h", 443), ("udp://h:7", 7), ("udp://h/a", 80), ("https://h:8", 8)]
+        {
             assert_eq!(Url::parse(text).unwrap().port(), port, "{text}");
         }
     }

@@ -4,6 +4,7 @@
 //! It is the part of a run that a magnet link needs twice, and that goes on in between: the torrent's metadata is fetched
 //! from the peers first, then its content.
 
+use std::collections::HashSet;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs, UdpSocket};
 use std::path::PathBuf;
 use std::sync::mpsc::{self, Receiver, Sender};
@@ -16,7 +17,7 @@ use crate::discovery::announcer::{AnnounceEvent, Announcer, Farewell, TotalsFn};
 use crate::discovery::ask::TrackerError;
 use crate::discovery::dht::{Dht, DhtConfig, DhtEvent};
 use crate::discovery::lsd::{Lsd, LsdConfig};
-use crate::discovery::tracker::Totals;
+use crate::discovery::tracker::{HostPeer, Totals};
 use crate::error::Error;
 use crate::meta::magnet::PeerAddr;
 use crate::meta::torrent::{InfoHash, Metainfo};
@@ -31,6 +32,9 @@ use crate::wire::pex::PeerExchange;
 
 /// Hosts that are looked up, the user's and a link's.
 pub const HOSTS_MAX: usize = 32;
+/// Hosts of peers that trackers name and that are looked up in one search: a stranger has this machine ask its name servers
+/// for no more.
+const TOLD_HOSTS_MAX: usize = 32;
 /// Addresses of one host that are dialed.
 const ADDRS_PER_HOST_MAX: usize = 4;
 /// Neighbours that have heard of us dial within this time.
@@ -110,7 +114,7 @@ type Counted = Arc<Mutex<Arc<TotalsFn>>>;
 /// Nodes of the DHT that are looked up by name for one torrent, beside those that everybody asks.
 const NODE_NAMES_MAX: usize = 8;
 
-/// A running search. Dropping it ends it without a word to the trackers.
+/// A running search. Dropping it ends it, and waits until the trackers have heard so, for less than a second.
 pub struct Search {
     pub(super) info_hash: InfoHash,
     pub(super) peer_id: [u8; 20],
@@ -138,6 +142,8 @@ pub struct Search {
     tracker_trouble: Vec<(String, TrackerError)>,
     trackers_failed: bool,
     tracker_answered: bool,
+    /// Hosts that trackers have named and that were looked up.
+    told_hosts: HashSet<(String, u16)>,
     last_trouble: Option<(SocketAddr, CloseReason)>,
 }
 
@@ -191,6 +197,7 @@ impl Search {
             tracker_trouble: Vec::new(),
             trackers_failed: false,
             tracker_answered: false,
+            told_hosts: HashSet::new(),
             last_trouble: None,
         })
     }
@@ -330,6 +337,10 @@ impl Search {
                 self.tracker_trouble.retain(|(known, _)| *known != url);
                 self.tracker_trouble.push((url, error));
             }
+            AnnounceEvent::Hosts { url, hosts } => {
+                tracing::debug!(%url, hosts = hosts.len(), "names of peers");
+                self.look_up_told(hosts);
+            }
             AnnounceEvent::Exhausted { .. } => self.trackers_failed = true,
         }
         false
@@ -457,8 +468,8 @@ impl Search {
     }
 
     /// Ends the search and starts to say good-bye to the trackers.
-    pub(super) fn finish(self, completed: bool) -> Option<Farewell> {
-        self.announcer.map(|announcer| announcer.finish(completed))
+    pub(super) fn finish(mut self, completed: bool) -> Option<Farewell> {
+        self.announcer.take().map(|announcer| announcer.finish(completed))
     }
 
     /// Looks up the hosts that peers are at, each on a thread of its own: a resolver may take its time.
@@ -479,9 +490,33 @@ impl Search {
         }
     }
 
+    /// Looks up the hosts of peers that a tracker names, unless that was done before.
+    fn look_up_told(&mut self, hosts: Vec<HostPeer>) {
+        for HostPeer { name, port, .. } in hosts {
+            if self.told_hosts.len() == TOLD_HOSTS_MAX || !self.told_hosts.insert((name.clone(), port)) {
+                continue;
+            }
+            let found = self.sender(|peers| Found::Peers(Source::Tracker, peers));
+            let look_up = move || match (name.as_str(), port).to_socket_addrs() {
+                Ok(addrs) => found(addrs.take(ADDRS_PER_HOST_MAX).collect()),
+                Err(error) => tracing::debug!("{name}: {error}"),
+            };
+            let thread = thread::Builder::new().name("resolver".to_owned()).spawn(look_up);
+            or_none("lookup of a host", thread);
+        }
+    }
+
     fn sender<T: 'static>(&self, found: impl Fn(T) -> Found + Send + 'static) -> Box<dyn Fn(T) + Send> {
         let outbox = self.outbox.clone();
         Box::new(move |value| drop(outbox.send(Input::Found(found(value)))))
+    }
+}
+
+impl Drop for Search {
+    fn drop(&mut self) {
+        if let Some(announcer) = self.announcer.take() {
+            announcer.finish(false).wait();
+        }
     }
 }
 

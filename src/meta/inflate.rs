@@ -37,6 +37,11 @@ pub fn is_gzip(bytes: &[u8]) -> bool {
     bytes.starts_with(&GZIP_MAGIC)
 }
 
+/// Whether bytes begin as gzip or zlib does.
+pub fn is_packed(bytes: &[u8]) -> bool {
+    is_gzip(bytes) || is_zlib(bytes)
+}
+
 /// Unpacks one layer of gzip (of one or several members), zlib or bare deflate, whichever it is. At most `max` bytes come
 /// out, and not much more than that is ever held. Bytes after the end of what is packed are left alone.
 ///
@@ -54,6 +59,22 @@ pub fn inflate(bytes: &[u8], max: usize) -> Result<Vec<u8>, InflateError> {
         inflated => inflated?,
     };
     Ok(inflated.bytes)
+}
+
+/// What is under the layers that something was packed in, once `is_right` likes it: `None` where it never does, and for
+/// bytes that are right as they are. A server may pack a file that is packed already, so there can be several.
+pub fn unpack(bytes: &[u8], max: usize, is_right: impl Fn(&[u8]) -> bool) -> Option<Vec<u8>> {
+    if is_right(bytes) {
+        return None;
+    }
+    let mut unpacked = inflate(bytes, max).ok()?;
+    for _ in 1..LAYERS_MAX {
+        if is_right(&unpacked) {
+            return Some(unpacked);
+        }
+        unpacked = inflate(&unpacked, max).ok()?;
+    }
+    is_right(&unpacked).then_some(unpacked)
 }
 
 /// What came out, and how much went in for it.
@@ -146,6 +167,9 @@ fn is_zlib(bytes: &[u8]) -> bool {
     matches!(bytes, [method, flags, ..]
         if method & 15 == DEFLATE && u16::from_be_bytes([*method, *flags]) % 31 == 0)
 }
+
+/// Layers that are taken off: what a server, a relay and the author of a file may have added.
+const LAYERS_MAX: usize = 3;
 
 const GZIP_MAGIC: [u8; 2] = [0x1f, 0x8b];
 /// The one method that gzip and zlib know.
@@ -243,6 +267,17 @@ mod tests {
             assert!(inflate(text, 100).is_err(), "{text:?}");
         }
         assert_eq!(inflate(b"", 100), Err(InflateError::Truncated));
+    }
+
+    #[test]
+    fn layers_come_off_until_the_content_is_there() {
+        let is_right = |bytes: &[u8]| bytes == TEXT;
+        for packed in [gzip(TEXT), gzip(&gzip(TEXT)), zlib(&deflate(&gzip(TEXT)))] {
+            assert_eq!(unpack(&packed, 1000, is_right).unwrap(), TEXT);
+        }
+        for packed in [TEXT.to_vec(), gzip(b"else"), gzip(&gzip(&gzip(&gzip(TEXT)))), b"<html>".to_vec()] {
+            assert_eq!(unpack(&packed, 1000, is_right), None);
+        }
     }
 
     proptest! {

@@ -139,4 +139,9 @@ pub fn refuse_where_asked(command: &mut Command) -> bool {
 /// Has the program look for peers nowhere but at the addresses and trackers that it is given.
 pub fn keep_to_this_machine(command: &mut Command) {
     command.env("RINGTIDE_NO_DHT", "1").env("RINGTIDE_NO_LSD", "1");
+    for proxy in
+        ["http_proxy", "https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY", "no_proxy", "NO_PROXY"]
+    {
+        command.env_remove(proxy);
+    }
 }

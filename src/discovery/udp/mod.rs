@@ -7,33 +7,28 @@ mod exchange;
 mod packet;
 
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs, UdpSocket};
-use std::sync::mpsc::{self, RecvTimeoutError};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
-use std::thread;
 use std::time::{Duration, Instant};
 use std::{error, fmt};
 
 pub use self::exchange::{CONNECTION_LIFETIME, Connection, Exchange, RESEND_FIRST};
 pub use self::packet::{Answer, Ask, Family, PROTOCOL_ID, encode_ask, encode_connect, parse};
+use super::lookup;
 use super::tracker::ReplyError;
-use super::url::{Host, Url};
+use super::url::Url;
 use crate::os::random;
 
-/// Addresses of one host name that are tried.
-pub const ADDRS_MAX: usize = 4;
-
-/// How long one address is waited for before the next is asked as well.
-const ADDR_PATIENCE: Duration = Duration::from_secs(1);
+/// How long one address is waited for before the next is asked as well: all that are tried come to their turn within
+/// the time of a request.
+const ADDR_PATIENCE: Duration = Duration::from_millis(700);
 
 /// How long one socket is listened to while there are several.
 const TURN: Duration = Duration::from_millis(25);
 
 /// Bytes of the largest datagram that can come.
 const DATAGRAM_LEN_MAX: usize = 65_535;
-
-/// Bytes of the stack of a thread that looks up a name; resolvers are frugal, but not our own code.
-const STACK_LEN: usize = 256 * 1024;
 
 /// Why there is no answer.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -85,7 +80,8 @@ impl Memory {
 }
 
 /// Asks a tracker and waits for its answer, at most `timeout`. Of several addresses that its name has, each gets a
-/// second before the next is asked as well, and one that refuses makes room at once.
+/// moment before the next is asked as well, and one that refuses makes room at once. `is_sent` is set as soon as the
+/// tracker may have heard of it.
 ///
 /// # Errors
 /// The outer one when nobody answered, the inner one when the tracker refuses.
@@ -94,16 +90,17 @@ pub fn ask(
     ask: Ask<'_>,
     timeout: Duration,
     memory: &Memory,
+    is_sent: &AtomicBool,
 ) -> Result<Result<Answer, ReplyError>, UdpError> {
     let start = Instant::now();
     let end = start + timeout;
     let known = memory.take(start);
     let addrs = match &known {
         Some((addr, _)) => vec![*addr],
-        None => resolve(url, end).map_err(|error| late_or(error, timeout))?,
+        None => lookup::addresses(url.host(), url.port(), end).map_err(|error| late_or(error, timeout))?,
     };
     let mut race =
-        Race { ask, to_try: addrs.into_iter(), lines: Vec::new(), next_at: start, last_error: None };
+        Race { ask, is_sent, to_try: addrs.into_iter(), lines: Vec::new(), next_at: start, last_error: None };
     let mut buffer = vec![0; DATAGRAM_LEN_MAX];
     let mut connection = known.map(|(_, connection)| connection);
     loop {
@@ -132,11 +129,14 @@ struct Line<'a> {
     addr: SocketAddr,
     socket: UdpSocket,
     exchange: Exchange<'a>,
+    /// Set when the question itself goes out.
+    is_sent: &'a AtomicBool,
 }
 
 /// The addresses of one host: those that are asked, and those that still may be.
 struct Race<'a> {
     ask: Ask<'a>,
+    is_sent: &'a AtomicBool,
     to_try: std::vec::IntoIter<SocketAddr>,
     lines: Vec<Line<'a>>,
     /// When the next address is asked as well.
@@ -155,7 +155,7 @@ impl<'a> Race<'a> {
             let seed = random::number();
             let exchange = Exchange::new(self.ask, Family::of(addr.ip()), known.take(), seed, now);
             match connect(addr) {
-                Ok(socket) => self.lines.push(Line { addr, socket, exchange }),
+                Ok(socket) => self.lines.push(Line { addr, socket, exchange, is_sent: self.is_sent }),
                 Err(error) => self.last_error = Some(error),
             }
         }
@@ -188,6 +188,9 @@ impl Line<'_> {
     /// Sends what is due and listens until the next is, `until` at the latest.
     fn run(&mut self, until: Instant, buffer: &mut [u8]) -> io::Result<Option<Result<Answer, ReplyError>>> {
         if let Some(datagram) = self.exchange.send(Instant::now()) {
+            if self.exchange.connection().is_some() {
+                self.is_sent.store(true, Ordering::Release);
+            }
             match self.socket.send(&datagram) {
                 // One that the system has no room for is lost like any other.
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
@@ -217,29 +220,4 @@ fn connect(addr: SocketAddr) -> io::Result<UdpSocket> {
     let socket = UdpSocket::bind((any, 0))?;
     socket.connect(addr)?;
     Ok(socket)
-}
-
-/// The first [`ADDRS_MAX`] addresses of the URL's host. A lookup cannot be interrupted: one that outlasts `end` is left
-/// behind with its thread and ends by itself.
-fn resolve(url: &Url, end: Instant) -> io::Result<Vec<SocketAddr>> {
-    let port = url.port();
-    let name = match url.host() {
-        Host::V6(ip) => return Ok(vec![SocketAddr::from((*ip, port))]),
-        Host::Name(name) => match name.parse::<Ipv4Addr>() {
-            Ok(ip) => return Ok(vec![SocketAddr::from((ip, port))]),
-            Err(_) => name.clone(),
-        },
-    };
-    let (answers, queue) = mpsc::channel();
-    let look_up = move || {
-        let found = (name.as_str(), port).to_socket_addrs();
-        // Nobody hears it after the deadline.
-        let _ = answers.send(found.map(|addrs| addrs.take(ADDRS_MAX).collect()));
-    };
-    thread::Builder::new().name("resolver".to_owned()).stack_size(STACK_LEN).spawn(look_up)?;
-    match queue.recv_timeout(end.saturating_duration_since(Instant::now())) {
-        Ok(found) => found,
-        Err(RecvTimeoutError::Timeout) => Err(io::ErrorKind::TimedOut.into()),
-        Err(RecvTimeoutError::Disconnected) => Err(io::Error::other("the name lookup failed")),
-    }
 }

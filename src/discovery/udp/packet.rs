@@ -179,6 +179,7 @@ fn parse_announce(body: &[u8], family: Family) -> Option<Reply> {
     }
     Some(Reply {
         peers,
+        hosts: Vec::new(),
         interval: Duration::from_secs(seconds).clamp(INTERVAL_MIN, INTERVAL_MAX),
         interval_min: None,
         warning: None,
