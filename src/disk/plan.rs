@@ -71,32 +71,18 @@ impl Plan {
 
     /// The whole content in the file `path`.
     pub fn file(path: impl Into<PathBuf>, geometry: Geometry) -> Self {
-        let span = Span { offset: 0, len: geometry.total_len(), target: Target::File(PathBuf::new()) };
-        Self {
-            root: path.into(),
-            layout: Layout::File,
-            spans: vec![span],
-            geometry,
-            io: Io::Auto,
-            programs: HashSet::new(),
-        }
+        Self::of_one_file(path.into(), geometry, 0, geometry.total_len())
     }
 
     /// Only the bytes of `piece`, in the file `path`. No other piece can be leased.
     pub fn piece(path: impl Into<PathBuf>, geometry: Geometry, piece: PieceIndex) -> Self {
-        let span = Span {
-            offset: geometry.piece_offset(piece),
-            len: u64::from(geometry.piece_size(piece)),
-            target: Target::File(PathBuf::new()),
-        };
-        Self {
-            root: path.into(),
-            layout: Layout::File,
-            spans: vec![span],
-            geometry,
-            io: Io::Auto,
-            programs: HashSet::new(),
-        }
+        let len = u64::from(geometry.piece_size(piece));
+        Self::of_one_file(path.into(), geometry, geometry.piece_offset(piece), len)
+    }
+
+    fn of_one_file(root: PathBuf, geometry: Geometry, offset: u64, len: u64) -> Self {
+        let spans = vec![Span { offset, len, target: Target::File(PathBuf::new()) }];
+        Self { root, layout: Layout::File, spans, geometry, io: Io::Auto, programs: HashSet::new() }
     }
 
     /// The content laid over `targets` (with their lengths in bytes) one after the other, below the folder `path`.

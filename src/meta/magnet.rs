@@ -215,7 +215,6 @@ fn plain(text: &str) -> Cow<'_, str> {
     if link.contains(['\r', '\n', '\t']) {
         link = link.replace(['\r', '\n', '\t'], "").into();
     }
-    // Each wrapping may be there twice.
     for _ in 0..WRAPPINGS_MAX {
         if is_encoded(&link) {
             let decoded = percent_decode(link.as_bytes());
@@ -229,7 +228,7 @@ fn plain(text: &str) -> Cow<'_, str> {
     link
 }
 
-/// How often a link is unwrapped.
+/// How often a link is unwrapped: each program on its way may have encoded what it got.
 const WRAPPINGS_MAX: usize = 3;
 
 /// A text without white space, and without quotes and brackets that are around it or were left at its end.

@@ -117,7 +117,8 @@ pub struct Metainfo {
 }
 
 impl Metainfo {
-    /// Reads a `.torrent` file, also one that is packed with gzip. What stands behind the end of the torrent, such as a line feed, is of no concern.
+    /// Reads a `.torrent` file, also one that is packed with gzip. What stands behind the end of the torrent, such as a
+    /// line feed, is of no concern.
     pub fn parse(bytes: &[u8]) -> Result<Self, TorrentError> {
         let unpacked = unpacked(bytes)?;
         let bytes = unpacked.strip_prefix(UTF8_MARK).unwrap_or(&unpacked).trim_ascii_start();
