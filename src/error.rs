@@ -80,10 +80,12 @@ pub enum Error {
     },
     /// The output cannot be made or kept.
     Disk(DiskError),
-    /// The output holds something else than this torrent.
+    /// A file of the output holds something else than this torrent.
     NotOurs {
-        /// The output path.
+        /// The first such file.
         path: PathBuf,
+        /// How many more there are.
+        others: usize,
     },
     /// The user's port is not to be had.
     Port {
@@ -191,12 +193,17 @@ impl fmt::Display for Error {
                 write!(f, "nothing came from any peer for {} s; {progress}", after.as_secs())
             }
             Self::Disk(error) => f.write_str(&without_numbers(&error.to_string())),
-            Self::NotOurs { path } => write!(
-                f,
-                "{} already holds something else: no piece of it belongs to this torrent; give another -o, or \
-                 --overwrite to replace it",
-                path.display()
-            ),
+            Self::NotOurs { path, others } => {
+                write!(f, "{} already holds something else", path.display())?;
+                match others {
+                    0 => {}
+                    1 => f.write_str(" (and so does one more file)")?,
+                    others => write!(f, " (and so do {others} more files)")?,
+                }
+                f.write_str(
+                    ": no piece of it belongs to this torrent; give another -o, or --overwrite to replace it",
+                )
+            }
             Self::Port { port, error } => write!(
                 f,
                 "cannot listen on port {port}: {}; give another --port, or 0 to listen nowhere",

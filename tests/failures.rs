@@ -574,7 +574,7 @@ fn a_folder_with_foreign_files_stays_untouched() {
     fs::create_dir_all(place.path("out/d")).unwrap();
     fs::write(place.path("out/d/f00"), vec![b'x'; 99_999]).unwrap();
     fs::write(place.path("out/mine"), b"mine").unwrap();
-    place.refuses(place.download(&["--peer", &addr]), BAD_OUTPUT, "out already holds something else");
+    place.refuses(place.download(&["--peer", &addr]), BAD_OUTPUT, "out/d/f00 already holds something else");
     fs::write(place.path("out/d/f01"), b"not empty").unwrap();
     place.refuses(place.download(&["--peer", &addr]), BAD_OUTPUT, "out/d/f01 exists and has 9 bytes");
     place.download(&["--peer", &addr, "--overwrite"]).run().assert_prints("Downloaded t to out.\n");

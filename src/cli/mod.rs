@@ -296,6 +296,7 @@ fn transfer(
         let request = Request {
             piece: piece_of(&metainfo)?,
             metainfo: Arc::new(metainfo),
+            torrent: (!is_magnet).then(|| subject.torrent.into()),
             output: subject.output.into(),
             metafile,
             existing: options.existing,

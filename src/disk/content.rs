@@ -28,13 +28,17 @@ impl Output {
             file.write_all_at(data, start).map_err(|err| {
                 cause::of_write("write", &self.tree.path(backing.index), &file, data.len() as u64, &err)
             })?;
+            self.tree.cut_surplus(&file, backing.index)?;
             self.start_writeback(&file, start, data.len() as u64);
         }
         Ok(())
     }
 
     /// Fills `out` with the content from `at` on. Pad bytes are zeroes.
-    pub(super) fn read(&self, at: u64, out: &mut [u8]) -> Result<(), DiskError> {
+    ///
+    /// # Errors
+    /// What the disk answers; [`DiskError::Changed`] for a file that is no longer what it was.
+    pub fn read(&self, at: u64, out: &mut [u8]) -> Result<(), DiskError> {
         for Stretch { place, bytes } in self.stretches(at, out.len()) {
             let out = &mut out[bytes];
             let Some((backing, start)) = place else {

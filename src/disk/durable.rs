@@ -2,15 +2,18 @@
 
 use std::collections::BTreeSet;
 
+use super::error::Change;
+use super::output::pieces_in;
 use super::record::Stamp;
 use super::tree::sync_to_disk;
+use super::watch::Watch;
 use super::{DiskError, Output, Refused};
 use crate::meta::geometry::PieceIndex;
 
 impl Output {
-    /// What the files were when the output was opened, before anything was done to them.
-    pub const fn found_stamp(&self) -> Stamp {
-        self.tree.found_stamp()
+    /// A digest of which files there are, as it stands in their stamp.
+    pub fn files_digest(&self) -> [u8; 20] {
+        self.tree.files_digest()
     }
 
     /// What the files are now, and when they were changed.
@@ -19,6 +22,36 @@ impl Output {
     /// [`DiskError::Changed`] where a file is not the one that was opened, or was cut.
     pub fn stamp(&self) -> Result<Stamp, DiskError> {
         self.tree.stamp()
+    }
+
+    /// The pieces of which nobody can tell whether others have written to them since they were verified.
+    pub fn doubtful(&self) -> impl Iterator<Item = PieceIndex> + '_ {
+        let may_be_written = self.watch.as_ref().map(Watch::may_be_written);
+        self.pieces_in_files(move |file| may_be_written.as_ref().is_none_or(|written| written[file]))
+    }
+
+    /// The pieces in files that others have written to meanwhile, as far as that can be told.
+    pub fn disturbed(&self) -> impl Iterator<Item = PieceIndex> + '_ {
+        let is_written = self.watch.as_ref().map(Watch::is_written);
+        self.pieces_in_files(move |file| is_written.as_ref().is_some_and(|written| written[file]))
+    }
+
+    /// The error for a file that others have written to, by one of the pieces that are wrong since.
+    pub fn disturbance(&self, piece: PieceIndex) -> DiskError {
+        let written = self.watch.as_ref().map(Watch::is_written).unwrap_or_default();
+        let mut files = self.files_of(piece);
+        let path = files.find(|&file| written.get(file) == Some(&true)).map(|file| self.tree.path(file));
+        let path = path.unwrap_or_else(|| self.tree.root().to_path_buf());
+        DiskError::Changed { path, change: Change::Written }
+    }
+
+    fn pieces_in_files<'a>(
+        &'a self,
+        which: impl Fn(usize) -> bool + 'a,
+    ) -> impl Iterator<Item = PieceIndex> + 'a {
+        let spans =
+            self.spans.iter().filter(move |span| span.file.as_ref().is_some_and(|file| which(file.index)));
+        spans.flat_map(|span| pieces_in(self.geometry, span))
     }
 
     /// Seals a free piece that is known to be right.

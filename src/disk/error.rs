@@ -53,6 +53,11 @@ pub enum DiskError {
         /// Where.
         path: PathBuf,
     },
+    /// The system denies the right to read what is there.
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+    },
     /// The file system is mounted read-only.
     ReadOnly {
         /// Where.
@@ -117,9 +122,14 @@ pub enum DiskError {
         /// The second of them.
         path: PathBuf,
     },
-    /// Another process is writing this output.
+    /// Another process is writing this output, or a file of it.
     Busy {
-        /// The `-o` path.
+        /// The `-o` path, or the file.
+        path: PathBuf,
+    },
+    /// A file of the output is the one that the torrent was read from.
+    IsTheTorrent {
+        /// The file.
         path: PathBuf,
     },
     /// Somebody else has changed a file, or a folder, after it was opened.
@@ -176,6 +186,8 @@ pub enum Change {
     Removed,
     /// Something else has its name.
     Replaced,
+    /// Others have written to it, and something of it is wrong since.
+    Written,
     /// It has another length.
     Resized {
         /// Its bytes.
@@ -282,6 +294,7 @@ impl fmt::Display for DiskError {
             }
             Self::NameRefused { path } => fmt_refused(path, f),
             Self::Denied { path } => write!(f, "no permission to write {}", path.display()),
+            Self::Unreadable { path } => write!(f, "no permission to read {}", path.display()),
             Self::ReadOnly { path } => write!(f, "{} is on a read-only file system", path.display()),
             Self::NoSpace { .. }
             | Self::FolderFull { .. }
@@ -298,6 +311,9 @@ impl fmt::Display for DiskError {
                 write!(f, "{} is the same file on the disk as another one of the torrent", path.display())
             }
             Self::Busy { path } => write!(f, "another process is writing {}", path.display()),
+            Self::IsTheTorrent { path } => {
+                write!(f, "{} is the torrent file itself, choose another output", path.display())
+            }
             Self::Changed { path, change } => write!(f, "{} {change} during the download", path.display()),
             Self::TurnedReadOnly { path } => write!(
                 f,
@@ -346,6 +362,7 @@ impl fmt::Display for Change {
         match self {
             Self::Removed => f.write_str("was removed"),
             Self::Replaced => f.write_str("was replaced by something else"),
+            Self::Written => f.write_str("was written to by another program"),
             Self::Resized { found, expected } => {
                 let how = if found < expected { "cut short" } else { "made longer" };
                 write!(f, "was {how} (it has {found} bytes, expected {expected})")

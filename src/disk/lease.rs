@@ -103,6 +103,10 @@ impl Leases {
         self.change_free(piece, SEALED)
     }
 
+    pub(super) fn is_sealed(&self, piece: PieceIndex) -> bool {
+        self.states[piece.at()].load(Ordering::Acquire) == SEALED
+    }
+
     fn take(&self, piece: PieceIndex) -> Result<(), Refused> {
         self.change_free(piece, LEASED)
     }

@@ -1,13 +1,16 @@
 //! Where bytes land: the files of a download, preallocated and memory-mapped, written in place.
 //!
-//! [`Output::open`] makes or finds the files of a [`Plan`]. [`Output::lease`] then hands out pieces: a [`PieceLease`]
+//! [`Site::find`] looks at what stands where the files of a [`Plan`] are to be, and [`Site::make`] makes an [`Output`] of
+//! it. [`Output::lease`] then hands out pieces: a [`PieceLease`]
 //! is the only way to write one, nobody else has it meanwhile, and a piece that was sealed is never leased again.
 //! `lease` says why that holds even for writes that the kernel is still doing. Where a file system cannot map, or where
 //! the user prefers it ([`Io`]), the bytes of a lease are private memory and are written when the piece is sealed. The
 //! rest:
 //!
 //! - `plan`: which bytes of the content go to which file;
-//! - `tree`, `walker`: the files by name, made, found, checked and undone, no link followed below the output folder;
+//! - `site`: the files as they are found, read and locked before anything is changed;
+//! - `tree`, `opener`, `walker`: the files by name, made, opened, checked and undone, no link followed below the output
+//!   folder;
 //! - `prealloc`: their blocks, taken before anything is written, so that a full disk is an error and not a signal;
 //! - `found`: what they held before, told from their holes;
 //! - `method`: whether files are mapped or written; `naming`: which names a file system takes;
@@ -18,6 +21,7 @@
 //!   open files (`handles`); `blocks`: sets of a piece's blocks;
 //! - `record`: what was verified, written down beside the output, so that it need not be hashed again; `durable`: what
 //!   that needs of the files; `metafile`: what a magnet link stands for, kept there too;
+//! - `watch`: which files others have written to meanwhile;
 //! - `cause`: what is wrong with a file that can no longer be written or read;
 //! - `sys`: the system calls that `std` does not have.
 //!
@@ -40,16 +44,19 @@ mod map;
 mod metafile;
 mod method;
 mod naming;
+mod opener;
 mod output;
 mod parts;
 mod plan;
 mod pool;
 mod prealloc;
 pub mod record;
+mod site;
 mod sys;
 mod tree;
 mod upkeep;
 mod walker;
+mod watch;
 
 pub use error::{Change, DiskError};
 pub use found::Found;
@@ -59,4 +66,5 @@ pub use method::Io;
 pub use naming::rules;
 pub use output::Output;
 pub use plan::{FOLDERS_DEEP_MAX, Plan, Target};
+pub use site::{Part, Site, Verdict};
 pub use tree::Existing;

@@ -16,7 +16,8 @@ use super::plan::{Span, Target};
 use super::pool::{Buffer, Pool};
 use super::tree::{Existing, Tree};
 use super::upkeep::Upkeep;
-use super::{DiskError, Found, Io, PieceLease, Plan, Refused, guard, sys};
+use super::watch::Watch;
+use super::{DiskError, Found, Io, PieceLease, Plan, Refused, Site, Verdict, guard, sys};
 use crate::meta::geometry::{Geometry, PieceIndex};
 
 /// Maps of files that are kept once made. The kernel's own limit (`vm.max_map_count`) is 65530 for a process as a rule;
@@ -31,7 +32,7 @@ const LARGE_LEN: u64 = 64 << 20;
 /// Descriptors: one for the folder (or the only file); a file's own is closed once it is mapped, and of those that are
 /// written a few stay open. So neither many files nor large ones run into the limits of a process.
 pub struct Output {
-    geometry: Geometry,
+    pub(super) geometry: Geometry,
     io: Io,
     pub(super) tree: Tree,
     pub(super) spans: Box<[Placed]>,
@@ -44,6 +45,8 @@ pub struct Output {
     /// Whether the files held nothing. A page that is made ready or written counts as changed as a whole, and large ones
     /// reach far: what was there before is not written again for its neighbours.
     is_fresh: bool,
+    /// What others write to mapped files; `None` where that cannot be told from what is written here.
+    pub(super) watch: Option<Watch>,
     /// For files that are written.
     pub(super) pool: Pool,
     pub(super) handles: Handles,
@@ -81,29 +84,26 @@ struct MapSlot {
 }
 
 impl Output {
-    /// Makes or opens the files, reserves their space, and tells what they held.
-    ///
-    /// Nothing that was there before is changed unless all of it can be used: refusals come first. When this fails,
-    /// what it made is removed again and files it had made longer have their old length; only what
-    /// [`Existing::Overwrite`] has emptied stays empty.
+    /// Makes or opens the files and reserves their space, for whoever need not know what they hold before. Nothing is known
+    /// to be right: [`Site::make`] is for where something may be.
     ///
     /// # Errors
-    /// Every [`DiskError`] but [`DiskError::NotMappable`].
+    /// Those of [`Site::find`] and [`Site::make`].
     pub fn open(plan: Plan, existing: Existing) -> Result<(Arc<Self>, Found), DiskError> {
-        sys::ignore_size_signal();
-        let Plan { root, layout, spans, geometry, io, programs } = plan;
-        let (spans, files) = place(spans);
-        let mut tree = Tree::claim(root, layout, files, existing)?;
+        let site = Site::find(plan, existing, None)?;
+        let found = site.found().clone();
+        let verdicts = vec![Verdict::Ours; site.file_count()];
+        Ok((site.make(&verdicts)?, found))
+    }
 
-        let mut found = Found::nothing(geometry);
-        let file_spans: Vec<&Placed> = spans.iter().filter(|span| span.file.is_some()).collect();
-        let reserved = tree.reserve(existing, |index, file| {
-            let span = file_spans[index];
-            found.look_at(file, span.offset, span.len)
-        });
-        if let Err(err) = reserved.and_then(|()| tree.make_programs(&programs)) {
-            return Err(tree.give_up(err));
-        }
+    /// The output of these files, which are as long as they must be. `is_fresh` says that they held nothing.
+    pub(super) fn new(
+        geometry: Geometry,
+        io: Io,
+        tree: Tree,
+        spans: Box<[Placed]>,
+        is_fresh: bool,
+    ) -> Arc<Self> {
         let mut output = Self {
             geometry,
             io,
@@ -113,7 +113,8 @@ impl Output {
             maps_kept: AtomicUsize::new(0),
             upkeep: Upkeep::default(),
             writes_back: AtomicBool::new(false),
-            is_fresh: !found.holds_data(),
+            is_fresh,
+            watch: None,
             // A piece may be said to be longer than all there is.
             pool: Pool::new(u64::from(geometry.piece_len()).min(geometry.total_len()) as u32),
             handles: Handles::default(),
@@ -121,7 +122,10 @@ impl Output {
         if io == Io::Auto {
             output.io = if output.is_mappable() { Io::Mmap } else { Io::Pwrite };
         }
-        Ok((Arc::new(output), found))
+        if output.io == Io::Mmap {
+            output.watch = output.tree.watch();
+        }
+        Arc::new(output)
     }
 
     /// How the files are written: [`Io::Mmap`] or [`Io::Pwrite`].
@@ -203,8 +207,8 @@ impl Output {
         self.maps().find_map(|(index, map)| Some(self.cause(index, map.damage()? as u64)))
     }
 
-    /// Leaves everything as it was found: removes exactly the files and folders that [`Output::open`] made, and gives
-    /// files that it made longer their old length (their holes may have become reserved space). For a download that
+    /// Leaves everything as it was found: removes exactly the files and folders that were made, and gives files that were
+    /// made longer their old length (their holes may have become reserved space). For a download that
     /// failed before anything was verified, or that was refused because the files are someone else's.
     ///
     /// No piece can be leased afterwards. Let all leases go first: while one is out, files that were there before
@@ -215,6 +219,21 @@ impl Output {
     pub fn undo(&self) -> Result<(), DiskError> {
         let all_in = self.leases.close();
         self.tree.undo(all_in)
+    }
+
+    /// Gives files of others that were to be replaced, and of which no byte was, their old length: for a download that failed
+    /// before it came to them. No piece can be leased afterwards.
+    ///
+    /// # Errors
+    /// The first one.
+    pub fn restore_untouched(&self) -> Result<(), DiskError> {
+        if !self.leases.close() {
+            return Ok(());
+        }
+        let files = self.spans.iter().filter(|span| span.file.is_some());
+        let is_sealed = |piece| self.leases.is_sealed(piece);
+        let touched: Vec<_> = files.map(|span| pieces_in(self.geometry, span).any(is_sealed)).collect();
+        self.tree.restore_untouched(|file| touched[file])
     }
 
     pub(super) const fn leases(&self) -> &Leases {
@@ -274,10 +293,7 @@ impl Output {
 
     /// The spans that have bytes of this range of the content, in its order.
     pub(super) fn spans_in(&self, range: Range<u64>) -> impl Iterator<Item = &Placed> {
-        let first = self.spans.partition_point(|span| span.end() <= range.start);
-        let spans = self.spans[first..].iter().take_while(move |span| span.offset < range.end);
-        // Empty files lie between the others.
-        spans.filter(|span| span.len > 0)
+        spans_in(&self.spans, range)
     }
 
     /// Adds to the parts of a lease the window on what `span` has of its bytes, from the first that they lack.
@@ -365,8 +381,24 @@ impl fmt::Debug for Output {
     }
 }
 
+/// The spans that have bytes of this range of the content, in its order.
+pub(super) fn spans_in(spans: &[Placed], range: Range<u64>) -> impl Iterator<Item = &Placed> {
+    let first = spans.partition_point(|span| span.end() <= range.start);
+    let spans = spans[first..].iter().take_while(move |span| span.offset < range.end);
+    // Empty files lie between the others.
+    spans.filter(|span| span.len > 0)
+}
+
+/// The pieces that have bytes of a span, in order; none of an empty one.
+pub(super) fn pieces_in(geometry: Geometry, span: &Placed) -> impl Iterator<Item = PieceIndex> + use<> {
+    let piece_len = u64::from(geometry.piece_len());
+    let (first, behind) = (span.offset / piece_len, span.end().div_ceil(piece_len));
+    let indices = if span.len > 0 { first..behind } else { 0..0 };
+    indices.filter_map(move |index| geometry.piece(u32::try_from(index).ok()?))
+}
+
 /// Gives every file span the index of its file, and the files their order.
-fn place(spans: Vec<Span>) -> (Box<[Placed]>, Vec<(PathBuf, u64)>) {
+pub(super) fn place(spans: Vec<Span>) -> (Box<[Placed]>, Vec<(PathBuf, u64)>) {
     let mut files = Vec::new();
     let place = |Span { offset, len, target }| {
         let file = match target {

@@ -16,17 +16,20 @@
 //! changed by somebody. An *open* one was left behind by a process that was killed, or by a machine that went down; the
 //! times of its files say little.
 //!
-//! Everything in a record is checked, but it is a note of our own, not a proof: whoever can write it can write the files.
+//! Everything in a record is checked, but it is a note of our own, not a proof. So it is believed only where nobody else
+//! can have written it ([`RecordFile::read`]). And what stands under its name, or under that of a draft, is replaced or
+//! removed only where it begins with the magic, or holds nothing: anything else is the user's.
 
-use std::fs::{File, Metadata, OpenOptions};
+use std::fs::{self, File, Metadata, OpenOptions};
 use std::io::{self, Read, Write};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use sha1::{Digest, Sha1};
 
-use super::tree::parent;
+use super::opener::parent;
+use super::sys;
 use crate::meta::geometry::Geometry;
 
 /// How every record begins, of whatever version.
@@ -58,15 +61,19 @@ pub(super) struct Stamper {
 
 impl Stamper {
     pub(super) fn add(&mut self, metadata: &Metadata) {
-        // The time of birth tells a file from a later one of the same inode number. Not the device: it may have another
-        // number after the next start of the machine.
-        let born = metadata.created().ok().and_then(|born| born.duration_since(SystemTime::UNIX_EPOCH).ok());
-        self.files.update(metadata.ino().to_le_bytes());
-        self.files.update(born.map_or(0, |born| born.as_nanos()).to_le_bytes());
+        self.identify(metadata.ino(), metadata.created().ok());
         let changes = [metadata.mtime(), metadata.mtime_nsec(), metadata.ctime(), metadata.ctime_nsec()];
         changes.iter().for_each(|change| self.times.update(change.to_le_bytes()));
         self.times.update(metadata.len().to_le_bytes());
         self.written_at = self.written_at.max(metadata.mtime());
+    }
+
+    /// Adds which file it is, and nothing of when it was changed. The time of birth tells a file from a later one of the same
+    /// inode number. Not the device: it may have another number after the next start of the machine.
+    pub(super) fn identify(&mut self, inode: u64, born: Option<SystemTime>) {
+        let born = born.and_then(|born| born.duration_since(SystemTime::UNIX_EPOCH).ok());
+        self.files.update(inode.to_le_bytes());
+        self.files.update(born.map_or(0, |born| born.as_nanos()).to_le_bytes());
     }
 
     pub(super) fn finish(self) -> Stamp {
@@ -135,11 +142,11 @@ impl Record {
     /// # Errors
     /// Why they are no record of this version.
     pub fn parse(bytes: &[u8]) -> Result<Self, Unreadable> {
-        if bytes.iter().all(|&byte| byte == 0) {
+        if bytes.is_empty() {
             // What some file systems leave of a file that was not synced, after the machine has gone down.
             return Err(Unreadable::Damaged);
         }
-        if !bytes.starts_with(&MAGIC[..bytes.len().min(MAGIC.len())]) {
+        if !bytes.starts_with(MAGIC) {
             return Err(Unreadable::Foreign);
         }
         let mut rest = Bytes(bytes);
@@ -197,29 +204,43 @@ fn set_len(geometry: Geometry) -> usize {
 
 /// Which run of the machine this is; another after each start. `None` where the system does not say.
 pub fn boot() -> Option<[u8; 16]> {
-    let text = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?;
+    let text = fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?;
     let digits = text.trim().replace('-', "");
     u128::from_str_radix(&digits, 16).ok().map(u128::to_le_bytes)
 }
+
+/// Names that are tried for a draft: whoever has left so much lying about goes without records.
+const DRAFTS_MAX: u32 = 16;
+/// The permissions of a record: nobody else is to write one.
+const MODE: u32 = 0o600;
+/// Those bits of them that let others than the owner write.
+const OTHERS_WRITE: u32 = 0o022;
 
 /// The file of a record.
 #[derive(Clone, Debug)]
 pub struct RecordFile {
     path: PathBuf,
-    /// The next one is written here and takes the place of the last when it is whole.
-    draft: PathBuf,
+}
+
+/// What stands where a record may be.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Standing {
+    /// Nothing.
+    Free,
+    /// A file that nobody but us can have written. The bytes go as far as a record of that content may reach, and one
+    /// further.
+    Ours(Vec<u8>),
+    /// A file that begins like a record, and that somebody else may have written.
+    Doubtful,
 }
 
 impl RecordFile {
     /// The file beside the output at `root`; `None` where that has no name to put one beside.
     pub fn beside(root: &Path) -> Option<Self> {
         let whole = if root.file_name().is_some() { root.to_path_buf() } else { root.canonicalize().ok()? };
-        let named = |suffix| {
-            let mut name = whole.file_name()?.to_os_string();
-            name.push(suffix);
-            Some(whole.with_file_name(name))
-        };
-        Some(Self { path: named(".ringtide")?, draft: named(".ringtide.new")? })
+        let mut name = whole.file_name()?.to_os_string();
+        name.push(".ringtide");
+        Some(Self { path: whole.with_file_name(name) })
     }
 
     /// Where it is.
@@ -227,60 +248,114 @@ impl RecordFile {
         &self.path
     }
 
-    /// The bytes that are there, as far as a record of such a content may reach and one more; `None` where there is no file.
+    /// What is there, for a record of such a content.
+    ///
+    /// It is ours where it is a regular file of this user with one name, which others may not write. Where the file system
+    /// knows no owners, whoever could write the record can write the files just as well, so that nothing is lost by it.
     ///
     /// # Errors
     /// What the system says.
-    pub fn read(&self, geometry: Geometry) -> io::Result<Option<Vec<u8>>> {
-        let flags = libc::O_NOFOLLOW | libc::O_NONBLOCK;
-        let file = match OpenOptions::new().read(true).custom_flags(flags).open(&self.path) {
-            Ok(file) => file,
-            Err(err) if err.kind() == io::ErrorKind::NotFound => return Ok(None),
-            Err(err) => return Err(err),
-        };
+    pub fn read(&self, geometry: Geometry) -> io::Result<Standing> {
+        let Some(file) = open_existing(&self.path)? else { return Ok(Standing::Free) };
+        let metadata = file.metadata()?;
+        let is_ours = metadata.is_file()
+            && metadata.nlink() <= 1
+            && (!sys::has_owners(&file)
+                || metadata.uid() == sys::user() && metadata.permissions().mode() & OTHERS_WRITE == 0);
         let mut bytes = Vec::new();
         let len = HEAD_LEN + 2 * set_len(geometry) + DIGEST_LEN;
-        file.take(len as u64 + 1).read_to_end(&mut bytes)?;
-        Ok(Some(bytes))
+        (&file).take(len as u64 + 1).read_to_end(&mut bytes)?;
+        // What is no record at all is told as such, whoever has written it.
+        Ok(if is_ours || !bytes.starts_with(MAGIC) { Standing::Ours(bytes) } else { Standing::Doubtful })
     }
 
     /// Puts a record in the place of the one that is there: whatever ends this process, one of the two is there as a
     /// whole. With `sync` it is on the disk when this returns; without, a machine that goes down may leave a damaged one.
     ///
     /// # Errors
-    /// What the system says.
+    /// What the system says, and that something else than a record stands there.
     pub fn write(&self, record: &Record, sync: bool) -> io::Result<()> {
-        let written = self.write_draft(&record.encode(), sync).and_then(|()| {
-            std::fs::rename(&self.draft, &self.path)?;
+        check_replaceable(&self.path)?;
+        let (mut file, draft) = self.make_draft()?;
+        let written = file.write_all(&record.encode()).and_then(|()| {
+            if sync {
+                file.sync_all()?
+            }
+            fs::rename(&draft, &self.path)?;
             if sync { File::open(parent(&self.path))?.sync_all() } else { Ok(()) }
         });
         if written.is_err() {
-            let _ = std::fs::remove_file(&self.draft);
+            let _ = fs::remove_file(&draft);
         }
         written
     }
 
-    fn write_draft(&self, bytes: &[u8], sync: bool) -> io::Result<()> {
-        // What is left of a process that was killed meanwhile.
-        match std::fs::remove_file(&self.draft) {
-            Err(err) if err.kind() != io::ErrorKind::NotFound => return Err(err),
-            _ => {}
+    /// A new file beside the record, with its path. The name is one that nobody has, or that only a draft has which was left
+    /// by a process that was killed.
+    fn make_draft(&self) -> io::Result<(File, PathBuf)> {
+        let mut result = Err(io::ErrorKind::AlreadyExists.into());
+        for number in 0..DRAFTS_MAX {
+            let draft = self.draft(number);
+            if remove_record(&draft).is_err() {
+                continue;
+            }
+            result = OpenOptions::new().write(true).create_new(true).mode(MODE).open(&draft);
+            match result {
+                Err(ref err) if err.kind() == io::ErrorKind::AlreadyExists => {}
+                result => return Ok((result?, draft)),
+            }
         }
-        let mut file = OpenOptions::new().write(true).create_new(true).open(&self.draft)?;
-        file.write_all(bytes)?;
-        if sync { file.sync_all() } else { Ok(()) }
+        result.map(|file| (file, self.draft(0)))
     }
 
-    /// Removes the record.
+    fn draft(&self, number: u32) -> PathBuf {
+        let mut name = self.path.clone().into_os_string();
+        name.push(if number == 0 { ".new".to_owned() } else { format!(".new.{number}") });
+        name.into()
+    }
+
+    /// Removes the record, and a draft that was left.
     ///
     /// # Errors
     /// What the system says, but for its not being there.
     pub fn remove(&self) -> io::Result<()> {
-        let _ = std::fs::remove_file(&self.draft);
-        match std::fs::remove_file(&self.path) {
-            Err(err) if err.kind() != io::ErrorKind::NotFound => Err(err),
-            _ => Ok(()),
+        let _ = remove_record(&self.draft(0));
+        remove_record(&self.path)
+    }
+}
+
+/// Opens what has a name to be read, unless it is a link; `None` where nothing has it.
+fn open_existing(path: &Path) -> io::Result<Option<File>> {
+    // Opening a pipe must not wait for its other end.
+    let flags = libc::O_NOFOLLOW | libc::O_NONBLOCK | libc::O_NOCTTY;
+    match OpenOptions::new().read(true).custom_flags(flags).open(path) {
+        Ok(file) => Ok(Some(file)),
+        Err(err) if err.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(err) => Err(err),
+    }
+}
+
+/// Whether something has that name. It is an error where that is neither a record nor an empty file.
+fn check_replaceable(path: &Path) -> io::Result<bool> {
+    let Some(file) = open_existing(path)? else { return Ok(false) };
+    let mut bytes = Vec::with_capacity(MAGIC.len());
+    if file.metadata()?.is_file() {
+        (&file).take(MAGIC.len() as u64).read_to_end(&mut bytes)?;
+        if bytes.is_empty() || bytes == MAGIC {
+            return Ok(true);
         }
+    }
+    Err(io::Error::new(io::ErrorKind::AlreadyExists, "something else than a record has that name"))
+}
+
+/// Removes a record, or an empty file; nothing where nothing has that name.
+fn remove_record(path: &Path) -> io::Result<()> {
+    if !check_replaceable(path)? {
+        return Ok(());
+    }
+    match fs::remove_file(path) {
+        Err(err) if err.kind() != io::ErrorKind::NotFound => Err(err),
+        _ => Ok(()),
     }
 }
 
@@ -313,7 +388,8 @@ mod tests {
     fn every_changed_bit_and_every_missing_byte_is_noticed() {
         let bytes = record().encode();
         for len in 0..bytes.len() {
-            assert_eq!(Record::parse(&bytes[..len]), Err(Unreadable::Damaged), "{len} bytes");
+            let expected = if (1..16).contains(&len) { Unreadable::Foreign } else { Unreadable::Damaged };
+            assert_eq!(Record::parse(&bytes[..len]), Err(expected), "{len} bytes");
         }
         for bit in 0..bytes.len() * 8 {
             let mut changed = bytes.clone();
@@ -326,6 +402,7 @@ mod tests {
             assert_eq!(Record::parse(&changed), Err(expected), "bit {bit}");
         }
         assert_eq!(Record::parse(&[&bytes[..], &[0]].concat()), Err(Unreadable::Damaged));
+        assert_eq!(Record::parse(&vec![0; bytes.len()]), Err(Unreadable::Foreign), "an image may begin so");
     }
 
     #[test]
@@ -333,15 +410,71 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let file = RecordFile::beside(&folder.path().join("out")).unwrap();
         let mut record = record();
-        assert_eq!(file.read(record.geometry).unwrap(), None);
-        std::fs::write(folder.path().join("out.ringtide.new"), "half").unwrap();
+        assert_eq!(file.read(record.geometry).unwrap(), Standing::Free);
+        // The drafts of processes that were killed.
+        fs::write(file.draft(0), &record.encode()[..40]).unwrap();
         file.write(&record, true).unwrap();
         record.is_closed = false;
+        fs::write(file.draft(0), "").unwrap();
         file.write(&record, false).unwrap();
-        assert_eq!(Record::parse(&file.read(record.geometry).unwrap().unwrap()), Ok(record));
+        let Standing::Ours(bytes) = file.read(record.geometry).unwrap() else { panic!("it is ours") };
+        assert_eq!(Record::parse(&bytes), Ok(record));
         file.remove().unwrap();
         file.remove().unwrap();
         assert_eq!(folder.path().read_dir().unwrap().count(), 0);
+    }
+
+    #[test]
+    fn what_is_no_record_stays() {
+        let folder = tempfile::tempdir().unwrap();
+        let (outside, root) = (folder.path().join("outside"), folder.path().join("out"));
+        fs::write(&outside, record().encode()).unwrap();
+        let file = RecordFile::beside(&root).unwrap();
+        let draft = file.draft(0);
+        for mine in [&b"my own"[..], &[0; 300], &MAGIC[..15], &[&[0], &MAGIC[..]].concat()] {
+            // Under the name of a draft it costs nothing but that name.
+            fs::write(&draft, mine).unwrap();
+            file.write(&record(), false).unwrap();
+            file.remove().unwrap();
+            assert_eq!(fs::read(&draft).unwrap(), mine);
+            fs::write(file.path(), mine).unwrap();
+            file.write(&record(), false).unwrap_err();
+            file.remove().unwrap_err();
+            assert_eq!(fs::read(file.path()).unwrap(), mine);
+            fs::remove_file(file.path()).unwrap();
+        }
+        std::os::unix::fs::symlink(&outside, file.path()).unwrap();
+        file.read(record().geometry).unwrap_err();
+        file.write(&record(), false).unwrap_err();
+        assert!(file.path().is_symlink());
+        fs::remove_file(file.path()).unwrap();
+        fs::create_dir(file.path()).unwrap();
+        file.write(&record(), false).unwrap_err();
+        assert_eq!(folder.path().read_dir().unwrap().count(), 3, "and nothing else is left");
+    }
+
+    #[test]
+    fn only_what_nobody_else_can_have_written_is_believed() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = RecordFile::beside(&folder.path().join("out")).unwrap();
+        let record = record();
+        let is_ours = || matches!(file.read(record.geometry).unwrap(), Standing::Ours(_));
+        let allow = |mode| fs::set_permissions(file.path(), fs::Permissions::from_mode(mode)).unwrap();
+        file.write(&record, false).unwrap();
+        assert!(is_ours());
+        assert_eq!(fs::metadata(file.path()).unwrap().mode() & 0o777, MODE);
+        for (mode, expected) in [(0o644, true), (0o664, false), (0o602, false), (0o600, true)] {
+            allow(mode);
+            assert_eq!(is_ours(), expected, "{mode:o}");
+        }
+        fs::hard_link(file.path(), folder.path().join("another name")).unwrap();
+        assert_eq!(file.read(record.geometry).unwrap(), Standing::Doubtful);
+        file.write(&record, false).unwrap();
+        assert!(is_ours(), "a record of one name has taken its place");
+        if sys::user() == 0 {
+            std::os::unix::fs::chown(file.path(), Some(12_345), None).unwrap();
+            assert_eq!(file.read(record.geometry).unwrap(), Standing::Doubtful);
+        }
     }
 
     #[test]

@@ -114,6 +114,35 @@ pub(super) fn file_size_limit() -> Option<u64> {
     (got == 0 && limit.rlim_cur != libc::RLIM_INFINITY).then_some(limit.rlim_cur)
 }
 
+/// The descriptors that this process may have; `None` where nothing limits them, or nobody says.
+pub(super) fn descriptors_max() -> Option<usize> {
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: the target is the structure that the call fills.
+    let got = unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit) };
+    let max = (got == 0 && limit.rlim_cur != libc::RLIM_INFINITY).then_some(limit.rlim_cur)?;
+    usize::try_from(max).ok()
+}
+
+/// A queue of events of files, which is read without waiting.
+pub(super) fn watch_queue() -> io::Result<File> {
+    let fd = retry(|| {
+        // SAFETY: plain numbers.
+        unsafe { libc::inotify_init1(libc::IN_NONBLOCK | libc::IN_CLOEXEC) }
+    })?;
+    // SAFETY: the kernel has just given us this descriptor; nothing else knows it.
+    Ok(File::from(unsafe { OwnedFd::from_raw_fd(fd) }))
+}
+
+/// Has every write to a file told in a queue, and gives the number of this watch there.
+pub(super) fn watch_writes(queue: &File, file: &File) -> io::Result<libc::c_int> {
+    // Only by name can a file be watched, and this one leads to the very file.
+    let name = c_name(OsStr::new(&format!("/proc/self/fd/{}", file.as_raw_fd())))?;
+    retry(|| {
+        // SAFETY: `name` is a NUL-terminated string that outlives the call, and the descriptor is open.
+        unsafe { libc::inotify_add_watch(queue.as_raw_fd(), name.as_ptr(), libc::IN_MODIFY) }
+    })
+}
+
 /// Has the disk begin to write what was changed in a range of the file. Waits for no write, but for room among those
 /// that are under way. Of its errors none is told here: `fsync` tells them.
 pub(super) fn start_writeback(file: &File, from: u64, len: u64) -> io::Result<()> {
@@ -189,6 +218,21 @@ pub(super) fn file_system(file: &File) -> io::Result<u32> {
     let stat = unsafe { stat.assume_init() };
     // The numbers have 32 bits, in a type that differs from platform to platform.
     Ok(stat.f_type as u32)
+}
+
+/// File systems (by their magic number) whose files have the owner and the permissions that were given when it was mounted:
+/// FAT, exFAT, NTFS.
+const OWNERLESS: [u32; 4] = [0x4d44, 0x2011_BAB0, 0x5346_544E, 0x7366_746E];
+
+/// Whether the file system that holds `file` knows who owns each of its files.
+pub(super) fn has_owners(file: &File) -> bool {
+    !file_system(file).is_ok_and(|magic| OWNERLESS.contains(&magic))
+}
+
+/// The user whose rights this process has.
+pub(super) fn user() -> u32 {
+    // SAFETY: a question without arguments, which cannot fail.
+    unsafe { libc::geteuid() }
 }
 
 /// Bytes of a page of memory.

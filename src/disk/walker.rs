@@ -51,6 +51,15 @@ impl<'a> Walker<'a> {
         Ok(())
     }
 
+    /// Goes to `folder`, a path of plain names below the output folder, if it is there; whether it is.
+    pub(super) fn find(&mut self, folder: &Path) -> Result<bool, DiskError> {
+        match self.enter(folder, Missing::Refuse) {
+            Ok(()) => Ok(true),
+            Err(DiskError::Changed { change: Change::Removed, .. }) => Ok(false),
+            Err(err) => Err(err),
+        }
+    }
+
     /// Opens the folder `name` of the present one; `below` is its path below the output folder.
     fn step(&self, name: &OsStr, below: PathBuf, missing: &mut Missing<'_>) -> Result<File, DiskError> {
         let path = self.root_path.join(&below);

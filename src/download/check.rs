@@ -1,111 +1,191 @@
-//! Finds out which pieces an output already holds.
+//! Hashes pieces that may be there already.
 
-use std::sync::Arc;
-use std::sync::mpsc;
+use std::sync::mpsc::{self, Receiver};
+
+use sha1::{Digest as _, Sha1};
 
 use super::{Interrupt, Observer, Request, check_interrupt, total};
-use crate::disk::{DiskError, Output, PieceLease};
+use crate::disk::DiskError;
 use crate::error::{Error, Progress};
 use crate::hash::{Hashed, Job, Message, Verifier};
-use crate::meta::geometry::PieceIndex;
-use crate::net::shared;
+use crate::meta::geometry::{BLOCK_LEN, PieceIndex};
 use crate::swarm::bitfield::Bitfield;
 
 /// Bytes being hashed at a time: enough for full lanes, little enough to stay in the caches' reach.
 const IN_FLIGHT_BYTES: u64 = 64 << 20;
 /// Pieces being hashed at a time.
 const IN_FLIGHT_MAX: usize = 256;
+/// Bytes of the longest piece that is read as a whole; longer ones are hashed bit by bit.
+const WHOLE_LEN_MAX: usize = 64 << 20;
+/// Bytes read at a time of a longer one.
+const READ_LEN: usize = 1 << 20;
 
-struct Check {
-    lease: PieceLease,
-    /// Why the piece could not be read.
-    unread: Option<DiskError>,
-}
+/// Fills a buffer with the content from an offset on.
+pub(super) type Read<'a> = dyn Fn(u64, &mut [u8]) -> Result<(), DiskError> + 'a;
 
-impl Job for Check {
-    fn len(&self) -> usize {
-        self.lease.size() as usize
-    }
-
-    fn prepare(&mut self) -> Option<[u8; 20]> {
-        shared::load(&mut self.lease).unwrap_or_else(|err| {
-            self.unread = Some(err);
-            Some([0; 20])
-        })
-    }
-
-    fn message(&self) -> Message<'_> {
-        self.lease.segments().into_iter().collect()
-    }
+/// Bytes of a piece that was hashed.
+pub(super) struct Sight<'a> {
+    pub(super) is_right: bool,
+    /// Whether a block of the piece holds nothing but zeroes: it may be half done.
+    pub(super) has_gap: bool,
+    /// Where in the content the bytes are.
+    pub(super) at: u64,
+    pub(super) bytes: &'a [u8],
 }
 
 /// What a check found.
 pub(super) struct Checked {
-    /// The pieces that are right; they are sealed.
+    /// The pieces that are right.
     pub(super) right: Bitfield,
     /// Bytes that were hashed.
     pub(super) bytes: u64,
-    /// Whether there was data, and none of it belongs to this torrent.
-    pub(super) is_foreign: bool,
 }
 
-/// Hashes pieces that may be there, beside `done` bytes that are known to be right.
+/// A piece that was read.
+struct Check {
+    piece: PieceIndex,
+    bytes: Vec<u8>,
+}
+
+impl Job for Check {
+    fn len(&self) -> usize {
+        self.bytes.len()
+    }
+
+    fn message(&self) -> Message<'_> {
+        Message::from(&self.bytes[..])
+    }
+}
+
+/// Hashes these pieces as `read` gives them, beside `done` bytes that are known to be right, and shows all their bytes to
+/// `see`.
 ///
 /// # Errors
 /// What the disk answers, and [`Error::Interrupted`].
 pub(super) fn pieces(
     request: &Request,
-    output: &Arc<Output>,
+    read: &Read<'_>,
     candidates: &[PieceIndex],
     done: u64,
     interrupt: &Interrupt,
     observer: &mut dyn Observer,
+    see: &mut dyn FnMut(&Sight<'_>),
 ) -> Result<Checked, Error> {
     let geometry = request.metainfo.geometry;
-    let mut right = Bitfield::new(geometry.piece_count());
+    let size = |piece: PieceIndex| geometry.piece_size(piece) as usize;
+    let mut checked = Checked { right: Bitfield::new(geometry.piece_count()), bytes: 0 };
     if candidates.is_empty() {
-        return Ok(Checked { right, bytes: 0, is_foreign: false });
+        return Ok(checked);
     }
-    let total_bytes = candidates.iter().map(|&piece| u64::from(geometry.piece_size(piece))).sum();
-    let (verdicts, results) = mpsc::channel();
-    let report =
-        move |hashed: &mut Hashed<'_, Check>| hashed.for_each(|verdict| drop(verdicts.send(verdict)));
-    let verifier = Verifier::start(request.threads, report).map_err(Error::Thread)?;
-    let (mut in_flight, mut in_flight_bytes, mut checked_bytes, mut right_bytes) = (0, 0, 0, done);
-    // Zeroes belong to anybody's file: they prove nothing either way.
-    let (mut ours, mut foreign) = (false, false);
-    let mut next = candidates.iter();
+    let total_bytes = candidates.iter().map(|&piece| size(piece) as u64).sum();
+    let mut bench = Bench::start(request)?;
+    let mut next = candidates.iter().peekable();
+    let mut right_bytes = done;
     loop {
-        while in_flight < IN_FLIGHT_MAX && in_flight_bytes < IN_FLIGHT_BYTES {
-            let Some(&piece) = next.next() else { break };
-            // A piece that cannot be leased is fetched again, and whatever is wrong is told then.
-            let Ok(lease) = output.lease(piece) else { continue };
-            in_flight += 1;
-            in_flight_bytes += u64::from(lease.size());
-            verifier.submit(Check { lease, unread: None });
+        while bench.has_room()
+            && let Some(&piece) = next.next_if(|&&piece| size(piece) <= WHOLE_LEN_MAX)
+        {
+            bench.submit(read, piece, geometry.piece_offset(piece), size(piece))?;
         }
-        if in_flight == 0 {
-            break;
+        let (piece, is_right) = match bench.next(request, see) {
+            Some(judged) => judged,
+            None => match next.next() {
+                Some(&piece) => (piece, long_piece(request, read, piece, see)?),
+                None => return Ok(checked),
+            },
+        };
+        checked.bytes += size(piece) as u64;
+        if is_right {
+            right_bytes += size(piece) as u64;
+            checked.right.set(piece);
         }
-        let Ok((check, digest)) = results.recv() else { break };
-        in_flight -= 1;
-        in_flight_bytes -= u64::from(check.lease.size());
-        checked_bytes += u64::from(check.lease.size());
-        if let Some(err) = check.unread {
-            return Err(err.into());
-        }
-        let piece = check.lease.piece();
-        if digest == *request.metainfo.piece_hash(piece) {
-            right_bytes += u64::from(check.lease.size());
-            ours = ours || !check.lease.is_zeroes()?;
-            check.lease.seal()?;
-            right.set(piece);
-        } else {
-            // Reserved space reads as zeroes and counts as data on some file systems.
-            foreign = foreign || !check.lease.is_zeroes()?;
-        }
-        observer.checking(checked_bytes, total_bytes);
+        observer.checking(checked.bytes, total_bytes);
         check_interrupt(interrupt, Progress { done: right_bytes, total: total(request) })?;
     }
-    Ok(Checked { right, bytes: checked_bytes, is_foreign: foreign && !ours })
+}
+
+/// The pieces that are being hashed.
+struct Bench {
+    verifier: Verifier<Check>,
+    results: Receiver<(Check, [u8; 20])>,
+    count: usize,
+    bytes: u64,
+    /// Memory of pieces that are done, to be used again.
+    spare: Vec<Vec<u8>>,
+}
+
+impl Bench {
+    fn start(request: &Request) -> Result<Self, Error> {
+        let (verdicts, results) = mpsc::channel();
+        let report =
+            move |hashed: &mut Hashed<'_, Check>| hashed.for_each(|verdict| drop(verdicts.send(verdict)));
+        let verifier = Verifier::start(request.threads, report).map_err(Error::Thread)?;
+        Ok(Self { verifier, results, count: 0, bytes: 0, spare: Vec::new() })
+    }
+
+    const fn has_room(&self) -> bool {
+        self.count < IN_FLIGHT_MAX && self.bytes < IN_FLIGHT_BYTES
+    }
+
+    fn submit(&mut self, read: &Read<'_>, piece: PieceIndex, at: u64, size: usize) -> Result<(), DiskError> {
+        let mut bytes = self.spare.pop().unwrap_or_default();
+        bytes.resize(size, 0);
+        read(at, &mut bytes)?;
+        self.count += 1;
+        self.bytes += size as u64;
+        self.verifier.submit(Check { piece, bytes });
+        Ok(())
+    }
+
+    /// Waits for the next piece, if any is being hashed; whether it is right.
+    fn next(&mut self, request: &Request, see: &mut dyn FnMut(&Sight<'_>)) -> Option<(PieceIndex, bool)> {
+        if self.count == 0 {
+            return None;
+        }
+        let (Check { piece, bytes }, digest) = self.results.recv().ok()?;
+        self.count -= 1;
+        self.bytes -= bytes.len() as u64;
+        let is_right = digest == *request.metainfo.piece_hash(piece);
+        let at = request.metainfo.geometry.piece_offset(piece);
+        see(&Sight { is_right, has_gap: has_gap(&bytes), at, bytes: &bytes });
+        self.spare.push(bytes);
+        Some((piece, is_right))
+    }
+}
+
+/// Hashes a piece bit by bit, and reads it once more to show it.
+fn long_piece(
+    request: &Request,
+    read: &Read<'_>,
+    piece: PieceIndex,
+    see: &mut dyn FnMut(&Sight<'_>),
+) -> Result<bool, DiskError> {
+    let geometry = request.metainfo.geometry;
+    let (start, size) = (geometry.piece_offset(piece), u64::from(geometry.piece_size(piece)));
+    let mut buffer = vec![0; READ_LEN];
+    let mut each = |use_bytes: &mut dyn FnMut(u64, &[u8])| -> Result<(), DiskError> {
+        for at in (start..start + size).step_by(READ_LEN) {
+            let bytes = &mut buffer[..(start + size - at).min(READ_LEN as u64) as usize];
+            read(at, bytes)?;
+            use_bytes(at, bytes);
+        }
+        Ok(())
+    };
+    let (mut hash, mut any_gap) = (Sha1::new(), false);
+    each(&mut |_, bytes| {
+        hash.update(bytes);
+        any_gap |= has_gap(bytes);
+    })?;
+    let is_right = hash.finalize()[..] == request.metainfo.piece_hash(piece)[..];
+    each(&mut |at, bytes| see(&Sight { is_right, has_gap: any_gap, at, bytes }))?;
+    Ok(is_right)
+}
+
+fn has_gap(bytes: &[u8]) -> bool {
+    bytes.chunks(BLOCK_LEN as usize).any(is_zeroes)
+}
+
+/// Whether every byte is zero: what a file holds where nothing was ever written.
+pub(super) fn is_zeroes(bytes: &[u8]) -> bool {
+    bytes.iter().all(|&byte| byte == 0)
 }

@@ -7,6 +7,7 @@ mod callers;
 mod check;
 mod control;
 mod hearsay;
+mod look;
 mod metadata;
 mod observer;
 mod patience;
@@ -20,6 +21,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
+use self::look::Looked;
 pub use self::metadata::{Resolved, recall, resolve, shake_hands};
 pub use self::observer::{
     Observer, PEERS_SHOWN_MAX, PeerLine, PeerTable, Searching, Snapshot, Sources, Wait,
@@ -28,7 +30,7 @@ pub use self::patience::Patience;
 use self::resume::{Known, Notes};
 pub use self::search::{DhtReach, HOSTS_MAX, Reach, Search};
 use crate::discovery::announcer::{AnnounceConfig, Farewell, Timing};
-use crate::disk::{self, DiskError, Existing, Found, Io, MetaFile, Output, Plan, Target};
+use crate::disk::{self, DiskError, Existing, Io, MetaFile, Output, Plan, Site, Target};
 use crate::error::{Error, Progress};
 use crate::meta::geometry::PieceIndex;
 use crate::meta::names::Rules;
@@ -55,6 +57,8 @@ pub const PEERS_MAX: usize = MANUAL_MAX;
 pub struct Request {
     /// The torrent.
     pub metainfo: Arc<Metainfo>,
+    /// The file that it was read from, which is never written; `None` where there is none.
+    pub torrent: Option<PathBuf>,
     /// Where it goes: a file, or for a torrent of several files a folder.
     pub output: PathBuf,
     /// Only this piece, into a file of its own.
@@ -197,16 +201,11 @@ pub fn run(
     if request.metainfo.symlinks > 0 {
         observer.notice("symbolic links of the torrent are left out: they could lead anywhere");
     }
-    let (output, found) = open(request, observer)?;
+    let Ready { output, notes, have, known, checked } = open(request, interrupt, observer)?;
     if request.sync {
         output.write_back_early();
     }
-    let (notes, known) = Notes::open(request, &output, observer);
     let run = Run { request, backend, output, notes, started, interrupt };
-    let (have, checked) = match run.look_around(&found, &known, observer) {
-        Ok(looked) => looked,
-        Err(error) => return Err(undo(&run.output, error)),
-    };
     let made = keep_metafile(request, observer);
     let fetched = run.fetch(&mut search, have, known, observer);
     // Where nothing is left of the output, nothing stays beside it.
@@ -221,6 +220,10 @@ pub fn run(
             return Err(error);
         }
     };
+    if let Err(error) = run.check_disturbed(&mut summary, observer) {
+        run.notes.iter().for_each(Notes::remove);
+        return Err(error);
+    }
     observer.finishing(request.sync);
     run.output.finish(request.sync)?;
     if let Some(notes) = &run.notes {
@@ -241,33 +244,6 @@ struct Run<'a> {
 }
 
 impl Run<'_> {
-    /// The pieces that are there, and the bytes that were hashed to find out.
-    fn look_around(
-        &self,
-        found: &Found,
-        known: &Known,
-        observer: &mut dyn Observer,
-    ) -> Result<(Bitfield, u64), Error> {
-        let mut have = known.trusted.clone();
-        let is_new = |piece: &PieceIndex| found.may_hold(*piece) && !known.has(*piece);
-        let candidates: Vec<_> = wanted(self.request).filter(is_new).collect();
-        for piece in wanted(self.request).filter(|&piece| known.trusted.get(piece)) {
-            // It can be refused by a bug only; then it is fetched once more.
-            if self.output.keep(piece).is_err() {
-                have.clear(piece);
-            }
-        }
-        let done = bytes_of(self.request, |piece| known.has(piece));
-        let checked = check::pieces(self.request, &self.output, &candidates, done, self.interrupt, observer)?;
-        if checked.is_foreign && !known.is_ours {
-            return Err(Error::NotOurs { path: self.request.output.clone() });
-        }
-        for piece in candidates.into_iter().filter(|&piece| checked.right.get(piece)) {
-            have.set(piece);
-        }
-        Ok((have, checked.bytes))
-    }
-
     /// Fetches what is missing, until all is verified.
     fn fetch(
         &self,
@@ -284,10 +260,16 @@ impl Run<'_> {
                     self.notes.iter().for_each(Notes::remove);
                     return Err(undo(&self.output, error));
                 }
-                ended => ended?,
+                Err(error) => {
+                    if let Err(error) = self.output.restore_untouched() {
+                        tracing::warn!("cannot clean up: {error}");
+                    }
+                    return Err(error);
+                }
+                Ok(summary) => summary,
             };
             sum.add(&summary);
-            let wrong = self.check_provisional(&known, &mut sum, observer)?;
+            let wrong = self.check_provisional(&known.provisional, &mut sum, observer)?;
             if wrong.is_empty() {
                 sum.elapsed = self.started.elapsed();
                 return Ok(sum);
@@ -301,22 +283,35 @@ impl Run<'_> {
         }
     }
 
+    /// Hashes the pieces of files that others have written to during the run.
+    fn check_disturbed(&self, sum: &mut Summary, observer: &mut dyn Observer) -> Result<(), Error> {
+        let mut disturbed = Bitfield::new(self.request.metainfo.geometry.piece_count());
+        self.output.disturbed().for_each(|piece| _ = disturbed.set(piece));
+        match self.check_provisional(&disturbed, sum, observer)?.first() {
+            Some(&wrong) => Err(self.output.disturbance(wrong).into()),
+            None => Ok(()),
+        }
+    }
+
     /// Hashes the pieces that were taken to be there. Returns those that are not.
     fn check_provisional(
         &self,
-        known: &Known,
+        provisional: &Bitfield,
         sum: &mut Summary,
         observer: &mut dyn Observer,
     ) -> Result<Vec<PieceIndex>, Error> {
-        if known.provisional.count_ones() == 0 {
+        if provisional.count_ones() == 0 {
             return Ok(Vec::new());
         }
-        let mut pieces: Vec<_> = wanted(self.request).filter(|&piece| known.provisional.get(piece)).collect();
-        let done = bytes_of(self.request, |piece| !known.provisional.get(piece));
-        let checked = check::pieces(self.request, &self.output, &pieces, done, self.interrupt, observer)?;
+        let mut pieces: Vec<_> = wanted(self.request).filter(|&piece| provisional.get(piece)).collect();
+        let done = bytes_of(self.request, |piece| !provisional.get(piece));
+        let read = |at, out: &mut [u8]| self.output.read(at, out);
+        let (request, interrupt) = (self.request, self.interrupt);
+        let checked = check::pieces(request, &read, &pieces, done, interrupt, observer, &mut |_| ())?;
         sum.checked += checked.bytes;
         pieces.retain(|&piece| !checked.right.get(piece));
-        sum.kept -= bytes_of(self.request, |piece| pieces.binary_search(&piece).is_ok());
+        sum.kept =
+            sum.kept.saturating_sub(bytes_of(self.request, |piece| pieces.binary_search(&piece).is_ok()));
         Ok(pieces)
     }
 }
@@ -397,22 +392,58 @@ pub fn peer_id() -> [u8; 20] {
     id
 }
 
-/// Opens the output under names that its file system takes.
-fn open(request: &Request, observer: &mut dyn Observer) -> Result<(Arc<Output>, Found), Error> {
+/// An output that can be written, and what is known of it.
+struct Ready {
+    output: Arc<Output>,
+    notes: Option<Notes>,
+    /// The pieces that are there; they are sealed.
+    have: Bitfield,
+    known: Known,
+    /// Bytes that were hashed.
+    checked: u64,
+}
+
+/// Looks at what is there, and makes an output of it, under names that its file system takes.
+fn open(request: &Request, interrupt: &Interrupt, observer: &mut dyn Observer) -> Result<Ready, Error> {
     let rules = disk::rules(&request.output);
-    match Output::open(plan(request, rules)?, request.existing) {
+    let error = match open_under(rules, request, interrupt, observer) {
         // One that does not say what it is, such as a FUSE file system.
-        Err(error) if error.is_of_names() && rules == Rules::Linux && !is_one_file(request) => {
-            let other = match error {
-                DiskError::NameTooLong { .. } => Rules::Ecryptfs,
-                _ => Rules::Windows,
-            };
-            let opened = Output::open(plan(request, other)?, request.existing).map_err(|_| error)?;
-            observer.notice("the file system does not take all names of the torrent; some are changed");
-            Ok(opened)
+        Err(Error::Disk(error)) if error.is_of_names() && rules == Rules::Linux && !is_one_file(request) => {
+            error
         }
-        opened => Ok(opened?),
+        opened => return opened,
+    };
+    let other = match error {
+        DiskError::NameTooLong { .. } => Rules::Ecryptfs,
+        _ => Rules::Windows,
+    };
+    let opened = open_under(other, request, interrupt, observer).map_err(|second| match second {
+        Error::Disk(second) if second.is_of_names() => error.into(),
+        second => second,
+    })?;
+    observer.notice("the file system does not take all names of the torrent; some are changed");
+    Ok(opened)
+}
+
+fn open_under(
+    rules: Rules,
+    request: &Request,
+    interrupt: &Interrupt,
+    observer: &mut dyn Observer,
+) -> Result<Ready, Error> {
+    let site = Site::find(plan(request, rules)?, request.existing, request.torrent.as_deref())?;
+    let (notes, known) = Notes::open(request, &site, observer);
+    let Looked { mut have, known, verdicts, checked } =
+        look::around(request, &site, known, interrupt, observer)?;
+    let output = site.make(&verdicts)?;
+    for piece in wanted(request) {
+        // It can be refused by a bug only; then it is fetched once more.
+        if have.get(piece) && output.keep(piece).is_err() {
+            have.clear(piece);
+        }
     }
+    let notes = notes.map(|notes| notes.of(&output));
+    Ok(Ready { output, notes, have, known, checked })
 }
 
 /// Whether the output is one file, whose name is the user's choice.

@@ -2,7 +2,8 @@
 //!
 //! What is believed depends on how the last run ended:
 //!
-//! - It closed its record, and no file has changed since: the pieces that were synced are there. Those that were only
+//! - It closed its record, and no file has changed since: the pieces that were synced are there, as far as it could tell
+//!   that nobody else wrote to their files during the run, which it cannot where it writes to them itself by `pwrite`. Those that were only
 //!   verified may be lost without a trace where the disk fails later, or with the machine: if that has not gone down they
 //!   are not fetched again, and hashed before the download is called done.
 //! - It was killed, the machine went down, or the disk failed: the record stayed open. Its pieces were synced before they
@@ -18,8 +19,8 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant, SystemTime};
 
 use super::{Observer, Request};
-use crate::disk::record::{Record, RecordFile, Unreadable, boot};
-use crate::disk::{DiskError, Existing, Output};
+use crate::disk::record::{Record, RecordFile, Standing, Unreadable, boot};
+use crate::disk::{DiskError, Output, Site};
 use crate::meta::geometry::{Geometry, PieceIndex};
 use crate::net::shared::Shared;
 use crate::swarm::bitfield::Bitfield;
@@ -38,15 +39,18 @@ pub(super) struct Known {
     pub(super) trusted: Bitfield,
     /// Taken to be there, and to be hashed before the end.
     pub(super) provisional: Bitfield,
-    /// Whether the files are those of a download of this torrent, though no piece of it may be whole.
-    pub(super) is_ours: bool,
+    /// Whether the files are those of a download of this torrent, though no piece of it may be whole, and others may have
+    /// written to them since.
+    pub(super) names_files: bool,
+    /// Whether nobody has written to the files since.
+    pub(super) is_unchanged: bool,
 }
 
 impl Known {
     /// Nothing is.
     pub(super) fn nothing(geometry: Geometry) -> Self {
         let none = Bitfield::new(geometry.piece_count());
-        Self { trusted: none.clone(), provisional: none, is_ours: false }
+        Self { trusted: none.clone(), provisional: none, names_files: false, is_unchanged: false }
     }
 
     /// Whether the piece is in one of the sets.
@@ -68,37 +72,27 @@ pub(super) struct Notes {
 impl Notes {
     /// Reads the record of an output, and says so where it is of no use. There is none for single pieces, nor where it
     /// would have to replace somebody else's file.
-    pub(super) fn open(
-        request: &Request,
-        output: &Output,
-        observer: &mut dyn Observer,
-    ) -> (Option<Self>, Known) {
+    pub(super) fn open(request: &Request, site: &Site, observer: &mut dyn Observer) -> (Option<Self>, Known) {
         let metainfo = &request.metainfo;
         let geometry = metainfo.geometry;
         let nothing = Known::nothing(geometry);
         let file = if request.piece.is_none() { RecordFile::beside(&request.output) } else { None };
         let Some(file) = file else { return (None, nothing) };
         let path = file.path().display().to_string();
-        let notes = Self {
-            file,
-            info_hash: metainfo.info_hash.0,
-            geometry,
-            files: output.found_stamp().files,
-            boot: boot(),
-        };
-        let known = match notes.read(output) {
+        let notes =
+            Self { file, info_hash: metainfo.info_hash.0, geometry, files: site.stamp().files, boot: boot() };
+        let known = match notes.read(site) {
             Err(Unusable::Keep(why)) => {
                 observer.notice(&format!("{path} {why}: nothing is recorded for resuming"));
                 return (None, nothing);
             }
-            // Whatever it says is about bytes that are gone.
-            _ if request.existing == Existing::Overwrite => {
-                notes.remove();
-                nothing
-            }
             Err(Unusable::Replace(why)) => {
                 observer.notice(&format!("{path} {why}: everything there is checked"));
                 nothing
+            }
+            Err(Unusable::Stale) => {
+                observer.notice(&format!("{path} is older than the files: everything there is checked"));
+                Known { names_files: true, ..nothing }
             }
             Ok(known) => known.unwrap_or(nothing),
         };
@@ -106,10 +100,11 @@ impl Notes {
     }
 
     /// What the record says that can be believed; `None` where there is no record.
-    fn read(&self, output: &Output) -> Result<Option<Known>, Unusable> {
+    fn read(&self, site: &Site) -> Result<Option<Known>, Unusable> {
         let bytes = match self.file.read(self.geometry) {
-            Ok(Some(bytes)) => bytes,
-            Ok(None) => return Ok(None),
+            Ok(Standing::Ours(bytes)) => bytes,
+            Ok(Standing::Free) => return Ok(None),
+            Ok(Standing::Doubtful) => return Err(Unusable::replace("may have been written by others")),
             Err(error) => return Err(Unusable::Keep(format!("cannot be read ({error})"))),
         };
         let record = Record::parse(&bytes).map_err(|unreadable| match unreadable {
@@ -120,11 +115,11 @@ impl Notes {
         if record.info_hash != self.info_hash || record.geometry != self.geometry {
             return Err(Unusable::replace("is of another torrent"));
         }
-        self.judge(&record, output).map(Some)
+        self.judge(&record, site).map(Some)
     }
 
-    fn judge(&self, record: &Record, output: &Output) -> Result<Known, Unusable> {
-        let found = output.found_stamp();
+    fn judge(&self, record: &Record, site: &Site) -> Result<Known, Unusable> {
+        let found = site.stamp();
         if record.files != found.files {
             return Err(Unusable::replace("is about other files"));
         }
@@ -133,17 +128,18 @@ impl Notes {
             Bitfield::from_wire(bytes, piece_count).map_err(|_| Unusable::replace("is damaged"))
         };
         let (durable, verified) = (set(&record.durable)?, set(&record.verified)?);
-        let mut known = Known { is_ours: true, ..Known::nothing(self.geometry) };
+        let mut known = Known { names_files: true, ..Known::nothing(self.geometry) };
         if !record.is_closed {
             if found.written_at > record.open_until {
-                return Err(Unusable::replace("is older than the files"));
+                return Err(Unusable::Stale);
             }
             known.provisional = durable;
             return Ok(known);
         }
         if record.times != found.times {
-            return Err(Unusable::replace("is older than the files"));
+            return Err(Unusable::Stale);
         }
+        known.is_unchanged = true;
         if self.boot == Some(record.boot) {
             for piece in self.geometry.pieces().filter(|&piece| verified.get(piece) && !durable.get(piece)) {
                 known.provisional.set(piece);
@@ -151,6 +147,11 @@ impl Notes {
         }
         known.trusted = durable;
         Ok(known)
+    }
+
+    /// The same for an output that was made since.
+    pub(super) fn of(self, output: &Output) -> Self {
+        Self { files: output.files_digest(), ..self }
     }
 
     /// Removes the record: it is of no use, or of no use any more.
@@ -176,6 +177,8 @@ enum Unusable {
     Keep(String),
     /// It may be replaced.
     Replace(String),
+    /// It names these files, but somebody has written to them since. It may be replaced.
+    Stale,
 }
 
 impl Unusable {
@@ -278,6 +281,10 @@ impl Recorder {
             return;
         }
         self.writer.take_verified(&mut sets);
+        // The times of the files tell of what happens to them from now on, and not of what happened before.
+        for piece in output.doubtful() {
+            sets.durable.clear(piece);
+        }
         let record = match output.stamp() {
             Ok(stamp) => Record { is_closed: true, times: stamp.times, ..self.writer.record(&sets) },
             Err(error) => return tracing::debug!("no resume record: {error}"),
