@@ -33,6 +33,7 @@ fuzz_target!(|payload: &[u8]| {
         port: offer.port.and_then(NonZeroU16::new),
         reqq: NonZeroU32::new(reqq),
         your_ip: offer.your_ip,
+        client: (!version.is_empty()).then(|| (&*version).into()),
     };
     let ours = offer.encode();
     let document = parse(&ours, Limits::PEER_MESSAGE).expect("ours is bencode");

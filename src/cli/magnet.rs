@@ -18,7 +18,8 @@ pub(super) fn parse(args: &MagnetParse) -> Result<(), Error> {
 pub(super) fn shake_hands(args: &MagnetHandshake) -> Result<(), Error> {
     let mut observer = super::progress::Reporter::new(true);
     let (reach, magnet) = (of_the_link()?, read(&args.link)?);
-    let shaken = download::shake_hands(&magnet, &reach, &super::interrupts()?, &mut observer);
+    let interrupt = super::interrupts(observer.with_table(false))?;
+    let shaken = download::shake_hands(&magnet, &reach, &interrupt, &mut observer);
     observer.finish(None);
     let (peer_id, id) = shaken?;
     print(&format!("Peer ID: {}\nPeer Metadata Extension ID: {id}\n", hex(&peer_id)))

@@ -23,7 +23,7 @@ use args::{
     Command, Decode, Download, DownloadPiece, Handshake, Info, MagnetDownload, MagnetDownloadPiece, Parsed,
     Peers, Sources, Transfer,
 };
-use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1};
 use signal_hook::iterator::Signals;
 use signal_hook::low_level;
 
@@ -131,7 +131,7 @@ fn peers(args: &Peers) -> Result<(), Error> {
     }
     config.port = PASSING_PORT_MIN + (config.key % u32::from(PASSING_PORTS)) as u16;
     let totals = Totals { uploaded: 0, downloaded: 0, left: metainfo.geometry.total_len().max(1) };
-    let interrupt = interrupts()?;
+    let interrupt = interrupts(progress::TableWish::default())?;
     let once = announce_once(&config, totals, &|| interrupt.load(Ordering::Relaxed) != 0);
     let printed = match (once.answer, interrupt.load(Ordering::Relaxed)) {
         (Ok(answer), _) => print_peers(&answer),
@@ -274,8 +274,8 @@ fn transfer(
     let piece_of = |metainfo: &Metainfo| subject.piece.map(|index| piece_of(metainfo, index)).transpose();
     // Before anybody is asked.
     torrent.as_ref().map(piece_of).transpose()?;
-    let interrupt = interrupts()?;
     let mut observer = progress::Reporter::new(options.quiet);
+    let interrupt = interrupts(observer.with_table(options.verbose > 0))?;
     let run = |observer: &mut progress::Reporter| {
         let (metainfo, search, reach, metafile) = match torrent {
             Some(metainfo) => (metainfo, None, reach, None),
@@ -329,7 +329,7 @@ fn piece_of(metainfo: &Metainfo, index: u32) -> Result<PieceIndex, Error> {
 /// Fetches what a magnet link names, and shows that.
 fn resolve(link: &str, reach: &Reach, patience: Patience, quiet: bool) -> Result<Resolved, Error> {
     let mut observer = progress::Reporter::new(quiet);
-    let interrupt = interrupts()?;
+    let interrupt = interrupts(observer.with_table(false))?;
     let resolved = download::resolve(&magnet::read(link)?, reach, patience, &interrupt, &mut observer);
     observer.finish(None);
     resolved
@@ -380,16 +380,22 @@ fn json(finished: &Finished) -> String {
 }
 
 /// Makes SIGINT, SIGTERM and SIGHUP end the download in good order, and a later second one end the process at once. What
-/// the caller has this process ignore stays ignored.
-fn interrupts() -> Result<Interrupt, Error> {
+/// the caller has this process ignore stays ignored. SIGUSR1 expresses a wish for a table of the peers.
+fn interrupts(table: progress::TableWish) -> Result<Interrupt, Error> {
     let interrupt = Interrupt::default();
     let told = Arc::clone(&interrupt);
-    let heeded = [SIGINT, SIGTERM, SIGHUP].into_iter().filter(|&signal| !os::signals::is_ignored(signal));
+    let heeded = [SIGINT, SIGTERM, SIGHUP, SIGUSR1];
+    let heeded = heeded.into_iter().filter(|&signal| !os::signals::is_ignored(signal));
     let mut signals = Signals::new(heeded).map_err(Error::Thread)?;
     let listen = move || {
         let mut first = None;
         for signal in signals.forever() {
+            if signal == SIGUSR1 {
+                table.store(true, Ordering::Relaxed);
+                continue;
+            }
             if first.get_or_insert_with(Instant::now).elapsed() > SAME_SIGNAL {
+                progress::clear();
                 low_level::exit(128 + signal);
             }
             told.store(signal as usize, Ordering::Relaxed);

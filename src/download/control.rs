@@ -72,6 +72,9 @@ pub(super) fn run(
         recorder.stop(run.request.sync && result.is_ok());
     }
     let trouble = control.part(observer);
+    if observer.wants_peers(true) {
+        observer.peers(&control.search.roster.table());
+    }
     // After trouble nobody knows what has become of what was verified: the record stays open, and its pieces are hashed.
     let is_sound = trouble.is_none() && !matches!(result, Err(Error::Disk(_) | Error::Panicked));
     if let Some(recorder) = recorder
@@ -108,6 +111,9 @@ struct Control<'a> {
     recorder: Option<Recorder>,
     kept: u64,
     complete: bool,
+    /// So many cores have yet to tell how their peers stand, for a table that is wanted.
+    census: Option<usize>,
+    started: Instant,
     /// Bytes of blocks that came as a whole and were missing, and when more were noticed.
     useful: u64,
     last_block: Instant,
@@ -174,6 +180,8 @@ impl<'a> Control<'a> {
             recorder,
             kept,
             complete,
+            census: None,
+            started: now,
             useful: 0,
             last_block: now,
             connected_since: None,
@@ -204,6 +212,7 @@ impl<'a> Control<'a> {
             self.record();
             self.tell_contacts();
             observer.downloading(&self.snapshot());
+            self.show_peers(observer);
             self.check_patience()?;
         }
         observer.downloading(&self.snapshot());
@@ -216,6 +225,18 @@ impl<'a> Control<'a> {
             recorder.tick(Instant::now(), || {
                 Box::new(move |error| drop(outbox.send(Input::Net(pass, Event::Disk(error)))))
             });
+        }
+    }
+
+    /// Shows the peers when that is wanted, and all cores have told.
+    fn show_peers(&mut self, observer: &mut dyn Observer) {
+        if observer.wants_peers(false) && self.census.is_none() {
+            self.cores.iter().for_each(Core::take_census);
+            self.census = Some(self.cores.len());
+        }
+        if self.census == Some(0) {
+            self.census = None;
+            observer.peers(&self.search.roster.table());
         }
     }
 
@@ -239,7 +260,13 @@ impl<'a> Control<'a> {
                     self.search.ban(addr);
                     continue;
                 }
-                Input::Net(pass, event @ (Event::Disk(_) | Event::Panicked)) if pass == self.pass => {
+                Input::Net(pass, Event::Closed { addr, reason, .. }) if pass == self.pass => {
+                    self.search.roster.closed(addr, &reason);
+                    None
+                }
+                Input::Net(pass, event @ (Event::Left(_) | Event::Disk(_) | Event::Panicked))
+                    if pass == self.pass =>
+                {
                     self.on_event(event).err()
                 }
                 Input::Found(found) => {
@@ -297,6 +324,11 @@ impl<'a> Control<'a> {
                 if !self.callers.left(addr) {
                     self.search.on_closed(addr, reason, tally.useful > 0);
                 }
+            }
+            Event::Left(report) => self.search.roster.report(report),
+            Event::Census(reports) => {
+                reports.into_iter().for_each(|report| self.search.roster.report(report));
+                self.census = self.census.map(|due| due.saturating_sub(1));
             }
             Event::Poisoned(addr) => {
                 for addr in self.search.ban(addr) {
@@ -490,6 +522,7 @@ impl<'a> Control<'a> {
             misses: counters.misses.load(Ordering::Relaxed),
             receives: counters.receives.load(Ordering::Relaxed),
             backend: self.backend,
+            fetching: self.started.elapsed(),
             ..Summary::default()
         }
     }

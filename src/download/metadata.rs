@@ -142,6 +142,9 @@ fn ask<T>(
             return Ok((answer, asking.stop()));
         }
         observer.searching(&asking.searching());
+        if observer.wants_peers(false) {
+            observer.peers(&asking.search.roster.table());
+        }
         asking.check_patience()?;
     }
 }

@@ -12,6 +12,7 @@ mod metadata;
 mod observer;
 mod patience;
 mod resume;
+mod roster;
 mod search;
 
 use std::io;
@@ -139,16 +140,19 @@ pub struct Summary {
     pub backend: Backend,
     /// From the start to the last verified piece.
     pub elapsed: Duration,
+    /// The part of that in which something was fetched.
+    pub fetching: Duration,
 }
 
 impl Summary {
     /// Adds a further pass, in which all that is there by now is kept.
-    const fn add(&mut self, pass: &Self) {
+    fn add(&mut self, pass: &Self) {
         if self.total == 0 {
             self.kept = pass.kept;
         }
         self.total = pass.total;
         self.backend = pass.backend;
+        self.fetching += pass.fetching;
         self.wasted += pass.wasted;
         self.hits += pass.hits;
         self.misses += pass.misses;

@@ -12,6 +12,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use super::roster::Roster;
 use super::{Encryption, Observer, Sources, announce_config_of, listen, peer_id};
 use crate::discovery::announcer::{AnnounceEvent, Announcer, Farewell, TotalsFn};
 use crate::discovery::ask::TrackerError;
@@ -119,6 +120,8 @@ pub struct Search {
     pub(super) info_hash: InfoHash,
     pub(super) peer_id: [u8; 20],
     pub(super) book: Book,
+    /// What became of the peers.
+    pub(super) roster: Roster,
     pub(super) reach: Reach,
     listener: Option<Arc<Listener>>,
     announcer: Option<Announcer>,
@@ -177,6 +180,7 @@ impl Search {
             info_hash,
             peer_id: peer_id(),
             book,
+            roster: Roster::default(),
             reach,
             listener,
             announcer: None,
@@ -378,6 +382,7 @@ impl Search {
             _ => Outcome::Failed,
         };
         self.book.on_closed(addr, outcome, Instant::now());
+        self.roster.closed(addr, &reason);
         self.last_trouble = Some((addr, reason));
     }
 

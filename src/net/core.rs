@@ -32,6 +32,7 @@ enum Command {
     Dial(SocketAddr, Option<mse::Offer>, Duration),
     Adopt(TcpStream, SocketAddr),
     Close(SocketAddr, CloseReason),
+    Census,
     Stop,
 }
 
@@ -70,6 +71,11 @@ impl Core {
         let _ = self.commands.send(Command::Close(addr, reason));
     }
 
+    /// Asks how all peers stand; the answer comes as [`Event::Census`].
+    pub fn take_census(&self) {
+        let _ = self.commands.send(Command::Census);
+    }
+
     /// Asks the core to close all connections and end.
     pub fn stop(&self) {
         let _ = self.commands.send(Command::Stop);
@@ -106,6 +112,11 @@ async fn serve(mut inbox: UnboundedReceiver<Command>, backend: Backend, shared: 
                 if let Some(peer) = peers.borrow().iter().find(|peer| peer.addr() == addr) {
                     peer.close(reason);
                 }
+            }
+            Some(Command::Census) => {
+                let now = Instant::now();
+                let reports = peers.borrow().iter().filter_map(|peer| peer.report(now)).collect();
+                shared.tell(Event::Census(reports));
             }
             Some(Command::Stop) | None => break,
         }

@@ -635,7 +635,7 @@ impl<'a> Listener<'a> {
         loop {
             match decoder.next(&mut bytes).map_err(|error| CloseReason::Fault(Fault::Wire(error)))? {
                 Some(Event::Message(Message::Extended { id: extension::HANDSHAKE_ID, payload })) => {
-                    self.on_offer(Offered::parse(payload))?;
+                    self.on_offer(&Offered::parse(payload))?;
                 }
                 Some(Event::Message(Message::Extended { id: extension::OUR_METADATA_ID, payload })) => {
                     self.on_metadata(payload)?;
@@ -657,11 +657,12 @@ impl<'a> Listener<'a> {
         Ok(())
     }
 
-    fn on_offer(&mut self, offered: Offered) -> Result<(), CloseReason> {
+    fn on_offer(&mut self, offered: &Offered) -> Result<(), CloseReason> {
         let addr = self.peer.addr;
         if !self.shook {
             self.shook = true;
             let (peer_id, is_caller) = (self.peer_id, self.peer.way == Way::Called);
+            let offered = offered.clone();
             (self.desk.events)(MetadataEvent::Shook { addr, peer_id, offered, is_caller });
         }
         if self.desk.goal == Goal::Handshake {

@@ -16,5 +16,6 @@ mod opening;
 mod peer;
 mod scatter;
 pub mod shared;
+mod sketch;
 mod socket;
 mod uring;

@@ -20,7 +20,8 @@ use super::backend::Backend;
 use super::close::CloseReason;
 use super::opening::{BUFFER_LEN, CLIENT, HANDSHAKE_TIMEOUT, Opened, Opening, Progress, REQUESTS_HELD, Way};
 use super::scatter::Scatter;
-use super::shared::{Counters, Desk, Event, Shared};
+use super::shared::{Counters, Desk, Event, PeerReport, Shared};
+use super::sketch::Sketch;
 use super::socket::Socket;
 use crate::disk::{DiskError, PieceLease};
 use crate::swarm::receive::feed;
@@ -69,6 +70,7 @@ enum Phase {
 struct Talk {
     session: Session<PieceLease>,
     decoder: Decoder,
+    sketch: Sketch,
 }
 
 /// One peer.
@@ -134,12 +136,24 @@ impl Peer {
         let overdue = match &mut *self.phase.borrow_mut() {
             Phase::Dialing { deadline } => (now > *deadline).then_some(CloseReason::DialTimeout),
             Phase::Handshaking { deadline } => (now > *deadline).then_some(CloseReason::HandshakeTimeout),
-            Phase::Talking(talk) => self.tick_session(&mut talk.session, shared, now).err(),
+            Phase::Talking(talk) => {
+                let ticked = self.tick_session(&mut talk.session, shared, now);
+                talk.sketch.look(&talk.session);
+                ticked.err()
+            }
         };
         if let Some(reason) = overdue {
             self.close(reason);
         }
         self.flush();
+    }
+
+    /// How it stands, once it has sent its handshake.
+    pub(super) fn report(&self, now: Instant) -> Option<PeerReport> {
+        match &*self.phase.borrow() {
+            Phase::Talking(talk) => Some(talk.sketch.report(&talk.session, now)),
+            Phase::Dialing { .. } | Phase::Handshaking { .. } => None,
+        }
     }
 
     /// Whether it has sent something of use within the last few seconds.
@@ -209,13 +223,14 @@ pub(super) async fn run(peer: Rc<Peer>, shared: &Shared) {
     let reason = peer.closing.borrow_mut().take().unwrap_or(reason);
     peer.over.set(true);
     peer.close(CloseReason::Finished);
-    let mut tally = Tally::default();
+    let report = peer.report(Instant::now());
     if let Phase::Talking(talk) = &mut *peer.phase.borrow_mut() {
         talk.session.close(&mut Desk(shared));
-        tally = talk.session.tally();
     }
+    let tally = report.as_ref().map_or_else(Tally::default, |report| report.tally);
     Counters::add(&shared.counters().wasted, tally.wasted);
-    tracing::debug!(peer = %peer.addr, useful = tally.useful, wasted = tally.wasted, "closed: {reason}");
+    tracing::info!("{}: closed: {reason}; {} bytes of use, {} wasted", peer.addr, tally.useful, tally.wasted);
+    report.into_iter().for_each(|report| shared.tell(Event::Left(report)));
     shared.tell(Event::Closed { addr: peer.addr, reason, tally });
 }
 
@@ -251,9 +266,12 @@ async fn talk(peer: &Rc<Peer>, shared: &Shared) -> Result<std::convert::Infallib
     if let Way::Dialed(_) = peer.way {
         peer.socket.connect(peer.addr).await.map_err(CloseReason::Dial)?;
         peer.check_closing()?;
+        tracing::info!("{}: connected", peer.addr);
         *peer.phase.borrow_mut() = Phase::Handshaking { deadline: Instant::now() + HANDSHAKE_TIMEOUT };
     }
-    let Opened { theirs, rest, ciphers } = shake_hands(peer, shared).await?;
+    let opened = shake_hands(peer, shared).await?;
+    let sketch = Sketch::new(peer.addr, &opened, Instant::now());
+    let Opened { theirs, rest, ciphers } = opened;
     let cipher = ciphers.map(|ciphers| {
         peer.seal(ciphers.send);
         ciphers.receive
@@ -266,7 +284,7 @@ async fn talk(peer: &Rc<Peer>, shared: &Shared) -> Result<std::convert::Infallib
     let terms = Terms { fast, pex: offers_pex };
     let session = Session::new(peer.addr, geometry, terms, now, &mut Desk(shared));
     let limits = Limits::of_pieces(geometry.piece_count());
-    let talk = Box::new(Talk { session, decoder: Decoder::new(limits) });
+    let talk = Box::new(Talk { session, decoder: Decoder::new(limits), sketch });
     *peer.phase.borrow_mut() = Phase::Talking(talk);
     shared.tell(Event::Connected(peer.addr));
     if terms.fast {
@@ -381,8 +399,10 @@ impl<'a> Reader<'a> {
         let trouble = is_fault.then(|| scatter.trouble().unwrap_or_else(|| self.shared.write_error()));
         let received = *result.as_ref().unwrap_or(&0);
         let settled = self.with_talk(|talk| {
-            let Talk { session, decoder } = talk;
-            scatter.forecast().settle(received, session, decoder, now, &mut Desk(self.shared))
+            let Talk { session, decoder, sketch } = talk;
+            let settled = scatter.forecast().settle(received, session, decoder, now, &mut Desk(self.shared));
+            sketch.in_place += settled.direct;
+            settled
         });
         self.scatter = Some(scatter);
         if let Some(error) = trouble {
@@ -456,7 +476,7 @@ impl<'a> Reader<'a> {
         }
         let work = &mut Desk(shared);
         let (fed, useful) = self.with_talk(|talk| {
-            let Talk { session, decoder } = talk;
+            let Talk { session, decoder, .. } = talk;
             let fed = feed(session, decoder, bytes, now, work);
             session.fill(now, work, &mut self.peer.out.borrow_mut());
             (fed, session.tally().useful)

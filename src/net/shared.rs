@@ -57,6 +57,25 @@ pub fn load(lease: &mut PieceLease) -> Result<Option<[u8; 20]>, DiskError> {
     Ok(Some(hash.finalize().into()))
 }
 
+/// How a peer stands.
+#[derive(Clone, Debug)]
+pub struct PeerReport {
+    /// Which.
+    pub addr: SocketAddr,
+    /// The name of its program: what it says, or what its id stands for. Any characters may be in it.
+    pub client: String,
+    /// What it does.
+    pub state: PeerState,
+    /// Bytes a second that come from it of late.
+    pub rate: u64,
+    /// How long it has been connected.
+    pub connected: Duration,
+    /// What has come over this connection.
+    pub tally: Tally,
+    /// Blocks of it that were received straight into their place.
+    pub in_place: u64,
+}
+
 /// What cores and verifier tell the control thread. All of it is rare.
 #[derive(Debug)]
 pub enum Event {
@@ -71,6 +90,10 @@ pub enum Event {
         /// What it had sent.
         tally: Tally,
     },
+    /// How a peer stands whose connection is about to be told as [`Event::Closed`].
+    Left(PeerReport),
+    /// How the peers of a core stand, which was asked for.
+    Census(Vec<PeerReport>),
     /// A peer sent wrong data.
     Poisoned(SocketAddr),
     /// A peer told of others.

@@ -60,7 +60,7 @@ impl Offer<'_> {
 }
 
 /// What a peer's handshake tells, as far as it is used. A part that is missing or makes no sense is `None`.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Offered {
     /// The number under which it takes messages of the metadata exchange (BEP 9).
     pub metadata: Option<NonZeroU8>,
@@ -74,6 +74,8 @@ pub struct Offered {
     pub reqq: Option<NonZeroU32>,
     /// The address at which it sees us.
     pub your_ip: Option<IpAddr>,
+    /// The name of its program, which may be any text of up to [`CLIENT_LEN_MAX`] bytes.
+    pub client: Option<Box<str>>,
 }
 
 impl Offered {
@@ -91,9 +93,19 @@ impl Offered {
             pex: name("ut_pex"),
             port: number("p").and_then(|port| NonZeroU16::new(port.try_into().ok()?)),
             reqq: number("reqq").and_then(|reqq| NonZeroU32::new(reqq.try_into().ok()?)),
+            client: root.get("v").and_then(|name| client(name.as_bytes()?)),
             your_ip: root.get("yourip").and_then(|ip| address(ip.as_bytes()?)),
         }
     }
+}
+
+/// Bytes of a program's name that are kept.
+pub const CLIENT_LEN_MAX: usize = 64;
+
+/// The beginning of a program's name; `None` for an empty one.
+fn client(name: &[u8]) -> Option<Box<str>> {
+    let name = &name[..name.len().min(CLIENT_LEN_MAX)];
+    (!name.is_empty()).then(|| String::from_utf8_lossy(name).into())
 }
 
 /// An IP address of either family, by its length.
@@ -142,8 +154,11 @@ mod tests {
             port: NonZeroU16::new(6881),
             reqq: NonZeroU32::new(2000),
             your_ip: Some("1.2.3.4".parse().unwrap()),
+            client: Some("someone".into()),
         };
         assert_eq!(Offered::parse(payload), offered);
+        let long = [b"d1:v1000:".to_vec(), vec![b'x'; 1000], b"e".to_vec()].concat();
+        assert_eq!(Offered::parse(&long).client.unwrap().len(), CLIENT_LEN_MAX);
     }
 
     #[test]
@@ -159,6 +174,8 @@ mod tests {
             b"d13:metadata_sizei-1e1:pi65536ee",
             b"d6:yourip5:abcdee",
             b"d6:youripi5ee",
+            b"d1:vi5ee",
+            b"d1:v0:e",
             b"le",
             b"",
         ] {

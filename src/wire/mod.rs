@@ -6,6 +6,7 @@
 //! [`mse`] is the handshake that comes before all of this where a connection is encrypted. Nothing here
 //! knows a torrent: whether a piece exists or a block was asked for is decided in `swarm`.
 
+pub mod client;
 pub mod decoder;
 pub mod extension;
 pub mod handshake;

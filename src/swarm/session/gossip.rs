@@ -81,6 +81,8 @@ pub(super) struct Talk {
     has_named_node: bool,
     /// The number under which it takes messages of the peer exchange.
     pex_id: Option<NonZeroU8>,
+    /// The name of its program, in its own words.
+    pub(super) client: Option<Box<str>>,
     tell_at: Instant,
     told: BTreeSet<SocketAddr>,
 }
@@ -92,6 +94,7 @@ impl Talk {
             was_introduced: false,
             has_named_node: false,
             pex_id: None,
+            client: None,
             tell_at: now + PEX_EVERY,
             told: BTreeSet::new(),
         }
@@ -108,7 +111,7 @@ impl<L: PieceWriter> Session<L> {
         work: &mut impl Work<L>,
     ) -> Result<(), Fault> {
         match id {
-            extension::HANDSHAKE_ID => self.on_offered(&Offered::parse(payload), work),
+            extension::HANDSHAKE_ID => self.on_offered(Offered::parse(payload), work),
             extension::OUR_PEX_ID if self.terms.pex && self.talk.allowance.take(now)? => {
                 let exchange = PeerExchange::parse(payload);
                 if !exchange.is_empty() {
@@ -120,12 +123,13 @@ impl<L: PieceWriter> Session<L> {
         Ok(())
     }
 
-    fn on_offered(&mut self, offered: &Offered, work: &mut impl Work<L>) {
+    fn on_offered(&mut self, offered: Offered, work: &mut impl Work<L>) {
         if let Some(reqq) = offered.reqq {
             self.pipeline.set_reqq(reqq.get());
         }
         // A later handshake changes what it names (BEP 10).
         self.talk.pex_id = offered.pex.or(self.talk.pex_id);
+        self.talk.client = offered.client.or(self.talk.client.take());
         let is_first = !std::mem::replace(&mut self.talk.was_introduced, true);
         if let Some(ours) = offered.your_ip.filter(|_| is_first) {
             work.hear(self.addr, Gossip::OurAddress(ours));

@@ -54,6 +54,16 @@ impl<L: PieceWriter> Session<L> {
         }
     }
 
+    /// Whether the peer lets us ask for nothing, but for what it allows all the same (BEP 6).
+    pub const fn is_choked(&self) -> bool {
+        self.choked
+    }
+
+    /// The name of the peer's program, if it has told. Any characters may be in it.
+    pub fn client(&self) -> Option<&str> {
+        self.talk.client.as_deref()
+    }
+
     /// Bytes a second that come from the peer of late.
     pub fn rate(&self) -> u64 {
         self.pipeline.rate()
