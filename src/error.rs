@@ -14,6 +14,7 @@ use crate::disk::DiskError;
 use crate::meta::bencode::ParseError;
 use crate::meta::magnet::MagnetError;
 use crate::meta::torrent::TorrentError;
+use crate::meta::units::Bytes;
 use crate::net::close::CloseReason;
 
 /// Trackers whose failures are told one by one.
@@ -123,7 +124,7 @@ impl fmt::Display for Progress {
         if self.total == 0 {
             return f.write_str("what to download is not known yet");
         }
-        write!(f, "{} of {} bytes are verified", self.done, self.total)?;
+        write!(f, "{} of {} are verified", Bytes(self.done), Bytes(self.total))?;
         if self.done > 0 { write!(f, "; run the same command again to go on") } else { Ok(()) }
     }
 }

@@ -326,7 +326,7 @@ fn silent_cases(content: &Content) -> [Case<'_>; 2] {
     };
     let silent = Script { hello: Hello::Silent, ..Script::default() };
     let idle = Script { blocks_max: 0, ..Script::default() };
-    let idle_text = "nothing came from any peer for 2 s; 0 of 627592 bytes are verified";
+    let idle_text = "nothing came from any peer for 2 s; 0 B of 612.9 KiB are verified";
     [
         case("no handshake", with(silent, &[], "no handshake in time")),
         case("no block", with(idle, &["--timeout", "2"], idle_text)),
@@ -336,7 +336,7 @@ fn silent_cases(content: &Content) -> [Case<'_>; 2] {
 /// Nobody but a peer whose every block is wrong.
 fn corrupt_cases(content: &Content) -> [Case<'_>; 3] {
     let corrupt = || Peer::start(content, Script { corrupt: true, ..Script::default() });
-    let text = "it sent wrong data; 0 of 627592 bytes are verified";
+    let text = "it sent wrong data; 0 B of 612.9 KiB are verified";
     let by_hand = move || {
         let peer = corrupt();
         let place = Place::new(content, &[]);
@@ -356,10 +356,7 @@ fn corrupt_cases(content: &Content) -> [Case<'_>; 3] {
         let half = 10 * content.piece_len;
         fs::write(place.path("out"), &content.bytes[..half]).unwrap();
         let run = place.download(&["--peer", &corrupt().addr.to_string()]).run();
-        run.assert_fails(
-            NO_PEERS,
-            &format!("{half} of 627592 bytes are verified; run the same command again"),
-        );
+        run.assert_fails(NO_PEERS, "320.0 KiB of 612.9 KiB are verified; run the same command again");
         let honest = Peer::honest(content);
         place.complete_from(&honest);
         assert_eq!(honest.assert_pleased().pieces(), (10..20).collect());
@@ -651,10 +648,11 @@ fn half_way(place: &Place, blocks_max: usize, tracker: impl FnOnce(&Peer) -> Tra
     (running, tracker)
 }
 
-/// The bytes that the line of an ended download says are verified.
+/// The bytes that the line of an ended download says are verified, whose pieces are of whole KiB but for the last.
 fn verified_bytes(line: &str) -> usize {
     let (_, rest) = line.split_once("interrupted; ").unwrap_or_else(|| panic!("{line}"));
-    rest.split(' ').next().unwrap().parse().unwrap()
+    let kib = rest.split_once(" KiB of ").unwrap_or_else(|| panic!("{line}")).0;
+    (kib.parse::<f64>().unwrap() * 1024.0) as usize
 }
 
 #[test]
@@ -667,8 +665,7 @@ fn an_interrupted_download_says_how_far_it_got_and_goes_on() {
         running.signal(signal);
         let run = running.wait(SOON);
         assert!(asked.elapsed() < AT_ONCE, "{:?}", asked.elapsed());
-        let line =
-            run.assert_fails(code, " of 627592 bytes are verified; run the same command again to go on");
+        let line = run.assert_fails(code, " of 612.9 KiB are verified; run the same command again to go on");
         let done = verified_bytes(line);
         // The pieces of one peer are fetched one after the other, so seventeen blocks are eight pieces.
         assert!(done >= 7 * content.piece_len && done <= 8 * content.piece_len + 5000, "{line}");
@@ -680,7 +677,11 @@ fn an_interrupted_download_says_how_far_it_got_and_goes_on() {
         place.complete_from(&peer);
         let fetched: usize =
             peer.assert_pleased().pieces().iter().map(|&piece| content.piece(piece).len()).sum();
-        assert_eq!(fetched, content.bytes.len() - done, "what was verified is not fetched again");
+        let missing = content.bytes.len() - done;
+        assert!(
+            fetched.abs_diff(missing) < 100,
+            "what was verified is not fetched again: {fetched}, {missing}"
+        );
     }
 }
 
@@ -697,8 +698,8 @@ fn an_interrupt_with_nothing_verified_leaves_nothing() {
             running.signal("INT");
             let run = running.wait(SOON);
             assert!(asked.elapsed() < AT_ONCE, "{:?}", asked.elapsed());
-            let line = run.assert_fails(130, "ringtide: interrupted; 0 of ");
-            assert!(line.ends_with("bytes are verified"), "{line}");
+            let line = run.assert_fails(130, "ringtide: interrupted; 0 B of ");
+            assert!(line.ends_with(" are verified"), "{line}");
             assert_eq!(folder::names(&folder::list(place.dir.path())).len(), 1, "only the torrent is left");
         }
     }
@@ -724,7 +725,7 @@ fn an_interrupt_does_not_wait_for_a_tracker() {
     let (running, _tracker) = half_way(&place, 4, once);
     let asked = Instant::now();
     running.signal("INT");
-    running.wait(SOON).assert_fails(130, "65536 of 627592 bytes are verified");
+    running.wait(SOON).assert_fails(130, "64.0 KiB of 612.9 KiB are verified");
     assert!(asked.elapsed() < 2 * AT_ONCE, "{:?}", asked.elapsed());
 
     let place = Place::new(&content, &[]);
@@ -759,7 +760,7 @@ fn a_second_run_into_the_same_output_is_refused() {
     let second = place.download(&["--overwrite", "--peer", &peer.addr.to_string()]);
     second.run().assert_fails(BAD_OUTPUT, "another process is writing out");
     running.signal("INT");
-    running.wait(SOON).assert_fails(130, "65536 of 627592 bytes are verified");
+    running.wait(SOON).assert_fails(130, "64.0 KiB of 612.9 KiB are verified");
     content.torrent(&place.path("t"), &[]);
     place.complete_from(&peer);
 }

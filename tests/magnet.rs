@@ -787,7 +787,7 @@ fn a_download_that_leaves_nothing_leaves_no_torrent_file_either() {
     let peer = Peer::start(Script::honest(&content));
     let link = link(&content, &[], &[peer.addr]);
     let args = ["magnet_download", "-o", "out", "--timeout", "2", "--no-dht", "--no-lsd", &link];
-    ringtide(args).within(dir.path()).run().assert_fails(4, "0 of 32000 bytes are verified");
+    ringtide(args).within(dir.path()).run().assert_fails(4, "0 B of 31.2 KiB are verified");
     assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
 }
 

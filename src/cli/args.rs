@@ -67,7 +67,7 @@ pub(super) struct Info {
     /// of a magnet link: do not look for peers on the local network
     #[argh(switch)]
     no_lsd: bool,
-    /// of a magnet link: give up when no peer had it for so many seconds
+    /// of a magnet link: give up when no peer had it for so many seconds; 0: never (default: 60, or 20 where nobody is known)
     #[argh(option, arg_name = "seconds")]
     pub(super) timeout: Option<u64>,
 }
@@ -154,7 +154,7 @@ macro_rules! transfers {
             /// use at most so many cores (default: those the process may use)
             #[argh(option, arg_name = "n")]
             threads: Option<usize>,
-            /// give up when nothing came for so many seconds
+            /// give up when nothing came for so many seconds; 0: never (default: 300, or 20 where nobody is known who could help)
             #[argh(option, arg_name = "seconds")]
             timeout: Option<u64>,
             /// print nothing but errors on stderr

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::callers::Callers;
+use super::haul::Haul;
 use super::hearsay::Hearsay;
 use super::patience::{self, Patience};
 use super::search::{Input, Reach, Search};
@@ -15,11 +16,15 @@ use super::{Interrupt, Observer, Searching, Wait, check_interrupt};
 use crate::disk::MetaFile;
 use crate::error::{Error, Progress};
 use crate::meta::magnet::Magnet;
+use crate::meta::text::escape;
 use crate::meta::torrent::{Metainfo, TorrentError, info_of, torrent_file};
+use crate::meta::units::Bytes;
 use crate::net::close::CloseReason;
 use crate::net::listener;
 use crate::net::metadata::{CONNECTIONS_MAX, Goal, MetadataEvent, MetadataFetch};
 use crate::swarm::book::Outcome;
+use crate::wire::client::client_name;
+use crate::wire::extension::Offered;
 
 /// How often timers are looked at.
 const TICK: Duration = Duration::from_millis(100);
@@ -149,6 +154,16 @@ fn ask<T>(
     }
 }
 
+/// Logs who has introduced itself.
+fn tell(addr: SocketAddr, peer_id: &[u8; 20], offered: &Offered) {
+    let client =
+        offered.client.as_deref().map_or_else(|| client_name(peer_id), |client| escape(client).to_string());
+    match offered.metadata_size {
+        Some(size) => tracing::info!("{addr}: is {client}, has metadata of {}", Bytes(size)),
+        None => tracing::info!("{addr}: is {client}, has no metadata"),
+    }
+}
+
 /// The peers that are asked.
 struct Asking {
     search: Search,
@@ -156,6 +171,7 @@ struct Asking {
     callers: Callers,
     open: HashSet<SocketAddr>,
     hearsay: Hearsay,
+    haul: Haul,
     patience: Patience,
     /// When somebody was met last who has what is wanted, some of that came, or the first answer of a source.
     last_news: Instant,
@@ -177,6 +193,7 @@ impl Asking {
             callers,
             open: HashSet::new(),
             hearsay: Hearsay::default(),
+            haul: Haul::default(),
             patience,
             last_news: Instant::now(),
         })
@@ -223,11 +240,13 @@ impl Asking {
             Input::Net(..) => return Ok(None),
         };
         match &event {
-            MetadataEvent::Shook { addr, offered, is_caller, .. } => {
+            MetadataEvent::Shook { addr, peer_id, offered, is_caller } => {
                 self.callers.greeted(*addr);
-                if offered.metadata_size.is_some() {
+                if let Some(size) = offered.metadata_size {
                     self.last_news = Instant::now();
+                    self.haul.claimed(*addr, size);
                 }
+                tell(*addr, peer_id, offered);
                 self.hearsay.greeted(*addr, offered.metadata_size.is_some());
                 self.search.book.on_connected(*addr);
                 if *is_caller && let Some(port) = offered.port {
@@ -242,6 +261,7 @@ impl Asking {
             MetadataEvent::Piece { from } => {
                 self.last_news = Instant::now();
                 self.hearsay.gave(*from);
+                self.haul.gave(*from);
             }
             MetadataEvent::Refused { from } => self.hearsay.refused(*from),
             MetadataEvent::Closed { .. } | MetadataEvent::Complete(_) => {}
@@ -255,6 +275,7 @@ impl Asking {
 
     fn on_closed(&mut self, addr: SocketAddr, reason: CloseReason) {
         self.open.remove(&addr);
+        self.haul.gone(addr);
         if matches!(reason, CloseReason::Poisoned) {
             self.search.ban(addr);
         }
@@ -292,7 +313,7 @@ impl Asking {
 
     fn searching(&self) -> Searching {
         let peers = self.search.book.connected_count();
-        Searching { peers, metadata: None, sources: self.search.sources(), wait: self.wait() }
+        Searching { peers, metadata: self.haul.share(), sources: self.search.sources(), wait: self.wait() }
     }
 
     /// Why the metadata did not come.

@@ -6,6 +6,7 @@
 mod callers;
 mod check;
 mod control;
+mod haul;
 mod hearsay;
 mod look;
 mod metadata;

@@ -308,7 +308,7 @@ impl Search {
                 false
             }
             Found::Dht(DhtEvent::Finished { nodes }) => {
-                tracing::debug!(nodes, "a lookup in the DHT is over");
+                tracing::info!("DHT: {nodes} nodes have answered");
                 !std::mem::replace(&mut self.dht_is_done, true) && nodes > 0
             }
             Found::Peers(source, peers) => {
@@ -329,7 +329,7 @@ impl Search {
     fn on_announce(&mut self, event: AnnounceEvent, observer: &mut dyn Observer) -> bool {
         match event {
             AnnounceEvent::Peers { url, peers } => {
-                tracing::debug!(%url, peers = peers.len(), "announced");
+                tracing::info!("tracker {url}: {} peers", peers.len());
                 self.trackers_failed = false;
                 self.tracker_trouble.clear();
                 self.add(Source::Tracker, &peers);
@@ -337,7 +337,7 @@ impl Search {
             }
             AnnounceEvent::Warning { url, text } => observer.notice(&format!("{url} warns: {text}")),
             AnnounceEvent::Failed { url, error } => {
-                tracing::debug!(%url, "announce failed: {error}");
+                tracing::info!("tracker {url}: {error}");
                 self.tracker_trouble.retain(|(known, _)| *known != url);
                 self.tracker_trouble.push((url, error));
             }
@@ -353,7 +353,7 @@ impl Search {
     fn add(&mut self, source: Source, peers: &[SocketAddr]) {
         let now = Instant::now();
         let added = peers.iter().filter(|&&peer| self.book.add(peer, source, now)).count();
-        tracing::debug!(?source, told = peers.len(), added, "peers");
+        tracing::info!("{source:?}: {added} new peers, {} told", peers.len());
     }
 
     /// Takes in what a peer tells of others (BEP 11).
@@ -361,7 +361,7 @@ impl Search {
         let now = Instant::now();
         let added =
             exchange.added.iter().filter(|contact| self.book.add_told(contact.addr, from, now)).count();
-        tracing::debug!(peer = %from, told = exchange.added.len(), added, "told of peers");
+        tracing::info!("{from}: tells of {} peers, {added} of them new", exchange.added.len());
     }
 
     /// Takes in where a peer's DHT node is (BEP 5).
@@ -389,7 +389,7 @@ impl Search {
     /// Notes that a peer sent wrong data. Returns the addresses to be closed.
     pub(super) fn ban(&mut self, addr: SocketAddr) -> Vec<SocketAddr> {
         self.last_trouble = Some((addr, CloseReason::Poisoned));
-        tracing::warn!(peer = %addr, "banned: it sent wrong data");
+        tracing::warn!("{addr}: banned: it sent wrong data");
         self.book.ban(addr)
     }
 

@@ -9,5 +9,6 @@ pub mod magnet;
 pub mod names;
 pub mod text;
 pub mod torrent;
+pub mod units;
 
 pub use hex::{Hex, hex};

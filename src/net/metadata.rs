@@ -350,7 +350,7 @@ impl Desk {
         spawn_local(async move {
             let _guard = PanicGuard(&desk);
             let reason = race(peer.closing(), run(&peer, &desk, connect)).await;
-            tracing::debug!(peer = %addr, "closed: {reason}");
+            tracing::info!("{addr}: closed: {reason}");
             desk.peers.borrow_mut().remove(&addr);
             desk.exchange.borrow_mut().gone(addr);
             desk.act();

@@ -24,6 +24,7 @@ use super::shared::{Counters, Desk, Event, PeerReport, Shared};
 use super::sketch::Sketch;
 use super::socket::Socket;
 use crate::disk::{DiskError, PieceLease};
+use crate::meta::units::Bytes;
 use crate::swarm::receive::feed;
 use crate::swarm::session::{Session, Standing, Tally, Terms};
 use crate::wire::decoder::{Decoder, Limits};
@@ -229,7 +230,12 @@ pub(super) async fn run(peer: Rc<Peer>, shared: &Shared) {
     }
     let tally = report.as_ref().map_or_else(Tally::default, |report| report.tally);
     Counters::add(&shared.counters().wasted, tally.wasted);
-    tracing::info!("{}: closed: {reason}; {} bytes of use, {} wasted", peer.addr, tally.useful, tally.wasted);
+    tracing::info!(
+        "{}: closed: {reason}; {} of use, {} wasted",
+        peer.addr,
+        Bytes(tally.useful),
+        Bytes(tally.wasted)
+    );
     report.into_iter().for_each(|report| shared.tell(Event::Left(report)));
     shared.tell(Event::Closed { addr: peer.addr, reason, tally });
 }

@@ -186,11 +186,12 @@ mod tests {
     #[test]
     fn what_was_there_is_not_what_was_done() {
         let second = Duration::from_secs(1);
-        let summary = Summary { total: 3 << 20, elapsed: 2 * second, fetching: second, ..Summary::default() };
-        assert_eq!(outcome(&summary), "3.0 MiB in 2.00 s, 3.0 MiB/s, all verified");
-        let resumed = Summary { kept: 1 << 20, ..summary.clone() };
+        let fresh =
+            || Summary { total: 3 << 20, elapsed: 2 * second, fetching: second, ..Summary::default() };
+        assert_eq!(outcome(&fresh()), "3.0 MiB in 2.00 s, 3.0 MiB/s, all verified");
+        let resumed = Summary { kept: 1 << 20, ..fresh() };
         assert_eq!(outcome(&resumed), "2.0 MiB in 2.00 s, 2.0 MiB/s, 1.0 MiB kept, all verified");
-        let complete = Summary { kept: 3 << 20, checked: 1 << 20, ..summary };
+        let complete = Summary { kept: 3 << 20, checked: 1 << 20, ..fresh() };
         let expected = "already complete, verified: 3.0 MiB, of which 1.0 MiB were hashed in 2.00 s";
         assert_eq!(outcome(&complete), expected);
     }

@@ -85,7 +85,7 @@ mod tests {
             useful: 0,
             in_place: 0,
             reason: Some("cannot connect".to_owned()),
-            ..peer.clone()
+            wasted: 0,
         };
         let table = PeerTable { peers: vec![peer, dead], others: 1 };
         let expected = "\

@@ -2,33 +2,19 @@
 
 use std::time::Duration;
 
+use crate::meta::units::Bytes;
+
 /// The longest time that is worth saying that it will take: it tells as much as none beyond.
 const ETA_MAX: f64 = 99.0 * 3600.0;
 
-const UNITS: [&str; 6] = ["B", "KiB", "MiB", "GiB", "TiB", "PiB"];
-
-/// The value of so many bytes in the unit that suits them, and that unit.
-fn scaled(bytes: f64) -> (String, &'static str) {
-    let mut value = bytes;
-    let mut unit = 0;
-    // What would be rounded to 1024.0 is one of the next unit.
-    while value >= if unit == 0 { 1024.0 } else { 1023.95 } && unit + 1 < UNITS.len() {
-        value /= 1024.0;
-        unit += 1;
-    }
-    let digits = if unit == 0 { 0 } else { 1 };
-    (format!("{value:.digits$}"), UNITS[unit])
-}
-
-/// Bytes, in binary units.
+/// A rate or a sum of bytes, in binary units.
 pub(super) fn bytes(bytes: f64) -> String {
-    let (value, unit) = scaled(bytes);
-    format!("{value} {unit}")
+    Bytes(bytes as u64).to_string()
 }
 
 /// Bytes of so many, the unit said once where it is the same.
 pub(super) fn share(done: u64, total: u64) -> String {
-    let ((done, of_done), (total, of_total)) = (scaled(done as f64), scaled(total as f64));
+    let ((done, of_done), (total, of_total)) = (Bytes(done).scaled(), Bytes(total).scaled());
     if of_done == of_total {
         format!("{done}/{total} {of_total}")
     } else {
@@ -73,10 +59,6 @@ mod tests {
 
     #[test]
     fn numbers_are_fit_for_people() {
-        assert_eq!(bytes(0.0), "0 B");
-        assert_eq!(bytes(1536.0), "1.5 KiB");
-        assert_eq!(bytes(1024.0 * 1024.0 - 1.0), "1.0 MiB");
-        assert_eq!(bytes(1024.0 * 1024.0 * 1024.0), "1.0 GiB");
         assert_eq!(share(1 << 20, 3 << 20), "1.0/3.0 MiB");
         assert_eq!(share(0, 3 << 20), "0 B/3.0 MiB");
         assert_eq!((percent(0, 3), percent(1, 3), percent(3, 3), percent(0, 0)), (0, 33, 100, 100));
