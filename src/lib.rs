@@ -80,6 +80,8 @@
 //! - **A search that outlives its uses.** Sources of peers, the book and the listening port belong to [`download::Search`].
 //!   A magnet link's metadata is fetched with it by a small client on epoll ([`net::metadata`]), and the download goes on
 //!   with the same search; a private torrent begins a new one, which only trackers feed.
+//! - **What a link is, is kept.** Beside the output of a magnet link lies a torrent file of it (`disk::metafile`), believed
+//!   by its hash alone, so that a later run needs nobody to know what it is about.
 //! - **A DHT node that only asks.** It answers no queries (BEP 43) and has sockets open during lookups alone, so nobody can
 //!   use it against others, and it costs nothing in between.
 //! - **Encryption behind the plain path.** RC4 needs the bytes in a buffer before they have a place, so encrypted peers are

@@ -240,7 +240,7 @@ fn what_makes_no_sense_is_said_in_one_line() {
         (&["peers"], "torrent; see 'ringtide peers --help'"),
         (&["handshake", single], "peer; see 'ringtide handshake --help'"),
         (&["handshake", single, "127.0.0.1"], "'127.0.0.1' is not IP:PORT or [IPV6]:PORT"),
-        (&["handshake", single, "127.0.0.1:0"], "'127.0.0.1:0' is not IP:PORT"),
+        (&["handshake", single, "127.0.0.1:0"], "'127.0.0.1:0' is no peer: nobody listens at port 0"),
         (&["handshake", single, "127.0.0.1:65536"], "'127.0.0.1:65536' is not IP:PORT"),
         (&["handshake", single, "::1:6881"], "'::1:6881' is not IP:PORT"),
         (&["handshake", single, "localhost:6881"], "'localhost:6881' is not IP:PORT"),

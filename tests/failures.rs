@@ -8,13 +8,14 @@ mod common;
 mod support;
 
 use std::fs;
+use std::net::Ipv4Addr;
 use std::path::PathBuf;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
 use common::confine::is_root;
 use common::process::wait_for;
-use common::workspace::temp_dir;
+use common::workspace::{free_port, temp_dir};
 use support::content::{Content, samples, torrents_in};
 use support::folder::{self, assert_unchanged};
 use support::peer::{Hello, Peer, Script};
@@ -145,7 +146,7 @@ fn wrong_addresses_and_pieces_are_usage_errors() {
         place.refuses(place.download(&["--peer", wrong]), USAGE, &text);
     }
     place.refuses(place.ringtide(&["handshake", "t", "peer:6881"]), USAGE, "'peer:6881' is not IP:PORT");
-    let port = dead_addr().port().to_string();
+    let port = free_port(Ipv4Addr::LOCALHOST.into()).to_string();
     for ip in ["127.0.0.1", "[::1]", "127.1.2.3"] {
         let own = format!("{ip}:{port}");
         let text = format!("--peer {own} is where this run listens itself");

@@ -61,6 +61,8 @@ enum Manner {
     Unasked,
     /// It closes the connection.
     Closes,
+    /// It takes the connection and never says a word.
+    Mute,
 }
 
 /// A peer that has metadata and nothing else.
@@ -191,6 +193,9 @@ type Served = io::Result<Result<(), String>>;
 
 /// Serves one that has dialed.
 fn talk(mut stream: TcpStream, script: &Script, asked: &Mutex<Vec<usize>>) -> Served {
+    if script.manner == Manner::Mute {
+        return io::copy(&mut stream, &mut io::sink()).map(|_| Ok(()));
+    }
     if let Err(fault) = read_handshake(&mut stream)? {
         return Ok(Err(fault));
     }
@@ -276,7 +281,7 @@ fn answer(stream: &mut TcpStream, script: &Script, id: u8, piece: usize) -> io::
                 stream.write_all(&extended(id, &data_message(other, total, &[7; PIECE_LEN])))?;
             }
         }
-        Manner::Honest | Manner::CorruptEnd | Manner::Closes => {}
+        Manner::Honest | Manner::CorruptEnd | Manner::Closes | Manner::Mute => {}
     }
     stream.write_all(&extended(id, &data_message(piece, total, &data)))
 }
@@ -682,7 +687,6 @@ fn crowd(scripts: Vec<Script>) -> Vec<SocketAddr> {
 fn a_crowd_of_liars_does_not_hold_up_the_honest_one() {
     let dir = temp_dir("magnet");
     let content = Content::single("content", 5_000 * 16, 16);
-    let expected = info_of(&content, dir.path(), &[]);
     let silent = Script::of(&content, Manner::Silent);
     let of_size = |size: i128| Script { size: Some(size), ..silent.clone() };
     let len = content.info().len() as i128;
@@ -696,7 +700,8 @@ fn a_crowd_of_liars_does_not_hold_up_the_honest_one() {
         6 => Script { answer_after: Duration::from_secs(3), ..Script::honest(&content) },
         _ => silent.clone(),
     };
-    let crowds: [(&str, Vec<Script>); 4] = [
+    let crowds = [
+        ("mute", vec![Script::of(&content, Manner::Mute); 300]),
         ("small claims", vec![of_size(16); 50]),
         ("the same claim", vec![silent.clone(); 120]),
         ("the largest claim", vec![of_size(32 << 20); 120]),
@@ -706,9 +711,10 @@ fn a_crowd_of_liars_does_not_hold_up_the_honest_one() {
         scripts.push(Script::honest(&content));
         let addrs = crowd(scripts);
         // The tracker names the honest one last.
-        let link = link(&content, &[&Tracker::of(&addrs).url()], &[]);
+        let tracker = Tracker::of(&addrs);
+        let link = link(&content, &[&tracker.url()], &[]);
         let run = ringtide(["magnet_info", &link]).run();
-        run.assert_prints(expected.as_slice());
+        run.assert_prints(info_of(&content, dir.path(), &[&tracker.url()]));
         // It takes some tenths of a second on a quiet machine.
         assert!(run.elapsed < Duration::from_secs(6), "{name}: {:?}", run.elapsed);
     }
@@ -777,7 +783,6 @@ fn a_link_is_known_again_without_anybody() {
         .run()
         .assert_prints("Piece 0 downloaded to piece.\n");
     assert!(!dir.path().join("piece.ringtide.torrent").exists());
-    peer.assert_pleased();
 }
 
 #[test]

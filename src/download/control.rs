@@ -473,8 +473,10 @@ impl<'a> Control<'a> {
             0 => self.last_connected.max(self.last_block),
             _ => self.last_block,
         };
-        let is_nobody = self.search.book.connected_count() == 0 && !self.may_return(now);
-        let default = if is_nobody { patience::DEFAULT_NOBODY } else { patience::DEFAULT };
+        // Whom only the user has named, and nobody has met, is a wrong address as a rule.
+        let may_come = self.may_return(now) && (self.useful > 0 || !self.search.is_dry());
+        let is_promising = self.search.book.connected_count() > 0 || may_come;
+        let default = if is_promising { patience::DEFAULT } else { patience::DEFAULT_NOBODY };
         let limit = self.request.patience.limit(default);
         Wait { lasted: now.saturating_duration_since(since), limit }
     }

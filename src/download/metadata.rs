@@ -21,7 +21,8 @@ use crate::meta::torrent::{Metainfo, TorrentError, info_of, torrent_file};
 use crate::meta::units::Bytes;
 use crate::net::close::CloseReason;
 use crate::net::listener;
-use crate::net::metadata::{CONNECTIONS_MAX, Goal, MetadataEvent, MetadataFetch};
+use crate::net::metadata::{CONNECTIONS_MAX, Goal, MetadataEvent, MetadataFetch, Places};
+use crate::os;
 use crate::swarm::book::Outcome;
 use crate::wire::client::client_name;
 use crate::wire::extension::Offered;
@@ -29,7 +30,7 @@ use crate::wire::extension::Offered;
 /// How often timers are looked at.
 const TICK: Duration = Duration::from_millis(100);
 /// Connections being made at a time.
-const DIALING_MAX: usize = 128;
+const DIALING_MAX: usize = 256;
 /// Peers that are asked at a time to make room for addresses that were not tried.
 const PLACES_WANTED_MAX: usize = 64;
 /// A connection that is not there by then is given up.
@@ -170,6 +171,7 @@ struct Asking {
     fetch: MetadataFetch,
     callers: Callers,
     open: HashSet<SocketAddr>,
+    connections_max: usize,
     hearsay: Hearsay,
     haul: Haul,
     patience: Patience,
@@ -192,6 +194,7 @@ impl Asking {
             fetch,
             callers,
             open: HashSet::new(),
+            connections_max: os::limits::connections(CONNECTIONS_MAX),
             hearsay: Hearsay::default(),
             haul: Haul::default(),
             patience,
@@ -201,16 +204,17 @@ impl Asking {
 
     fn dial(&mut self) {
         let now = Instant::now();
-        while self.open.len() < CONNECTIONS_MAX && self.search.book.dialing_count() < DIALING_MAX {
+        while self.open.len() < self.connections_max && self.search.book.dialing_count() < DIALING_MAX {
             let Some(addr) = self.search.book.next_dial(now) else { break };
             self.open.insert(addr);
             self.fetch.dial(addr, self.search.encryption(addr), DIAL_TIMEOUT);
         }
         // Who only keeps its place must not keep out one that would give something.
-        let is_full = self.open.len() >= CONNECTIONS_MAX;
-        let wanted = if is_full { self.search.book.untried_count().min(PLACES_WANTED_MAX) } else { 0 };
-        if wanted > 0 {
-            self.fetch.make_room(wanted);
+        let wanted = self.search.book.untried_count().min(PLACES_WANTED_MAX);
+        if wanted > 0 && self.open.len() >= self.connections_max {
+            self.fetch.make_room(wanted, Places::Any);
+        } else if wanted > 0 && self.search.book.dialing_count() >= DIALING_MAX {
+            self.fetch.make_room(wanted, Places::OfStrangers);
         }
         for addr in self.callers.overdue(now) {
             self.fetch.close(addr);
@@ -229,7 +233,7 @@ impl Asking {
             }
             Input::Caller(caller) => {
                 let addr = caller.addr;
-                let may_come = self.open.len() < CONNECTIONS_MAX && !self.search.book.is_banned(addr);
+                let may_come = self.open.len() < self.connections_max && !self.search.book.is_banned(addr);
                 if may_come && self.open.insert(addr) {
                     self.fetch.adopt(self.callers.admit(caller, Instant::now()), addr);
                 } else {
@@ -306,6 +310,7 @@ impl Asking {
         let default = match book.earliest_retry(Instant::now()) {
             _ if book.connected_count() > 0 => patience::DEFAULT_METADATA,
             None if book.dialing_count() == 0 => patience::DEFAULT_NOBODY,
+            _ if self.search.is_dry() => patience::DEFAULT_NOBODY,
             _ => patience::DEFAULT,
         };
         Wait { lasted: self.last_news.elapsed(), limit: self.patience.limit(default) }

@@ -141,7 +141,16 @@ enum Command {
     Dial(SocketAddr, Option<mse::Offer>, Duration),
     Adopt(StdStream, SocketAddr),
     Close(SocketAddr),
-    MakeRoom(usize),
+    MakeRoom(usize, Places),
+}
+
+/// Which places are wanted.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Places {
+    /// Any.
+    Any,
+    /// Those of peers that have not said what they have, connected or not.
+    OfStrangers,
 }
 
 impl MetadataFetch {
@@ -191,8 +200,8 @@ impl MetadataFetch {
     }
 
     /// Closes so many connections to peers that give nothing, if there are as many: others wait for their places.
-    pub fn make_room(&self, places: usize) {
-        let _ = self.commands.send(Command::MakeRoom(places));
+    pub fn make_room(&self, count: usize, places: Places) {
+        let _ = self.commands.send(Command::MakeRoom(count, places));
     }
 
     /// Closes all connections, without an event for each, and waits until that is done, but not for long.
@@ -255,6 +264,11 @@ impl Peer {
         }
     }
 
+    /// Whether it has not told how it takes messages of the metadata exchange.
+    const fn is_stranger(&self) -> bool {
+        self.metadata_id.get().is_none()
+    }
+
     /// Ends it for that reason; the first reason counts.
     fn close(&self, reason: CloseReason) {
         self.closing.borrow_mut().get_or_insert(reason);
@@ -300,7 +314,9 @@ async fn serve(mut inbox: UnboundedReceiver<Command>, desk: Rc<Desk>) {
             }
             Command::Adopt(stream, addr) => desk.begin(addr, Way::Called, async { adopt(stream) }),
             Command::Close(addr) => desk.close(addr, CloseReason::Finished),
-            Command::MakeRoom(places) => desk.make_room(places, |_| true),
+            Command::MakeRoom(count, places) => {
+                desk.make_room(count, |peer| places == Places::Any || peer.is_stranger());
+            }
         }
     }
 }
