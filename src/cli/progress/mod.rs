@@ -111,7 +111,15 @@ impl Reporter {
     fn put(&self, line: &Line) {
         match self.style {
             Style::Bar => screen::draw(|width| line.fit(width)),
-            Style::Lines => say(format_args!("{}", line.plain())),
+            Style::Lines => {
+                // Without a bar its numbers need a word.
+                let verb = match line.percent {
+                    None => "",
+                    Some(_) if line.brief == "checking" => "checking ",
+                    Some(_) => "downloading ",
+                };
+                say(format_args!("{verb}{}", line.plain()));
+            }
             Style::Quiet => {}
         }
     }
