@@ -38,7 +38,8 @@
 //! 3. A complete piece goes, lease and all, to [`hash::Verifier`], which hashes full lanes when pieces flow and does not
 //!    wait when they trickle. Where it cannot keep up, peers are read less, not queued more.
 //! 4. A right piece is sealed: its lease is never given out again, and its pages leave the process. A wrong one is wanted again, and the peers that sent
-//!    it are on trial ([`swarm::poison`]).
+//!    it are suspects ([`swarm::poison`]): one that wants the piece again is tried with a few of its blocks before
+//!    ([`swarm::trial`]), so that a crowd of liars costs a few pieces.
 //!
 //! Per block: no lock, no allocation, no channel, no thread hop. Per piece: a few short locks (claim, complete, verdict)
 //! and one hand-over.

@@ -10,12 +10,60 @@ mod common;
 mod hostile;
 mod support;
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
 use hostile::attack::run_all;
 use hostile::cases;
+use hostile::line::{Line, block};
+use hostile::peer::{Gate, Peer, Script, honest};
+use serde_json::Value;
+use support::content::Content;
+use support::program::ringtide;
 
 #[test]
 fn who_sends_wrong_bytes_is_found_and_banned() {
     run_all("wrong bytes", cases::corrupt::attacks());
+}
+
+/// One of many is honest, all say that they have all, and the piece is large.
+#[test]
+fn a_crowd_of_liars_costs_a_few_pieces() {
+    const PIECE_LEN: usize = 8 << 20;
+    let content = Content::single("content", PIECE_LEN, PIECE_LEN);
+    // All lie alike, or each in its own way and never alike.
+    for lie in [|_: usize| 0xff, |sent: usize| sent as u8 | 1] {
+        let dir = common::workspace::temp_dir("liars");
+        let torrent = content.torrent(&dir.path().join("t"), &[]);
+        let gate = Arc::<Gate>::default();
+        let liars: Vec<_> = (0..60).map(|_| Peer::start(&content, gate.no_turn(), liar(lie))).collect();
+        let honest = Peer::start(&content, gate.no_turn(), honest(Duration::ZERO));
+        let mut args: Vec<_> = ["download", "--json", "-q", "-o", "out"].map(str::to_owned).into();
+        let addrs = liars.iter().chain([&honest]).map(|peer| peer.addr);
+        args.extend(addrs.flat_map(|addr| ["--peer".to_owned(), addr.to_string()]));
+        args.push(torrent.display().to_string());
+        let run = ringtide(args).within(dir.path()).run();
+        assert_eq!(run.code, Some(0), "{}", run.stderr);
+        assert!(std::fs::read(dir.path().join("out")).unwrap() == *content.bytes, "the content differs");
+        let summary: Value = serde_json::from_slice(&run.stdout).unwrap();
+        let wasted = summary["bytes_wasted"].as_u64().unwrap();
+        assert!(wasted < 6 * PIECE_LEN as u64, "{} pieces were wasted", wasted / PIECE_LEN as u64);
+    }
+}
+
+/// Serves everything, with a byte of each block changed by what `lie` makes of the number of blocks sent so far.
+fn liar(lie: fn(usize) -> u8) -> Script {
+    let sent = AtomicUsize::new(0);
+    Arc::new(move |line: &mut Line| {
+        line.open()?;
+        loop {
+            let ask = line.ask()?;
+            let mut body = line.body(ask).to_vec();
+            body[0] ^= lie(sent.fetch_add(1, Ordering::Relaxed));
+            line.raw(&block(ask.piece, ask.begin, &body))?;
+        }
+    })
 }
 
 #[test]

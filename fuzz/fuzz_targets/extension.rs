@@ -30,6 +30,7 @@ fuzz_target!(|payload: &[u8]| {
         metadata: NonZeroU8::new(OUR_METADATA_ID).filter(|_| offer.metadata),
         metadata_size: None,
         pex: NonZeroU8::new(OUR_PEX_ID).filter(|_| offer.pex),
+        ends_pex: false,
         port: offer.port.and_then(NonZeroU16::new),
         reqq: NonZeroU32::new(reqq),
         your_ip: offer.your_ip,

@@ -366,6 +366,21 @@ impl Desk<'_> {
     }
 }
 
+impl Desk<'_> {
+    /// Has a peer show itself before it gets a piece that was wrong.
+    fn doubt(&self, mut claim: Claim<PieceLease>) -> Claim<PieceLease> {
+        if claim.is_doubted() {
+            let suspects = lock(&self.0.board.suspects);
+            let trial = suspects.trial(claim.piece(), claim.owner(), claim.blocks().end);
+            drop(suspects);
+            if let Some(trial) = trial {
+                claim.begin_trial(trial);
+            }
+        }
+        claim
+    }
+}
+
 impl Work<PieceLease> for Desk<'_> {
     fn joined(&mut self, has: &Bitfield) {
         self.ledger().joined(has);
@@ -391,13 +406,13 @@ impl Work<PieceLease> for Desk<'_> {
     ) -> Option<Claim<PieceLease>> {
         let claim = self.ledger().claim(peer, has, after, |piece| self.lease(piece))?;
         claim.lease.prefault();
-        Some(claim)
+        Some(self.doubt(claim))
     }
 
     fn claim_of(&mut self, peer: SocketAddr, pieces: &[PieceIndex]) -> Option<Claim<PieceLease>> {
         let claim = self.ledger().claim_of(peer, pieces, |piece| self.lease(piece))?;
         claim.lease.prefault();
-        Some(claim)
+        Some(self.doubt(claim))
     }
 
     fn supply(&mut self) -> u64 {
@@ -406,6 +421,9 @@ impl Work<PieceLease> for Desk<'_> {
 
     fn give_back(&mut self, mut claim: Claim<PieceLease>) {
         claim.lease.park();
+        if let Some(trial) = claim.trial() {
+            lock(&self.0.board.suspects).note(claim.piece(), claim.owner(), trial);
+        }
         self.ledger().give_back(claim);
     }
 

@@ -14,8 +14,10 @@ use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use sha1::{Digest, Sha1};
 use smallvec::SmallVec;
 
+use super::trial::{Trial, Verdict};
 use crate::meta::geometry::{Block, Geometry, PieceIndex};
 
 /// Blocks in a mailbox, from which on helpers are asked for no more: they are held in memory until the holder of the
@@ -100,6 +102,8 @@ pub struct Progress {
     mail: Mutex<Vec<Donation>>,
     mail_len: AtomicU32,
     closed: AtomicBool,
+    /// The holder is on trial, so nobody may help.
+    on_trial: AtomicBool,
     /// Helpers are let in from this [`Progress::lag`] on.
     help_from: Duration,
     mailroom: Arc<Mailroom>,
@@ -138,6 +142,7 @@ impl Progress {
             mail: Mutex::default(),
             mail_len: AtomicU32::new(0),
             closed: AtomicBool::new(false),
+            on_trial: AtomicBool::new(false),
             help_from,
             mailroom,
         }
@@ -210,6 +215,7 @@ impl Progress {
     fn takes_help(&self) -> bool {
         self.lag() >= self.help_from
             && !self.is_closed()
+            && !self.on_trial.load(Ordering::Relaxed)
             && self.mail_len() < MAIL_MAX
             && self.mailroom.has_room()
     }
@@ -279,6 +285,10 @@ pub struct Claim<L> {
     owner: SocketAddr,
     /// Who sent the blocks that `owner` did not; empty for nearly every piece.
     others: HashMap<u32, SocketAddr>,
+    /// The piece was wrong before, and the owner is not known to be among the last that should have it.
+    is_doubted: bool,
+    /// Blocks that the owner has to send first.
+    trial: Option<Trial>,
 }
 
 impl<L> Claim<L> {
@@ -300,7 +310,41 @@ impl<L> Claim<L> {
             progress: Arc::new(progress),
             owner,
             others: HashMap::new(),
+            is_doubted: false,
+            trial: None,
         }
+    }
+
+    /// The same, of a piece that was wrong before: its owner should be tried first.
+    pub(super) fn doubted(mut self) -> Self {
+        self.is_doubted = true;
+        self
+    }
+
+    /// Whether the owner should be tried before it gets the piece.
+    pub const fn is_doubted(&self) -> bool {
+        self.is_doubted
+    }
+
+    /// Puts the owner on trial: it is asked for nothing else before that is over.
+    pub fn begin_trial(&mut self, trial: Trial) {
+        self.trial = Some(trial);
+        self.progress.on_trial.store(true, Ordering::Relaxed);
+    }
+
+    /// The trial of the owner, unless it has passed it, or there was none.
+    pub const fn trial(&self) -> Option<&Trial> {
+        self.trial.as_ref()
+    }
+
+    /// Who holds it, or held it last.
+    pub const fn owner(&self) -> SocketAddr {
+        self.owner
+    }
+
+    /// Whether that block may be asked for.
+    pub(super) fn may_ask(&self, block: u32) -> bool {
+        self.trial.as_ref().is_none_or(|trial| trial.asks(block))
     }
 
     /// The part that helpers may see.
@@ -381,6 +425,19 @@ impl<L> Claim<L> {
 }
 
 impl<L: PieceWriter> Claim<L> {
+    /// Notes that a block of a trial has come. Returns whether the owner has passed by that.
+    pub(super) fn answer(&mut self, block: Block) -> bool {
+        let Some(trial) = &mut self.trial else { return false };
+        let mut bytes = vec![0; block.len as usize];
+        self.lease.read(block.begin, &mut bytes);
+        let has_passed = trial.answer(block.index(), Sha1::digest(&bytes).into()) == Some(Verdict::Passed);
+        if has_passed {
+            self.trial = None;
+            self.progress.on_trial.store(false, Ordering::Relaxed);
+        }
+        has_passed
+    }
+
     /// Copies what helpers left in the mailbox to its place and calls `used` for each block that was still missing.
     /// Returns the bytes that were no longer needed.
     pub fn open_mail(&mut self, mut used: impl FnMut(Block)) -> u64 {

@@ -29,7 +29,10 @@ impl<L> Held<L> {
         while self.next < count {
             let index = self.next;
             self.next += 1;
-            if !self.requested.contains(index) && !self.claim.progress().has(index) {
+            if !self.requested.contains(index)
+                && !self.claim.progress().has(index)
+                && self.claim.may_ask(index)
+            {
                 self.requested.insert(index);
                 return Some(self.geometry.block(self.claim.piece(), index));
             }
@@ -46,17 +49,20 @@ pub struct Claims<L> {
     generation: u32,
     /// Claims that may have blocks to ask for, the one to go on with in front.
     open: VecDeque<Slot>,
+    /// There was a claim whose peer is tried.
+    has_trials: bool,
 }
 
 impl<L> Default for Claims<L> {
     fn default() -> Self {
-        Self { slots: Vec::new(), free: Vec::new(), generation: 0, open: VecDeque::new() }
+        Self { slots: Vec::new(), free: Vec::new(), generation: 0, open: VecDeque::new(), has_trials: false }
     }
 }
 
 impl<L> Claims<L> {
     /// Takes in a claim; its missing blocks are asked for after those of the claims before it.
     pub fn insert(&mut self, claim: Claim<L>, geometry: &Geometry) {
+        self.has_trials |= claim.trial().is_some();
         let requested = BlockSet::new(claim.blocks().end);
         let at = self.free.pop().unwrap_or_else(|| {
             self.slots.push(None);
@@ -145,6 +151,15 @@ impl<L> Claims<L> {
         self.slots.iter().flatten().find(|held| held.claim.is_stuck(least)).map(|held| held.slot)
     }
 
+    /// A claim whose trial the peer has not passed.
+    pub fn failed_trial(&self) -> Option<Slot> {
+        if !self.has_trials {
+            return None;
+        }
+        let has_failed = |held: &&Held<L>| held.claim.trial().is_some_and(|trial| trial.verdict().is_some());
+        self.slots.iter().flatten().find(has_failed).map(|held| held.slot)
+    }
+
     /// Says how long the peer will take for a claim.
     pub fn set_lag(&self, slot: Slot, lag: Duration) {
         if let Some(held) = self.held(slot) {
@@ -199,10 +214,25 @@ impl<L: PieceWriter> Claims<L> {
     pub fn mark(&mut self, slot: Slot, block: Block) -> bool {
         let Some(held) = self.held_mut(slot) else { return false };
         let was_missing = held.claim.mark(block.index());
-        if was_missing {
+        if was_missing && self.has_trials {
+            // As long as it is sure to be in memory.
+            self.answer(slot, block);
+        }
+        if was_missing && let Some(held) = self.held_mut(slot) {
             held.claim.lease.landed(block.begin, block.len);
         }
         was_missing
+    }
+
+    /// Compares what has come for a block of a trial. Who has passed is asked for the rest.
+    fn answer(&mut self, slot: Slot, block: Block) {
+        let Some(held) = self.held_mut(slot) else { return };
+        if held.claim.answer(block) {
+            held.next = 0;
+            if !self.open.contains(&slot) {
+                self.open.push_back(slot);
+            }
+        }
     }
 
     /// Copies the blocks in the claim's mailbox to their place, calling `used` for each that was missing. Returns the

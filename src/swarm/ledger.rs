@@ -2,7 +2,7 @@
 //!
 //! One of these is shared by all peers of a download, behind one lock that is taken per piece, never per block.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,6 +11,7 @@ use super::bitfield::Bitfield;
 use super::claim::{Claim, Mailroom, Progress};
 use super::picker::Picker;
 use super::session::Holdings;
+use super::trial::{Trial, Verdict};
 use crate::meta::geometry::{Geometry, PieceIndex};
 
 /// Half-done claims that are kept for a peer to go on with. What was received of the oldest is given up for more.
@@ -24,12 +25,27 @@ const SOLO_LAG_MAX: Duration = Duration::from_secs(10);
 /// A piece that was wrong so often is not, however long it takes.
 const SOLO_FAILURES_MAX: u32 = 3;
 
+/// Pieces that were wrong and that a peer has to leave to others, until it is told that there is none for it.
+const REFUSED_MAX: usize = 8;
+/// So often a piece that was wrong is refused to each peer that has to leave it to others, while no other takes it. A
+/// peer asks some twenty times a second.
+const REFUSALS_PER_PEER: usize = 8;
+/// Peers that have to leave a piece to others. Where there are more, all get another chance.
+const POSTPONED_MAX: usize = 4096;
+
+/// Before the end only pieces that will take so long are helped with.
+const HELP_MIDWAY_LAG: Duration = Duration::from_secs(5);
+
 /// A piece that was wrong and has not been right since.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Debug, Default)]
 struct Failed {
     times: u32,
     /// How often it was claimed since the last time.
     tries: u32,
+    /// Those who have not passed the trial: others go before them.
+    postponed: HashSet<SocketAddr>,
+    /// How often it was refused to them since it was claimed.
+    refusals: usize,
 }
 
 impl Failed {
@@ -40,6 +56,21 @@ impl Failed {
             Self { times, .. } if *times < SOLO_FAILURES_MAX => SOLO_LAG_MAX,
             _ => Duration::MAX,
         }
+    }
+
+    /// Whether that peer has to leave the piece to others; not if there are none.
+    fn refuses(&mut self, peer: SocketAddr) -> bool {
+        let refuses =
+            self.postponed.contains(&peer) && self.refusals < REFUSALS_PER_PEER * self.postponed.len();
+        self.refusals += usize::from(refuses);
+        refuses
+    }
+
+    fn postpone(&mut self, peer: SocketAddr) {
+        if self.postponed.len() == POSTPONED_MAX {
+            self.postponed.clear();
+        }
+        self.postponed.insert(peer);
     }
 }
 
@@ -149,8 +180,36 @@ impl<L> Ledger<L> {
         if let Some(at) = self.orphans.iter().position(|claim| has.get(claim.piece())) {
             return self.adopt(at, peer);
         }
-        let piece = self.picker.claim(has, after)?;
+        let piece = self.pick(peer, has, after)?;
         self.begin(peer, piece, lease)
+    }
+
+    /// The picker's choice among the pieces that the peer need not leave to others.
+    fn pick(&mut self, peer: SocketAddr, has: &Bitfield, after: Option<PieceIndex>) -> Option<PieceIndex> {
+        let mut refused = Vec::new();
+        let piece = loop {
+            let Some(piece) = self.picker.claim(has, after) else { break None };
+            if !self.refuses(peer, piece) {
+                break Some(piece);
+            }
+            refused.push(piece);
+            if refused.len() == REFUSED_MAX {
+                break None;
+            }
+        };
+        for piece in refused {
+            self.picker.release(piece);
+        }
+        piece
+    }
+
+    /// Whether the peer has to leave a piece to others. It should look again then.
+    fn refuses(&mut self, peer: SocketAddr, piece: PieceIndex) -> bool {
+        // Nearly always empty, and looking into it costs a hash.
+        let refuses =
+            !self.failed.is_empty() && self.failed.get_mut(&piece).is_some_and(|failed| failed.refuses(peer));
+        self.supply += u64::from(refuses);
+        refuses
     }
 
     /// The first of these pieces, in their order, that is half-done or free; `lease` as for [`Ledger::claim`].
@@ -164,7 +223,7 @@ impl<L> Ledger<L> {
             if let Some(at) = self.orphans.iter().position(|claim| claim.piece() == piece) {
                 return self.adopt(at, peer);
             }
-            if self.picker.claim_piece(piece) {
+            if !self.refuses(peer, piece) && self.picker.claim_piece(piece) {
                 return self.begin(peer, piece, lease);
             }
         }
@@ -188,11 +247,15 @@ impl<L> Ledger<L> {
             self.picker.release(piece);
             return None;
         };
+        let mut is_doubted = false;
         let help_from = self.failed.get_mut(&piece).map_or(Duration::ZERO, |failed| {
             failed.tries += 1;
+            failed.refusals = 0;
+            is_doubted = !failed.postponed.contains(&peer) && !failed.help_from().is_zero();
             failed.help_from()
         });
         let claim = Claim::new(&self.geometry, piece, lease, peer, help_from, &self.mailroom);
+        let claim = if is_doubted { claim.doubted() } else { claim };
         self.in_flight.insert(piece, Arc::clone(claim.progress()));
         Some(claim)
     }
@@ -200,6 +263,15 @@ impl<L> Ledger<L> {
     /// Takes a claim back from a peer that will not finish it.
     pub fn give_back(&mut self, claim: Claim<L>) {
         self.supply += 1;
+        if let Some(verdict) = claim.trial().and_then(Trial::verdict)
+            && let Some(failed) = self.failed.get_mut(&claim.piece())
+        {
+            // That was no try of the piece.
+            failed.tries = failed.tries.saturating_sub(1);
+            if verdict == Verdict::Suspect {
+                failed.postpone(claim.owner());
+            }
+        }
         // Nobody will read what helpers send until somebody holds the claim again.
         claim.progress().set_lag(Duration::ZERO);
         if claim.is_untouched() || !claim.can_be_handed_over() {
@@ -239,7 +311,8 @@ impl<L> Ledger<L> {
     /// or that peer lies. With several sources each time, a liar could spoil it for ever and not be found.
     pub fn reject(&mut self, piece: PieceIndex) {
         let failed = self.failed.entry(piece).or_default();
-        *failed = Failed { times: failed.times + 1, tries: 0 };
+        failed.times += 1;
+        failed.tries = 0;
         self.supply += 1;
         self.in_flight.remove(&piece);
         self.picker.reject(piece);
@@ -247,7 +320,13 @@ impl<L> Ledger<L> {
 
     /// The piece in flight that will take the longest, of those that a peer with these pieces can help with: which
     /// take longer than `worth`, and have a block that no more than `helpers` were asked for.
+    ///
+    /// While pieces are free, whoever holds one has [`HELP_MIDWAY_LAG`] for it: a peer that lacks all that are free is no
+    /// sign of the end, and would fetch a second time what is on its way. Who has to show that it is there, and so helps
+    /// anyone, is not held to that.
     pub fn help(&self, has: &Bitfield, worth: Duration, helpers: u8) -> Option<Arc<Progress>> {
+        let is_end = self.picker.free() == 0 || worth.is_zero();
+        let worth = if is_end { worth } else { worth.max(HELP_MIDWAY_LAG) };
         let mut longest: Option<&Arc<Progress>> = None;
         for progress in self.in_flight.values().filter(|progress| has.get(progress.piece())) {
             // Ties are broken, so that the order of a hash table decides nothing.

@@ -68,6 +68,8 @@ pub struct Offered {
     pub metadata_size: Option<u64>,
     /// The number under which it takes messages of the peer exchange (BEP 11).
     pub pex: Option<NonZeroU8>,
+    /// Whether it says that it takes no messages of the peer exchange, or no longer.
+    pub ends_pex: bool,
     /// Where it listens.
     pub port: Option<NonZeroU16>,
     /// How many requests it holds without dropping any.
@@ -91,6 +93,7 @@ impl Offered {
             metadata: name("ut_metadata"),
             metadata_size: number("metadata_size").filter(|&size| size > 0),
             pex: name("ut_pex"),
+            ends_pex: root.get("m").and_then(|names| names.get("ut_pex")?.as_u64()) == Some(0),
             port: number("p").and_then(|port| NonZeroU16::new(port.try_into().ok()?)),
             reqq: number("reqq").and_then(|reqq| NonZeroU32::new(reqq.try_into().ok()?)),
             client: root.get("v").and_then(|name| client(name.as_bytes()?)),
@@ -151,6 +154,7 @@ mod tests {
             metadata: NonZeroU8::new(3),
             metadata_size: Some(31235),
             pex: NonZeroU8::new(1),
+            ends_pex: false,
             port: NonZeroU16::new(6881),
             reqq: NonZeroU32::new(2000),
             your_ip: Some("1.2.3.4".parse().unwrap()),
@@ -170,6 +174,7 @@ mod tests {
             b"d4:reqq3:abce",
             b"d4:reqqi5e",
             b"d1:md11:ut_metadatai0e6:ut_pexi256eee",
+            b"d1:md6:ut_pexi-1eee",
             b"d1:mi3e13:metadata_sizei0ee",
             b"d13:metadata_sizei-1e1:pi65536ee",
             b"d6:yourip5:abcdee",
@@ -181,5 +186,6 @@ mod tests {
         ] {
             assert_eq!(Offered::parse(payload), Offered::default(), "{}", payload.escape_ascii());
         }
+        assert!(Offered::parse(b"d1:md6:ut_pexi0eee").ends_pex);
     }
 }

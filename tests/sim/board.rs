@@ -81,6 +81,15 @@ impl Board {
         self.ledger.reject(piece);
     }
 
+    fn doubt(&self, mut claim: Claim<MemoryLease>) -> Claim<MemoryLease> {
+        if claim.is_doubted()
+            && let Some(trial) = self.suspects.trial(claim.piece(), claim.owner(), claim.blocks().end)
+        {
+            claim.begin_trial(trial);
+        }
+        claim
+    }
+
     /// Each wrong block must be put down to a host that falsified that very block.
     fn check_blame(&mut self, claim: &Claim<MemoryLease>) {
         for index in claim.blocks() {
@@ -141,17 +150,22 @@ impl Work<MemoryLease> for Board {
         after: Option<PieceIndex>,
     ) -> Option<Claim<MemoryLease>> {
         let memory = &self.memory;
-        self.ledger.claim(peer, has, after, |piece| Some(memory.lease(piece)))
+        let claim = self.ledger.claim(peer, has, after, |piece| Some(memory.lease(piece)))?;
+        Some(self.doubt(claim))
     }
 
     fn claim_of(&mut self, peer: SocketAddr, pieces: &[PieceIndex]) -> Option<Claim<MemoryLease>> {
-        self.ledger.claim_of(peer, pieces, |piece| Some(self.memory.lease(piece)))
+        let claim = self.ledger.claim_of(peer, pieces, |piece| Some(self.memory.lease(piece)))?;
+        Some(self.doubt(claim))
     }
     fn supply(&mut self) -> u64 {
         self.ledger.supply()
     }
 
     fn give_back(&mut self, claim: Claim<MemoryLease>) {
+        if let Some(trial) = claim.trial() {
+            self.suspects.note(claim.piece(), claim.owner(), trial);
+        }
         self.ledger.give_back(claim);
     }
 

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use super::clock::UNSENT_MAX;
 use super::{Claim, Fault, Incoming, PieceWriter, RawBlock, Session, Slot, Target, Work};
-use crate::meta::geometry::Block;
+use crate::meta::geometry::{BLOCK_LEN, Block};
 use crate::wire::message;
 
 /// How often a peer that found nothing to claim looks whether that has changed.
@@ -96,6 +96,7 @@ impl<L: PieceWriter> Session<L> {
     pub fn fill(&mut self, now: Instant, work: &mut impl Work<L>, out: &mut Vec<u8>) {
         let before = out.len();
         self.show_interest(work, out);
+        self.give_back_failed_trials(work, out);
         self.housekeep(now, work, out);
         if out.len() > UNSENT_MAX {
             self.on_unread(work);
@@ -297,19 +298,38 @@ impl<L: PieceWriter> Session<L> {
     /// piece is open to all.
     pub(super) fn give_back_stuck(&mut self, now: Instant, work: &mut impl Work<L>, out: &mut Vec<u8>) {
         while let Some(slot) = self.claims.stuck(STUCK_LAG_MIN) {
-            while let Some(at) = self.requests.last_of(slot) {
-                self.cancel(at, out);
-            }
-            if let Incoming::Own(own, block) = self.incoming
-                && own == slot
-            {
-                self.incoming = Incoming::Discard { len: block.len, was_asked: true };
-            }
-            if let Some(claim) = self.claims.take(slot) {
+            if let Some(claim) = self.withdraw(slot, out) {
                 work.give_back(claim);
             }
             self.dry = Some(Dry::until(now + STUCK_PAUSE));
         }
+    }
+
+    /// Gives back what the peer was only to show itself with.
+    fn give_back_failed_trials(&mut self, work: &mut impl Work<L>, out: &mut Vec<u8>) {
+        if self.claims_away {
+            return;
+        }
+        while let Some(slot) = self.claims.failed_trial() {
+            if let Some(claim) = self.withdraw(slot, out) {
+                self.tally.wasted +=
+                    claim.trial().map_or(0, |trial| trial.answers().count() as u64 * u64::from(BLOCK_LEN));
+                work.give_back(claim);
+            }
+        }
+    }
+
+    /// Takes a claim out, with all that was asked for it.
+    fn withdraw(&mut self, slot: Slot, out: &mut Vec<u8>) -> Option<Claim<L>> {
+        while let Some(at) = self.requests.last_of(slot) {
+            self.cancel(at, out);
+        }
+        if let Incoming::Own(own, block) = self.incoming
+            && own == slot
+        {
+            self.incoming = Incoming::Discard { len: block.len, was_asked: true };
+        }
+        self.claims.take(slot)
     }
 
     /// Takes back the request for a block.

@@ -128,7 +128,7 @@ impl<L: PieceWriter> Session<L> {
             self.pipeline.set_reqq(reqq.get());
         }
         // A later handshake changes what it names (BEP 10).
-        self.talk.pex_id = offered.pex.or(self.talk.pex_id);
+        self.talk.pex_id = offered.pex.or(self.talk.pex_id.filter(|_| !offered.ends_pex));
         self.talk.client = offered.client.or(self.talk.client.take());
         let is_first = !std::mem::replace(&mut self.talk.was_introduced, true);
         if let Some(ours) = offered.your_ip.filter(|_| is_first) {

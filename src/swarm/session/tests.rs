@@ -385,6 +385,24 @@ fn a_peer_is_told_who_came_and_who_went_once_a_minute() {
 }
 
 #[test]
+fn a_later_handshake_changes_or_ends_what_it_names() {
+    let mut desk = Desk::new(1, 1);
+    let mut peer = Peer::new(1, &mut desk, start());
+    peer.now += PEX_EVERY;
+    for (payload, takes_part) in [
+        (&b"d1:md6:ut_pexi3eee"[..], true),
+        (b"d1:mdee", true),
+        (b"d4:reqqi9ee", true),
+        (b"d1:md6:ut_pexi0eee", false),
+        (b"d1:mdee", false),
+        (b"d1:md6:ut_pexi4eee", true),
+    ] {
+        peer.tells(Message::Extended { id: 0, payload }, &mut desk);
+        assert_eq!(peer.session.wants_peers(peer.now), takes_part, "{}", payload.escape_ascii());
+    }
+}
+
+#[test]
 fn a_late_block_that_is_claimed_anew_and_not_yet_asked_for_is_taken_and_not_asked_for() {
     let mut desk = Desk::new(1, 40);
     let (mut peer, _) = Peer::plain_seed(1, &mut desk, start());
