@@ -356,13 +356,24 @@ fn certificates_are_trusted_as_the_system_says() {
     fails(&issuer.server("127.0.0.1", &["other.example"], 2200).addr.to_string(), "for another name");
     let stranger = Issuer::new().server("127.0.0.1", &["127.0.0.1"], 2200);
     fails(&stranger.addr.to_string(), "from nobody who is trusted here; SSL_CERT_FILE");
-    let plain = Tracker::replying(reply());
-    fails(&plain.addr().to_string(), "does not speak TLS; try http instead of https");
-    let closing = Tracker::serving(|_, _, _| ());
-    fails(&closing.addr().to_string(), "");
+    fails(&greeting(b"HTTP/1.1 400 Bad Request\r\n\r\n").to_string(), "does not speak TLS; try http instead");
+    fails(&greeting(b"").to_string(), "it closed the connection instead of beginning TLS");
     for server in [expired, stranger] {
         assert!(server.heads().is_empty(), "the request went to whom nobody trusts");
     }
+}
+
+/// Says this to whoever connects, hears what he has to say, and closes.
+fn greeting(bytes: &'static [u8]) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let addr = listener.local_addr().unwrap();
+    thread::spawn(move || {
+        for mut connection in listener.incoming().map_while(Result::ok) {
+            let _ = connection.read(&mut [0; 4096]);
+            let _ = connection.write_all(bytes);
+        }
+    });
+    addr
 }
 
 /// What `openssl req -x509` makes: it signs for itself, and says that it may sign for others.
