@@ -351,8 +351,10 @@ fn fmt_refused(path: &Path, f: &mut fmt::Formatter<'_>) -> fmt::Result {
     refused.sort_unstable();
     refused.dedup();
     let refused: Vec<String> = refused.into_iter().map(|char| format!("'{char}'")).collect();
-    write!(f, "the file system takes no file of the name {}", path.display())?;
-    if refused.is_empty() { Ok(()) } else { write!(f, ": it has {}", refused.join(", ")) }
+    if refused.is_empty() {
+        return write!(f, "the file system refuses to make {}, perhaps for its name", path.display());
+    }
+    write!(f, "the file system takes no file of the name {}: it has {}", path.display(), refused.join(", "))
 }
 
 impl std::error::Error for DiskError {}
@@ -368,5 +370,22 @@ impl fmt::Display for Change {
                 write!(f, "was {how} (it has {found} bytes, expected {expected})")
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_refused_name_is_told_with_what_is_known_of_it() {
+        let refusal = |action, path: &str| {
+            let invalid = io::Error::from_raw_os_error(libc::EINVAL);
+            DiskError::new(action, Path::new(path), &invalid)
+        };
+        let told = |path| refusal("make", path).to_string();
+        assert_eq!(told("o?/b:a?:"), "the file system takes no file of the name o?/b:a?:: it has ':', '?'");
+        assert_eq!(told("o/con"), "the file system refuses to make o/con, perhaps for its name");
+        assert!(refusal("make the folder", "a:").is_of_names() && !refusal("open", "a:").is_of_names());
     }
 }
