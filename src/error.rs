@@ -32,6 +32,13 @@ pub enum Error {
         /// What the system says.
         error: io::Error,
     },
+    /// The torrent at a URL cannot be had.
+    Fetch {
+        /// The URL, fit to be shown.
+        url: String,
+        /// What went wrong.
+        why: String,
+    },
     /// The input is larger than any torrent may be.
     TooLarge {
         /// The file.
@@ -144,10 +151,35 @@ impl Error {
         Self::Tracker(format!("no tracker answered: {}", text.join("; ")))
     }
 
+    /// The exit code as a word, for scripts.
+    pub const fn kind(&self) -> &'static str {
+        match self.exit_code() {
+            1 => "input",
+            2 => "usage",
+            3 => "tracker",
+            4 => "peers",
+            5 => "output",
+            6 => "system",
+            101 => "bug",
+            _ => "interrupted",
+        }
+    }
+
+    /// How far the download got, where one was under way.
+    pub const fn progress(&self) -> Option<Progress> {
+        match self {
+            Self::NoPeers { progress, .. }
+            | Self::Stalled { progress, .. }
+            | Self::Interrupted { progress, .. } => Some(*progress),
+            _ => None,
+        }
+    }
+
     /// The exit code of the process: see the table in the README.
     pub const fn exit_code(&self) -> u8 {
         match self {
             Self::Read { .. }
+            | Self::Fetch { .. }
             | Self::TooLarge { .. }
             | Self::Bencode(_)
             | Self::Torrent { .. }
@@ -173,6 +205,7 @@ impl fmt::Display for Error {
             Self::Usage(text) => f.write_str(text),
             Self::Tracker(text) => f.write_str(&without_numbers(text)),
             Self::Read { path, error } => write!(f, "cannot read {}: {}", path.display(), plain(error)),
+            Self::Fetch { url, why } => write!(f, "cannot fetch {url}: {}", without_numbers(why)),
             Self::TooLarge { path, max } => {
                 write!(f, "{} is larger than the {max} bytes that a torrent may have", path.display())
             }
@@ -341,6 +374,8 @@ mod tests {
     fn a_signal_is_told_by_the_exit_code() {
         let progress = Progress { done: 0, total: 1 };
         assert_eq!(Error::Interrupted { signal: 2, progress }.exit_code(), 130);
-        assert_eq!(Error::Interrupted { signal: 15, progress }.exit_code(), 143);
+        let terminated = Error::Interrupted { signal: 15, progress };
+        assert_eq!((terminated.exit_code(), terminated.kind()), (143, "interrupted"));
+        assert_eq!(terminated.progress(), Some(progress));
     }
 }

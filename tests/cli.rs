@@ -211,16 +211,21 @@ fn help_has_an_example_for_the_program_and_each_subcommand() {
     };
     let all = help(&["--help"]);
     assert!(all.contains("Examples:\n  ringtide "), "{all}");
+    for same in [&["help"][..], &["-h"], &["-q", "--help"]] {
+        assert_eq!(help(same), all, "{same:?}");
+    }
     for command in COMMANDS {
         let is_there = all.lines().any(|line| line.split_whitespace().next() == Some(command));
         assert!(is_there, "{command} is not in\n{all}");
         let text = help(&[command, "--help"]);
         assert!(text.starts_with(&format!("Usage: ringtide {command} ")), "{text}");
         assert!(text.contains(&format!("Examples:\n  ringtide {command} ")), "{text}");
-        // The first has all options.
-        assert!(text.lines().skip(1).all(|line| line.len() <= 200), "{text}");
+        assert!(text.lines().all(|line| line.chars().count() <= 80), "{text}");
+        for same in [&["help", command][..], &[command, "-h"], &["--json", command, "x", "--help"]] {
+            assert_eq!(help(same), text, "{same:?}");
+        }
     }
-    for args in [&["--version"][..], &["-V"]] {
+    for args in [&["--version"][..], &["-V"], &["version"], &["download", "-V"]] {
         assert_eq!(help(args), format!("ringtide {}\n", env!("CARGO_PKG_VERSION")));
     }
 }
@@ -231,32 +236,50 @@ fn what_makes_no_sense_is_said_in_one_line() {
     let single = single.to_str().unwrap();
     let cases: &[(&[&str], &str)] = &[
         (&[], "no command given; see 'ringtide --help'"),
-        (&["frobnicate"], "unrecognized argument: frobnicate; see 'ringtide --help'"),
-        (&["--frobnicate"], "unrecognized argument: --frobnicate; see 'ringtide --help'"),
-        (&["decode"], "required positional arguments not provided: value; see 'ringtide decode --help'"),
-        (&["decode", "i1e", "i2e"], "unrecognized argument: i2e; see 'ringtide decode --help'"),
-        (&["info"], "required positional arguments not provided: torrent; see 'ringtide info --help'"),
-        (&["info", "--frob", single], "unrecognized argument: --frob"),
-        (&["peers"], "torrent; see 'ringtide peers --help'"),
-        (&["handshake", single], "peer; see 'ringtide handshake --help'"),
+        (&["frobnicate"], "'frobnicate' is neither a command nor a torrent; see 'ringtide --help'"),
+        (&["downlaod", single], "'downlaod' is no command, did you mean 'download'? see 'ringtide --help'"),
+        (&["--frobnicate"], "there is no option --frobnicate; see 'ringtide --help'"),
+        (&["--hlep"], "there is no option --hlep, did you mean --help? see 'ringtide --help'"),
+        (&["help", "inof"], "'inof' is no command, did you mean 'info'?"),
+        (&["decode"], "VALUE is missing; see 'ringtide decode --help'"),
+        (
+            &["decode", "i1e", "i2e"],
+            "'i2e' is one argument too many; decode takes VALUE; see 'ringtide decode",
+        ),
+        (&["info"], "TORRENT is missing; see 'ringtide info --help'"),
+        (&["info", "--frob", single], "there is no option --frob; see 'ringtide info --help'"),
+        (&["info", "--summry", single], "there is no option --summry, did you mean --summary?"),
+        (&["peers"], "TORRENT is missing; see 'ringtide peers --help'"),
+        (&["handshake", single], "PEER is missing; see 'ringtide handshake --help'"),
         (&["handshake", single, "127.0.0.1"], "'127.0.0.1' is not IP:PORT or [IPV6]:PORT"),
         (&["handshake", single, "127.0.0.1:0"], "'127.0.0.1:0' is no peer: nobody listens at port 0"),
         (&["handshake", single, "127.0.0.1:65536"], "'127.0.0.1:65536' is not IP:PORT"),
         (&["handshake", single, "::1:6881"], "'::1:6881' is not IP:PORT"),
         (&["handshake", single, "localhost:6881"], "'localhost:6881' is not IP:PORT"),
-        (&["download_piece", single, "0"], "required options not provided: --output"),
-        (&["download_piece", "-o", "/tmp/x", single], "index; see 'ringtide download_piece --help'"),
-        (&["download_piece", "-o", "/tmp/x", single, "x"], "'x'"),
-        (&["download_piece", "-o", "/tmp/x", single, "-1"], "unrecognized argument: -1"),
+        (&["download_piece", "-o", "/tmp/x", single], "INDEX is missing; see 'ringtide download_piece"),
+        (
+            &["download_piece", "-o", "/tmp/x", single, "x"],
+            "INDEX: 'x' is not a whole number from 0 to 4294967295; see 'ringtide download_piece --help'",
+        ),
+        (&["download_piece", "-o", "/tmp/x", single, "-1"], "INDEX: '-1' is not a whole number"),
+        (&["download_piece", "-o", "/tmp/x", single, "+1"], "INDEX: '+1' is not a whole number"),
         (
             &["download_piece", "-o", "/tmp/x", single, "11"],
             "there is no piece 11, the torrent has 11: 0 to 10",
         ),
-        (&["download", single], "required options not provided: --output"),
-        (&["download", single, "-o"], "no value provided for option '-o'"),
+        (&["download", single, "-o"], "--output needs a value: OUT; see 'ringtide download --help'"),
+        (&["download", single, "--sync=yes"], "--sync takes no value, got 'yes'; see 'ringtide download"),
+        (&["download", single, "-qz"], "there is no option -z; see 'ringtide download --help'"),
+        (&["download", single, "-quiet"], "there is no option -quiet, did you mean --quiet?"),
+        (&["download", single, "--json=xml"], "--json: 'xml' is not object or events"),
         (&["download", "-o", "/tmp/x", "--peer", "nobody", single], "'nobody' is not IP:PORT"),
         (&["download", "-o", "/tmp/x", "--threads", "0", single], "--threads takes a number of 1 or more"),
-        (&["download", "-o", "/tmp/x", "--timeout", "soon", single], "'soon'"),
+        (
+            &["download", "-o", "/tmp/x", "--timeout", "soon", single],
+            "--timeout: 'soon' is not a whole number",
+        ),
+        (&["download", "-o", "/tmp/x", "--port", "65536", single], "--port: '65536' is not a whole number"),
+        (&["download", "-o", "/tmp/x", "--threads=", single], "--threads: '' is not a whole number"),
         (&["download", "-o", "/tmp/x", "--io", "dma", single], "'dma' is not mmap, pwrite or auto"),
         (
             &["download", "-o", "/tmp/x", "--backend", "select", single],
@@ -479,7 +502,7 @@ fn download_takes_every_kind_of_tracker_and_peer() {
 }
 
 #[test]
-fn options_may_stand_anywhere_and_have_long_names() {
+fn options_may_stand_anywhere_and_have_the_usual_spellings() {
     let content = Content::sample("single");
     let peer = Peer::honest(&content);
     let addr = peer.addr.to_string();
@@ -489,17 +512,277 @@ fn options_may_stand_anywhere_and_have_long_names() {
         &["download", "t", "-o", "a", "--peer", &addr],
         &["download", "--peer", &addr, "--output", "b", "--sync", "--threads", "1", "t"],
         &["download", "-o", "c", "-q", "--timeout", "9", "--peer", &addr, "--peer", &addr, "--", "t"],
+        &["download", "--output=d", "--threads=1", &format!("--peer={addr}"), "t"],
+        &["download", "-qoe", "--peer", &addr, "t"],
+        &["download", "t", "--peer", &addr, "-o=f", "--timeout", "9"],
+        &["--peer", &addr, "-o", "x", "download", "-o", "g", "t"],
+        &["-o", "h", "--peer", &addr, "t"],
     ];
-    for (args, out) in runs.iter().zip(["a", "b", "c"]) {
+    for (args, out) in runs.iter().zip(["a", "b", "c", "d", "e", "f", "g", "h"]) {
         let run = ringtide(*args).within(dir.path()).run();
         run.assert_prints(format!("Downloaded t to {out}.\n"));
-        assert_eq!(run.stderr.is_empty(), out == "c", "{}", run.stderr);
+        assert_eq!(run.stderr.is_empty(), matches!(out, "c" | "e"), "{}", run.stderr);
         assert!(fs::read(dir.path().join(out)).unwrap() == *content.bytes);
     }
     let run =
         ringtide(["download_piece", "t", "3", "--peer", &addr, "--output", "p"]).within(dir.path()).run();
     run.assert_prints("Piece 3 downloaded to p.\n");
     peer.assert_pleased();
+}
+
+/// What `-o` means, and what is meant without it.
+#[test]
+fn outputs_are_where_users_expect_them() {
+    let (one, many) = (Content::sample("single"), Content::sample("multi"));
+    let peers = [Peer::honest(&one), Peer::honest(&many)];
+    let dir = temp_dir("output");
+    let torrents = [one.torrent(&dir.path().join("one"), &[]), many.torrent(&dir.path().join("many"), &[])];
+    fs::create_dir(dir.path().join("there")).unwrap();
+    let name = |content: &Content| meta_name(&content.torrent(&dir.path().join("named"), &[]));
+    let names = [name(&one), name(&many)];
+    let download = |command: &str, at: usize, more: &[&str]| {
+        let (torrent, peer) = (torrents[at].to_str().unwrap(), peers[at].addr.to_string());
+        let args = [&[command, "-q", "--json", "--peer", &peer, torrent], more].concat();
+        let run = ringtide(args).within(dir.path()).run();
+        assert_eq!(run.code, Some(0), "{more:?}: {}", run.stderr);
+        let told: serde_json::Value = serde_json::from_slice(&run.stdout).unwrap();
+        assert!(dir.path().join(told["path"].as_str().unwrap()).exists(), "{told}");
+        assert_eq!((&told["status"], &told["name"]), (&"complete".into(), &names[at].clone().into()));
+        told["path"].as_str().unwrap().to_owned()
+    };
+    for at in [0, 1] {
+        let own = &names[at];
+        assert_eq!(download("download", at, &[]), *own);
+        assert_eq!(download("download", at, &["-o", "there"]), format!("there/{own}"));
+        assert_eq!(download("download", at, &["-o", "there/"]), format!("there/{own}"));
+        assert_eq!(download("download", at, &["-o", "."]), format!("./{own}"));
+        assert_eq!(download("download", at, &["-o", &format!("new-{at}/")]), format!("new-{at}/{own}"));
+        assert_eq!(download("download", at, &["-o", &format!("a/b/{at}")]), format!("a/b/{at}"));
+        assert_eq!(download("download_piece", at, &["0"]), format!("{own}.piece-0"));
+        assert_eq!(download("download_piece", at, &["0", "-o", "there"]), format!("there/{own}.piece-0"));
+    }
+    // A folder that is the output already goes on to be it.
+    assert_eq!(download("download", 1, &["-o", "a/b/1"]), "a/b/1");
+    fs::remove_file(
+        fs::read_dir(dir.path().join("a/b/1"))
+            .unwrap()
+            .find_map(|entry| {
+                let path = entry.unwrap().path();
+                path.is_file().then_some(path)
+            })
+            .unwrap(),
+    )
+    .unwrap();
+    assert_eq!(download("download", 1, &["-o", "a/b/1/"]), "a/b/1/");
+    peers.iter().for_each(|peer| drop(peer.assert_pleased()));
+}
+
+/// The folders above an output that are made for nothing are removed again.
+#[test]
+fn folders_that_were_made_for_nothing_are_removed() {
+    let dir = temp_dir("parents");
+    Content::sample("single").torrent(&dir.path().join("t"), &[]);
+    fs::create_dir(dir.path().join("there")).unwrap();
+    for output in ["new/er/out", "there/new/", "there/out"] {
+        let args = ["download", "-q", "-o", output, "--peer", "127.0.0.1:1", "--timeout", "1", "t"];
+        ringtide(args).within(dir.path()).run().assert_fails(4, "no peers");
+        assert!(!dir.path().join("new").exists() && dir.path().join("there").is_dir());
+        assert_eq!(fs::read_dir(dir.path().join("there")).unwrap().count(), 0, "{output}");
+    }
+}
+
+#[test]
+fn a_torrent_is_taken_from_wherever_it_is() {
+    let content = Content::sample("single");
+    let peer = Peer::honest(&content);
+    let dir = temp_dir("source");
+    let tracker = Tracker::of(&[peer.addr]);
+    let path = content.torrent(&dir.path().join("t.torrent"), &[&tracker.url()]);
+    let bytes = fs::read(&path).unwrap();
+    let served = bytes.clone();
+    let web = Tracker::start(move |request, _| {
+        Some(if request.target == "/t.torrent" { ok(&served) } else { b"HTTP/1.1 404 Gone\r\n\r\n".to_vec() })
+    });
+    let url = web.url().replace("/announce", "/t.torrent");
+    let link = format!("magnet:?xt=urn:btih:{}&tr={}", hex(&content.info_hash), tracker.url());
+    let file_url = format!("file://{}", path.display());
+    let info = String::from_utf8(ringtide(["info", "t.torrent"]).within(dir.path()).run().stdout).unwrap();
+    let addr = peer.addr.to_string();
+    for source in ["t.torrent", "-", &url, &file_url, &link] {
+        let run = |args: &[&str]| ringtide(args).within(dir.path()).input(&bytes).run();
+        if source != link {
+            run(&["info", source]).assert_prints(&info);
+            run(&["-q", "-o", "bare", source]).assert_prints(format!("Downloaded {source} to bare.\n"));
+            fs::remove_file(dir.path().join("bare")).unwrap();
+            run(&["download_piece", "-o", "p", source, "1"]).assert_prints("Piece 1 downloaded to p.\n");
+            fs::remove_file(dir.path().join("p")).unwrap();
+        }
+        run(&["peers", source]).assert_prints(format!("{addr}\n"));
+        run(&["handshake", source, &addr]).assert_prints(format!("Peer ID: {}\n", hex(PEER_ID)));
+    }
+    let mut announced = tracker.requests().into_iter().filter(|request| request.event().is_empty());
+    assert_eq!(
+        announced.next_back().unwrap().number("left"),
+        1,
+        "the length of a link's content is not known"
+    );
+    let missing = url.replace("t.torrent", "gone.torrent");
+    ringtide(["info", &missing]).run().assert_fails(1, &format!("cannot fetch {missing}: HTTP error 404"));
+    // A file wins over what else its name could mean.
+    let odd = "magnet:?xt=odd";
+    fs::copy(&path, dir.path().join(odd)).unwrap();
+    ringtide(["info", odd]).within(dir.path()).run().assert_prints(&info);
+    peer.assert_pleased();
+}
+
+#[test]
+fn names_that_are_not_text_are_taken() {
+    use std::ffi::{OsStr, OsString};
+    use std::os::unix::ffi::{OsStrExt, OsStringExt};
+    let content = Content::sample("single");
+    let peer = Peer::honest(&content);
+    let dir = temp_dir("bytes");
+    let (torrent, out) = (OsStr::from_bytes(b"t\xff"), OsStr::from_bytes(b"\xe9/out"));
+    content.torrent(&dir.path().join(torrent), &[]);
+    for spelling in
+        [vec!["-o".into(), out.to_owned()], vec![OsString::from_vec(b"--output=\xe9/out".to_vec())]]
+    {
+        let mut args =
+            vec!["download".into(), torrent.to_owned(), "--peer".into(), peer.addr.to_string().into()];
+        args.extend(spelling);
+        let run = ringtide(args).within(dir.path()).run();
+        run.assert_prints("Downloaded t\u{fffd} to \u{fffd}/out.\n");
+        assert!(fs::read(dir.path().join(out)).unwrap() == *content.bytes);
+        fs::remove_file(dir.path().join(out)).unwrap();
+    }
+}
+
+#[test]
+fn info_has_a_summary_a_list_of_files_and_json() {
+    let info = |name: &str, option: &str| {
+        let path = samples().join(format!("{name}.torrent"));
+        let run = ringtide(["info".as_ref(), option.as_ref(), path.as_os_str()]).run();
+        assert_eq!((run.code, &*run.stderr), (Some(0), ""), "{name}");
+        String::from_utf8(run.stdout).unwrap()
+    };
+    let summary = info("single", "--summary");
+    for line in [
+        "Size:        337.6 KiB (345679 bytes) in 1 file",
+        "Pieces:      11 of 32.0 KiB (32768 bytes)",
+        "Info hash:   754bf51a51e0c744c99824b79af28a2b58fd0947",
+        "Private:     no",
+        "Trackers:    tier 1: http://127.0.0.1:6969/announce",
+        "Web seeds:   none",
+    ] {
+        assert!(summary.lines().any(|told| told == line), "{line:?} is not in\n{summary}");
+    }
+    let link = summary.lines().find_map(|line| line.strip_prefix("Magnet link: ")).unwrap();
+    ringtide(["magnet_parse", link]).run().assert_prints(
+        "Tracker URL: http://127.0.0.1:6969/announce\nInfo Hash: 754bf51a51e0c744c99824b79af28a2b58fd0947\n",
+    );
+    let files = info("multi", "--files");
+    assert_eq!(files.lines().count(), 23);
+    let numbers: Vec<&str> = files.lines().map(|line| line.split_whitespace().next().unwrap()).collect();
+    assert_eq!((numbers[0], numbers[22]), ("1", "23"));
+    for name in torrents_in(&samples()) {
+        let told: serde_json::Value = serde_json::from_str(&info(&name, "--json")).unwrap();
+        let golden = golden_info(&name);
+        assert!(golden.contains(told["info_hash"].as_str().unwrap()), "{name}");
+        assert!(golden.contains(&format!("Length: {}\n", told["bytes"])), "{name}");
+        let hashes = told["piece_hashes"].as_array().unwrap();
+        assert_eq!(hashes.len() as u64, told["piece_count"].as_u64().unwrap(), "{name}");
+        let sum: u64 =
+            told["files"].as_array().unwrap().iter().map(|file| file["bytes"].as_u64().unwrap()).sum();
+        assert!(name == "padded" || sum == told["bytes"].as_u64().unwrap(), "{name}");
+    }
+}
+
+#[test]
+fn every_command_tells_its_result_and_its_failure_as_json() {
+    let content = Content::sample("single");
+    let peer = Peer::honest(&content);
+    let dir = temp_dir("json");
+    let tracker = Tracker::of(&[peer.addr]);
+    let torrent = content.torrent(&dir.path().join("t"), &[&tracker.url()]);
+    let (torrent, addr) = (torrent.to_str().unwrap(), peer.addr.to_string());
+    let told = |args: &[&str], code: i32| -> serde_json::Value {
+        let run = ringtide(args).within(dir.path()).run();
+        assert_eq!(run.code, Some(code), "{args:?}: {}", run.stderr);
+        serde_json::from_slice(&run.stdout).unwrap_or_else(|error| panic!("{args:?}: {error}"))
+    };
+    assert_eq!(told(&["decode", "i1e", "--json"], 0), 1);
+    assert_eq!(told(&["info", torrent, "--json"], 0)["piece_count"], content.piece_count());
+    assert_eq!(told(&["peers", "--json", torrent], 0)["peers"][0], *addr);
+    assert_eq!(told(&["handshake", "--json", torrent, &addr], 0)["peer_id"], hex(PEER_ID));
+    let piece = told(&["download_piece", "--json", torrent, "3", "-o", "p"], 0);
+    assert_eq!((&piece["piece"], &piece["path"]), (&3.into(), &"p".into()));
+    let whole = told(&["download", "--json", torrent, "-o", "out"], 0);
+    assert_eq!(whole["info_hash"], hex(&content.info_hash));
+    assert_eq!((&whole["path"], &whole["status"]), (&"out".into(), &"complete".into()));
+    let link = format!("magnet:?xt=urn:btih:{}&dn=a&tr=http://t/&x.pe={addr}", hex(&content.info_hash));
+    let parsed = told(&["magnet_parse", &link, "--json"], 0);
+    assert_eq!((&parsed["name"], &parsed["peers"][0]), (&"a".into(), &(*addr).into()));
+
+    for (args, code, kind) in [
+        (&["decode", "--json", "x"][..], 1, "input"),
+        (&["info", "--json", "nowhere"], 1, "input"),
+        (&["magnet_parse", "--json", "nowhere"], 1, "input"),
+        (&["magnet_info", "--json", "nowhere"], 1, "input"),
+        (&["magnet_handshake", "--json", "nowhere"], 1, "input"),
+        (&["magnet_download", "--json", "nowhere"], 1, "input"),
+        (&["magnet_download_piece", "--json", "nowhere", "1"], 1, "input"),
+        (&["download", "--json"], 2, "usage"),
+        (&["--json", "downlaod"], 2, "usage"),
+        (&["download_piece", "--json=events", torrent, "99"], 2, "usage"),
+        (&["handshake", "--json", torrent, "127.0.0.1:1"], 4, "peers"),
+        (&["download", "--json", "-o", "t/t", torrent], 5, "output"),
+    ] {
+        let error = &told(args, code)["error"];
+        assert_eq!((&error["code"], &error["kind"]), (&code.into(), &kind.into()), "{args:?}");
+        assert!(error["message"].as_str().is_some_and(|message| !message.is_empty()), "{args:?}");
+    }
+}
+
+#[test]
+fn events_come_before_the_result() {
+    let content = Content::sample("single");
+    let dir = temp_dir("events");
+    content.torrent(&dir.path().join("t"), &[]);
+    let download = |peer: SocketAddr| {
+        let args =
+            ["download", "--json=events", "--timeout", "1", "-o", "out", "--peer", &peer.to_string(), "t"];
+        let run = ringtide(args).within(dir.path()).run();
+        let text = String::from_utf8(run.stdout).unwrap();
+        text.lines().map(|line| serde_json::from_str(line).unwrap()).collect::<Vec<serde_json::Value>>()
+    };
+    let peer = one_at_a_time(&content);
+    let mut lines = download(peer.addr);
+    let result = lines.pop().unwrap();
+    assert_eq!((&result["status"], &result["event"]), (&"complete".into(), &serde_json::Value::Null));
+    assert!(lines.iter().any(|line| line["event"] == "downloading"), "{lines:?}");
+    for line in &lines {
+        assert!(line["event"].is_string() && line["seconds"].is_number(), "{line}");
+    }
+    fs::remove_file(dir.path().join("out")).unwrap();
+    let mut lines = download("127.0.0.1:1".parse().unwrap());
+    let error = lines.pop().unwrap();
+    assert_eq!((&error["error"]["code"], &error["error"]["bytes_verified"]), (&4.into(), &0.into()));
+}
+
+#[test]
+fn what_strangers_and_arguments_hide_is_shown() {
+    let hidden = "a\u{1b}[31m\u{202e}b\u{200b}\u{e0041}";
+    let shown = "a\\u{1b}[31m\\u{202e}b\\u{200b}\\u{e0041}";
+    for args in
+        [&["decode", "i1e", hidden][..], &[hidden], &["info", hidden], &["info", "--peer", hidden, "x"]]
+    {
+        let run = ringtide(args).run();
+        assert!(run.stderr.contains(shown), "{args:?}: {:?}", run.stderr);
+    }
+    let value = format!("{}:{hidden}", hidden.len());
+    ringtide(["decode", &value]).run().assert_prints("\"a\\u001b[31m\\u202eb\\u200b\\udb40\\udc41\"\n");
+    let told: serde_json::Value = serde_json::from_slice(&ringtide(["--json", hidden]).run().stdout).unwrap();
+    assert!(told["error"]["message"].as_str().unwrap().contains(hidden), "JSON has the text itself");
 }
 
 /// The same by the script that the course calls. It builds the release binary when that is missing or stale, which
@@ -603,6 +886,11 @@ fn check_peer_id(id: &[u8]) {
 fn golden_info(name: &str) -> String {
     let path: PathBuf = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("tests/golden/info-{name}.txt"));
     fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+}
+
+/// The name that a torrent suggests.
+fn meta_name(torrent: &Path) -> String {
+    ringtide::meta::torrent::Metainfo::parse(&fs::read(torrent).unwrap()).unwrap().name
 }
 
 fn addrs(texts: &[&str]) -> Vec<SocketAddr> {

@@ -1,17 +1,26 @@
 //! The subcommands that take nothing but a magnet link.
 
+use std::ffi::OsStr;
+
+use serde_json::json;
+
 use super::args::{MagnetHandshake, MagnetInfo, MagnetParse, Sources};
-use super::{describe, print, reach};
+use super::{print, reach};
 use crate::download::{self, Patience, Reach};
 use crate::error::Error;
+use crate::meta::about::About;
 use crate::meta::hex;
 use crate::meta::magnet::Magnet;
+use crate::meta::text::escape;
 
 /// The lines of `magnet_parse`.
 pub(super) fn parse(args: &MagnetParse) -> Result<(), Error> {
     let magnet = read(&args.link)?;
+    if args.json.is_some() {
+        return print(&super::json::line(&super::json::link(&magnet)));
+    }
     let tracker = magnet.trackers.first().map_or("none", String::as_str);
-    print(&format!("Tracker URL: {tracker}\nInfo Hash: {}\n", magnet.info_hash))
+    print(&format!("Tracker URL: {}\nInfo Hash: {}\n", escape(tracker), magnet.info_hash))
 }
 
 /// The lines of `magnet_handshake`, of the first peer that takes part in the metadata exchange.
@@ -22,13 +31,23 @@ pub(super) fn shake_hands(args: &MagnetHandshake) -> Result<(), Error> {
     let shaken = download::shake_hands(&magnet, &reach, &interrupt, &mut observer);
     observer.finish(None);
     let (peer_id, id) = shaken?;
-    print(&format!("Peer ID: {}\nPeer Metadata Extension ID: {id}\n", hex(&peer_id)))
+    let peer_id = hex(&peer_id);
+    if args.json.is_some() {
+        let told = json!({ "peer_id": peer_id.to_string(), "metadata_extension_id": id });
+        return print(&super::json::line(&told));
+    }
+    print(&format!("Peer ID: {peer_id}\nPeer Metadata Extension ID: {id}\n"))
 }
 
 /// The lines of `info`, for what a link names.
 pub(super) fn info(args: &MagnetInfo) -> Result<(), Error> {
-    let resolved = super::resolve(&args.link, &of_the_link()?, Patience::Default, true)?;
-    print(&describe(&resolved.metainfo))
+    let reporter = super::events::Narrator::new(true, args.json);
+    let resolved = super::resolve(&read(&args.link)?, &of_the_link()?, Patience::Default, reporter)?;
+    let metainfo = &resolved.metainfo;
+    if args.json.is_some() {
+        return print(&super::json::line(&super::info::object(metainfo, &About::default())));
+    }
+    print(&super::info::lines(metainfo))
 }
 
 /// The peers that the link and its trackers name and no others: who asks like this wants to see how these answer.
@@ -37,6 +56,6 @@ fn of_the_link() -> Result<Reach, Error> {
     Ok(Reach { plain: true, ..reach(sources)? })
 }
 
-pub(super) fn read(link: &str) -> Result<Magnet, Error> {
-    Magnet::parse(link).map_err(Error::Magnet)
+pub(super) fn read(link: &OsStr) -> Result<Magnet, Error> {
+    Magnet::parse(&link.to_string_lossy()).map_err(Error::Magnet)
 }

@@ -1,28 +1,45 @@
 //! The command line: one structure and one short function for each subcommand.
 //!
-//! stdout is an interface: it carries what the CodeCrafters course prescribes and nothing else. Progress, notices and
-//! errors go to stderr.
+//! stdout is an interface: it carries what the CodeCrafters course prescribes and nothing else, or with `--json` one object
+//! (before it, with `--json=events`, one for each event). Progress, notices and errors go to stderr.
+//!
+//! | part | what it is |
+//! |---|---|
+//! | [`line`] | what users type, in the words that argh knows |
+//! | [`args`], [`help`] | the commands and their options, and the texts that tell of them |
+//! | [`source`], [`output`] | where a torrent comes from, where a download goes |
+//! | [`info`], [`json`] | what is printed |
+//! | [`progress`], [`events`], [`log`] | what is shown meanwhile |
 
 mod args;
+mod events;
+mod help;
+mod info;
+mod json;
+mod line;
 mod log;
 mod magnet;
+mod output;
 mod progress;
+mod source;
 
-use std::ffi::OsString;
-use std::fs::File;
+use std::ffi::{OsStr, OsString};
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::os::unix::ffi::OsStrExt;
-use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use args::{
+use self::args::{
     Command, Decode, Download, DownloadPiece, Handshake, Info, MagnetDownload, MagnetDownloadPiece, Parsed,
     Peers, Sources, Transfer,
 };
+use self::events::Narrator;
+use self::output::{Destination, Parents};
+use self::source::{Content, Named, Source, Torrent};
+use serde_json::{Value, json};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1};
 use signal_hook::iterator::Signals;
 use signal_hook::low_level;
@@ -30,18 +47,20 @@ use signal_hook::low_level;
 use crate::discovery::announcer::{AnnounceConfig, OnceReply, announce_once, scrape_all};
 use crate::discovery::dht::{BOOTSTRAP, cache};
 use crate::discovery::tracker::{Scrape, Totals};
+use crate::discovery::{fetch, masked};
 use crate::download::{
     self, DhtReach, Finished, HOSTS_MAX, Interrupt, Observer as _, PEERS_MAX, Patience, RECORD_EVERY, Reach,
     Request, Resolved,
 };
 use crate::error::{Error, Progress};
 use crate::hash::Kernel;
+use crate::meta::about::About;
 use crate::meta::bencode;
 use crate::meta::geometry::PieceIndex;
 use crate::meta::hex;
-use crate::meta::magnet::{PeerAddr, is_magnet};
+use crate::meta::magnet::{Magnet, PeerAddr};
 use crate::meta::text::escape;
-use crate::meta::torrent::{METAINFO_LEN_MAX, Metainfo};
+use crate::meta::torrent::{InfoHash, Metainfo};
 use crate::net::close::CloseReason;
 use crate::os;
 use crate::wire::handshake;
@@ -58,9 +77,19 @@ const SAME_SIGNAL: Duration = Duration::from_millis(250);
 /// What the user should be told, with the exit code of the process.
 pub fn run(args: impl Iterator<Item = OsString>) -> Result<(), Error> {
     log::from_environment();
+    let args: Vec<OsString> = args.skip(1).collect();
+    run_command(&args).or_else(|error| {
+        if json::is_asked_for(&args) && !matches!(error, Error::Stdout(_)) {
+            print(&json::line(&json::failure(&error)))?;
+        }
+        Err(error)
+    })
+}
+
+fn run_command(args: &[OsString]) -> Result<(), Error> {
     Kernel::forced().map_err(|error| Error::Usage(error.to_string()))?;
-    match args::parse(args.skip(1).collect())? {
-        Parsed::Help(text) => print(&text),
+    match args::parse(args)? {
+        Parsed::Text(text) => print(&text),
         Parsed::Command(Command::Decode(args)) => decode(&args),
         Parsed::Command(Command::Info(args)) => info(&args),
         Parsed::Command(Command::Peers(args)) => peers(&args),
@@ -76,14 +105,8 @@ pub fn run(args: impl Iterator<Item = OsString>) -> Result<(), Error> {
 }
 
 fn decode(args: &Decode) -> Result<(), Error> {
-    let mut input = Vec::new();
-    let bytes = if args.value.as_bytes() == b"-" {
-        read_limited(io::stdin().lock(), Path::new("-"), &mut input)?;
-        &input
-    } else {
-        args.value.as_bytes()
-    };
-    let document = bencode::parse(bytes, bencode::Limits::ANY).map_err(Error::Bencode)?;
+    let bytes = if args.value == "-" { source::read_stdin()? } else { args.value.as_bytes().to_vec() };
+    let document = bencode::parse(&bytes, bencode::Limits::ANY).map_err(Error::Bencode)?;
     let mut json = String::new();
     bencode::to_json(document.root(), &mut json);
     json.push('\n');
@@ -91,50 +114,36 @@ fn decode(args: &Decode) -> Result<(), Error> {
 }
 
 fn info(args: &Info) -> Result<(), Error> {
-    if is_magnet(&args.torrent) {
-        let patience = Patience::of_seconds(args.timeout);
-        let resolved = resolve(&args.torrent, &reach(args.sources())?, patience, false)?;
-        return print(&describe(&resolved.metainfo));
-    }
-    print(&describe(&read_torrent(&args.torrent)?))
-}
-
-/// The lines of `info`.
-fn describe(metainfo: &Metainfo) -> String {
-    use std::fmt::Write as _;
-    let geometry = metainfo.geometry;
-    let announce = metainfo.announce.as_deref().or_else(|| Some(metainfo.tiers.first()?.first()?.as_str()));
-    let mut text = String::new();
-    // Writing to a String cannot fail.
-    let _ = writeln!(text, "Tracker URL: {}", escape(announce.unwrap_or("none")));
-    let _ = writeln!(text, "Length: {}", geometry.total_len());
-    let _ = writeln!(text, "Info Hash: {}", metainfo.info_hash);
-    let _ = writeln!(text, "Piece Length: {}", geometry.piece_len());
-    text.push_str("Piece Hashes:\n");
-    for piece in geometry.pieces() {
-        let _ = writeln!(text, "{}", hex(metainfo.piece_hash(piece)));
-    }
-    if !metainfo.is_single_file {
-        text.push_str("Files:\n");
-        for file in metainfo.files.iter().filter(|file| !file.pad) {
-            let _ = writeln!(text, "{} {}", file.len, escape(&file.path.to_string_lossy()));
+    let Torrent { metainfo, about } = match Source::of(&args.torrent)?.read()? {
+        Content::Torrent(torrent) => *torrent,
+        Content::Link(link) => {
+            let narrator = Narrator::new(false, args.json);
+            let patience = Patience::of_seconds(args.timeout);
+            let resolved = resolve(&link, &reach(args.sources())?, patience, narrator)?;
+            Torrent { metainfo: resolved.metainfo, about: About::default() }
         }
+    };
+    if args.json.is_some() {
+        return print(&json::line(&info::object(&metainfo, &about)));
     }
-    text
+    let summary = if args.summary { info::summary(&metainfo, &about) } else { String::new() };
+    let files = if args.files { info::files(&metainfo) } else { String::new() };
+    let text = if args.summary || args.files { summary + &files } else { info::lines(&metainfo) };
+    print(&text)
 }
 
 fn peers(args: &Peers) -> Result<(), Error> {
-    let metainfo = read_torrent(&args.torrent)?;
-    let mut config = download::announce_config(&metainfo, download::peer_id(), None);
+    let Named { info_hash, tiers, len } = Source::of(&args.torrent)?.read()?.named();
+    let mut config = download::announce_config_of(info_hash, tiers, download::peer_id(), None);
     if args.scrape {
-        return scrape(&config);
+        return scrape(&config, args.json.is_some());
     }
     config.port = PASSING_PORT_MIN + (config.key % u32::from(PASSING_PORTS)) as u16;
-    let totals = Totals { uploaded: 0, downloaded: 0, left: metainfo.geometry.total_len().max(1) };
+    let totals = Totals { uploaded: 0, downloaded: 0, left: len };
     let interrupt = interrupts(progress::TableWish::default())?;
     let once = announce_once(&config, totals, &|| interrupt.load(Ordering::Relaxed) != 0);
     let printed = match (once.answer, interrupt.load(Ordering::Relaxed)) {
-        (Ok(answer), _) => print_peers(&answer),
+        (Ok(answer), _) => print_peers(&answer, info_hash, args.json.is_some()),
         (Err(failed), 0) => Err(Error::no_tracker(&failed.failures)),
         (Err(_), signal) => {
             Err(Error::Interrupted { signal: signal as i32, progress: Progress { done: 0, total: 0 } })
@@ -144,11 +153,22 @@ fn peers(args: &Peers) -> Result<(), Error> {
     printed
 }
 
-fn print_peers(answer: &OnceReply) -> Result<(), Error> {
-    if let Some(warning) = &answer.reply.warning {
+fn print_peers(answer: &OnceReply, info_hash: InfoHash, is_json: bool) -> Result<(), Error> {
+    let reply = &answer.reply;
+    if let Some(warning) = &reply.warning {
         progress::say(format_args!("ringtide: {} warns: {warning}", answer.url));
     }
-    print(&answer.reply.peers.iter().map(|peer| format!("{peer}\n")).collect::<String>())
+    let peers = reply.peers.iter().map(ToString::to_string);
+    if is_json {
+        return print(&json::line(&json!({
+            "info_hash": info_hash.to_string(),
+            "tracker": masked(&answer.url),
+            "peers": peers.collect::<Vec<_>>(),
+            "interval_seconds": reply.interval.as_secs(),
+            "warning": reply.warning,
+        })));
+    }
+    print(&peers.map(|peer| peer + "\n").collect::<String>())
 }
 
 /// The first of the ports of which `peers` draws one to announce. Hardly any client listens at one of them, so it tells
@@ -157,44 +177,64 @@ const PASSING_PORT_MIN: u16 = 1024;
 /// How many such ports there are.
 const PASSING_PORTS: u16 = 5776;
 
-/// Prints what each tracker counts as soon as it has told.
-fn scrape(config: &AnnounceConfig) -> Result<(), Error> {
+/// Prints what each tracker counts as soon as it has told, or all of it as JSON.
+fn scrape(config: &AnnounceConfig, is_json: bool) -> Result<(), Error> {
     if config.tiers.is_empty() {
         return Err(Error::Tracker("the torrent names no tracker".to_owned()));
     }
-    let mut is_answered = false;
-    let mut printed = Ok(());
+    let (mut is_answered, mut printed) = (false, Ok(()));
+    let mut told = Vec::new();
     scrape_all(config, |url, counted| match counted {
         Ok(_) if printed.is_err() => {}
         Ok(Scrape { seeders, leechers, downloads }) => {
             is_answered = true;
-            printed =
-                print(&format!("{url}: {seeders} seeders, {leechers} leechers, {downloads} downloads\n"));
+            told.push(json!({
+                "url": url, "seeders": seeders, "leechers": leechers, "downloads": downloads,
+            }));
+            if !is_json {
+                let counts = format!("{seeders} seeders, {leechers} leechers, {downloads} downloads");
+                printed = print(&format!("{url}: {counts}\n"));
+            }
         }
-        Err(error) => progress::say(format_args!("{url}: cannot be scraped: {error}")),
+        Err(error) => {
+            told.push(json!({ "url": url, "error": error.to_string() }));
+            progress::say(format_args!("{url}: cannot be scraped: {error}"));
+        }
     });
     printed?;
-    if is_answered { Ok(()) } else { Err(Error::Tracker("no tracker could be scraped".to_owned())) }
+    if !is_answered {
+        return Err(Error::Tracker("no tracker could be scraped".to_owned()));
+    }
+    if is_json { print(&json::line(&json!({ "trackers": told }))) } else { Ok(()) }
 }
 
 fn shake_hands(args: &Handshake) -> Result<(), Error> {
-    let metainfo = read_torrent(&args.torrent)?;
+    let Named { info_hash, .. } = Source::of(&args.torrent)?.read()?.named();
     let addr = args.peer;
     let fail = |reason| Error::Peer { addr, reason };
-    let theirs = exchange_handshakes(&metainfo, addr).map_err(fail)?;
-    if theirs.info_hash != metainfo.info_hash.0 {
+    let theirs = exchange_handshakes(info_hash, addr).map_err(fail)?;
+    if theirs.info_hash != info_hash.0 {
         return Err(fail(CloseReason::OtherTorrent));
     }
-    print(&format!("Peer ID: {}\n", hex(&theirs.peer_id)))
+    let peer_id = hex(&theirs.peer_id);
+    if args.json.is_some() {
+        return print(&json::line(&json!({
+            "info_hash": info_hash.to_string(),
+            "peer": addr.to_string(),
+            "peer_id": peer_id.to_string(),
+            "reserved": hex(&theirs.reserved).to_string(),
+        })));
+    }
+    print(&format!("Peer ID: {peer_id}\n"))
 }
 
-fn exchange_handshakes(metainfo: &Metainfo, addr: SocketAddr) -> Result<handshake::Handshake, CloseReason> {
+fn exchange_handshakes(info_hash: InfoHash, addr: SocketAddr) -> Result<handshake::Handshake, CloseReason> {
     let mut stream =
         TcpStream::connect_timeout(&addr, HANDSHAKE_TIMEOUT).map_err(|error| match error.kind() {
             io::ErrorKind::TimedOut => CloseReason::DialTimeout,
             _ => CloseReason::Dial(error),
         })?;
-    let ours = handshake::Handshake::new(0, metainfo.info_hash.0, download::peer_id());
+    let ours = handshake::Handshake::new(0, info_hash.0, download::peer_id());
     stream.write_all(&ours.encode()).map_err(CloseReason::Io)?;
     let mut answer = [0; handshake::LEN];
     read_until(&mut stream, &mut answer, Instant::now() + HANDSHAKE_TIMEOUT)?;
@@ -221,11 +261,12 @@ fn read_until(stream: &mut TcpStream, mut buffer: &mut [u8], deadline: Instant) 
     Ok(())
 }
 
-/// What to download.
+/// What to download, and where to.
 struct Subject<'a> {
-    /// A file, or a magnet link.
-    torrent: &'a str,
-    output: &'a str,
+    /// What it is named by on the command line.
+    torrent: &'a OsStr,
+    source: Source,
+    output: Option<&'a OsStr>,
     piece: Option<u32>,
     /// Whether peers are shown nothing that the CodeCrafters course does not know.
     plain: bool,
@@ -233,71 +274,74 @@ struct Subject<'a> {
 
 fn download_piece(args: &DownloadPiece) -> Result<(), Error> {
     let DownloadPiece { torrent, output, index, .. } = args;
-    let subject = Subject { torrent, output, piece: Some(*index), plain: false };
-    transfer(&subject, args.options(), |_| format!("Piece {index} downloaded to {output}.\n"))
+    let (source, output) = (Source::of(torrent)?, output.as_deref());
+    transfer(Subject { torrent, source, output, piece: Some(*index), plain: false }, args.options())
 }
 
 fn magnet_download_piece(args: &MagnetDownloadPiece) -> Result<(), Error> {
-    let MagnetDownloadPiece { link, output, index, .. } = args;
-    magnet::read(link)?;
-    let subject = Subject { torrent: link, output, piece: Some(*index), plain: true };
-    transfer(&subject, args.options(), |_| format!("Piece {index} downloaded to {output}.\n"))
+    let MagnetDownloadPiece { link: torrent, output, index, .. } = args;
+    let (source, output) = (Source::Link(Box::new(magnet::read(torrent)?)), output.as_deref());
+    transfer(Subject { torrent, source, output, piece: Some(*index), plain: true }, args.options())
 }
 
 fn download(args: &Download) -> Result<(), Error> {
     let Download { torrent, output, .. } = args;
-    let subject = Subject { torrent, output, piece: None, plain: false };
-    transfer(&subject, args.options(), |finished| {
-        if args.json { json(finished) } else { format!("Downloaded {torrent} to {output}.\n") }
-    })
+    let (source, output) = (Source::of(torrent)?, output.as_deref());
+    transfer(Subject { torrent, source, output, piece: None, plain: false }, args.options())
 }
 
 fn magnet_download(args: &MagnetDownload) -> Result<(), Error> {
-    let MagnetDownload { link, output, .. } = args;
-    magnet::read(link)?;
-    let subject = Subject { torrent: link, output, piece: None, plain: true };
-    transfer(&subject, args.options(), |_| format!("Downloaded {link} to {output}.\n"))
+    let MagnetDownload { link: torrent, output, .. } = args;
+    let (source, output) = (Source::Link(Box::new(magnet::read(torrent)?)), output.as_deref());
+    transfer(Subject { torrent, source, output, piece: None, plain: true }, args.options())
 }
 
-/// Downloads, and prints the text that tells of it.
-fn transfer(
-    subject: &Subject<'_>,
-    options: Transfer,
-    text: impl Fn(&Finished) -> String,
-) -> Result<(), Error> {
+/// Downloads, and prints the sentence or the object that tells of it.
+fn transfer(subject: Subject<'_>, options: Transfer) -> Result<(), Error> {
+    let Subject { torrent, source, output, piece, plain } = subject;
     log::at(options.verbose);
-    let reach = Reach { plain: subject.plain, ..reach(options.reach)? };
+    let reach = Reach { plain, ..reach(options.reach)? };
     let patience = Patience::of_seconds(options.timeout);
     let (threads, record_every) = (threads(options.threads)?, record_every()?);
-    let is_magnet = is_magnet(subject.torrent);
-    let torrent = if is_magnet { None } else { Some(read_torrent(subject.torrent)?) };
-    let piece_of = |metainfo: &Metainfo| subject.piece.map(|index| piece_of(metainfo, index)).transpose();
-    // Before anybody is asked.
-    torrent.as_ref().map(piece_of).transpose()?;
-    let mut observer = progress::Reporter::new(options.quiet);
-    let interrupt = interrupts(observer.with_table(options.verbose > 0))?;
-    let run = |observer: &mut progress::Reporter| {
-        let (metainfo, search, reach, metafile) = match torrent {
-            Some(metainfo) => (metainfo, None, reach, None),
-            None => {
-                let link = magnet::read(subject.torrent)?;
+    let torrent_file = match &source {
+        Source::File(path) => Some(path.clone()),
+        Source::Stdin | Source::Url(_) | Source::Link(_) => None,
+    };
+    let content = source.read()?;
+    let piece_of = |metainfo: &Metainfo| piece.map(|index| piece_of(metainfo, index)).transpose();
+    if let Content::Torrent(torrent) = &content {
+        // Before anybody is asked.
+        piece_of(&torrent.metainfo)?;
+    }
+    let mut narrator = Narrator::new(options.quiet, options.json);
+    let interrupt = interrupts(narrator.with_table(options.verbose > 0))?;
+    let run = |narrator: &mut Narrator| {
+        let (metainfo, search, reach, metafile) = match content {
+            Content::Torrent(torrent) => (torrent.metainfo, None, reach, None),
+            Content::Link(link) => {
                 if !link.select.is_empty() {
-                    observer.notice("the link selects files (so=), but all are downloaded");
+                    narrator.notice("the link selects files (so=), but all are downloaded");
                 }
-                let kept =
-                    subject.piece.is_none().then(|| download::recall(&link, subject.output.as_ref(), &reach));
-                let resolved = match kept.flatten() {
+                let is_whole = piece.is_none();
+                let guesses = is_whole.then(|| output::guesses(output, link.name.as_deref()));
+                let mut guesses = guesses.into_iter().flatten();
+                let resolved = match guesses.find_map(|path| download::recall(&link, &path, &reach)) {
                     Some(resolved) => resolved,
-                    None => download::resolve(&link, &reach, patience, &interrupt, observer)?,
+                    None => download::resolve(&link, &reach, patience, &interrupt, narrator)?,
                 };
                 (resolved.metainfo, resolved.search, resolved.reach, Some(resolved.torrent))
             }
         };
+        let piece = piece_of(&metainfo)?;
+        let Destination::Path(output) = output::choose(output, &metainfo, piece) else {
+            return Err(Error::Usage("-o - is not possible; give -o the name of a file".to_owned()));
+        };
+        let parents = Parents::make(&output)?;
         let request = Request {
-            piece: piece_of(&metainfo)?,
+            piece,
             metainfo: Arc::new(metainfo),
-            torrent: (!is_magnet).then(|| subject.torrent.into()),
-            output: subject.output.into(),
+            torrent: torrent_file,
+            output,
             metafile,
             existing: options.existing,
             io: options.io,
@@ -308,14 +352,32 @@ fn transfer(
             record_every,
             patience,
         };
-        download::run(&request, search, &interrupt, observer)
+        let finished = download::run(&request, search, &interrupt, narrator);
+        let finished = finished.inspect_err(|_| parents.remove())?;
+        Ok((request, finished))
     };
-    let finished = run(&mut observer);
-    observer.finish(finished.as_ref().ok().map(|finished| &finished.summary));
-    let finished = finished?;
-    print(&text(&finished))?;
+    let ran = run(&mut narrator);
+    narrator.finish(ran.as_ref().ok().map(|(_, finished)| &finished.summary));
+    let (request, finished) = ran?;
+    print(&match options.json {
+        Some(_) => json::line(&result(&request, &finished)),
+        None => sentence(torrent, &request),
+    })?;
     finished.wait_for_trackers();
     Ok(())
+}
+
+/// What the course wants to be told of a download.
+fn sentence(torrent: &OsStr, request: &Request) -> String {
+    let what = match request.piece {
+        Some(piece) => format!("Piece {} downloaded", piece.get()),
+        None => {
+            let torrent = torrent.to_string_lossy();
+            let torrent = if fetch::is_url(&torrent) { masked(&torrent).into() } else { torrent };
+            format!("Downloaded {}", escape(&torrent))
+        }
+    };
+    format!("{what} to {}.\n", escape(&request.output.to_string_lossy()))
 }
 
 fn piece_of(metainfo: &Metainfo, index: u32) -> Result<PieceIndex, Error> {
@@ -327,11 +389,15 @@ fn piece_of(metainfo: &Metainfo, index: u32) -> Result<PieceIndex, Error> {
 }
 
 /// Fetches what a magnet link names, and shows that.
-fn resolve(link: &str, reach: &Reach, patience: Patience, quiet: bool) -> Result<Resolved, Error> {
-    let mut observer = progress::Reporter::new(quiet);
-    let interrupt = interrupts(observer.with_table(false))?;
-    let resolved = download::resolve(&magnet::read(link)?, reach, patience, &interrupt, &mut observer);
-    observer.finish(None);
+fn resolve(
+    link: &Magnet,
+    reach: &Reach,
+    patience: Patience,
+    mut narrator: Narrator,
+) -> Result<Resolved, Error> {
+    let interrupt = interrupts(narrator.with_table(false))?;
+    let resolved = download::resolve(link, reach, patience, &interrupt, &mut narrator);
+    narrator.finish(None);
     resolved
 }
 
@@ -361,10 +427,15 @@ const NO_DHT_VARIABLE: &str = "RINGTIDE_NO_DHT";
 /// Where it is on, the local network is not asked.
 const NO_LSD_VARIABLE: &str = "RINGTIDE_NO_LSD";
 
-/// The summary as one line of JSON; the README documents the keys.
-fn json(finished: &Finished) -> String {
+/// A finished download for scripts.
+fn result(request: &Request, finished: &Finished) -> Value {
     let summary = &finished.summary;
-    let object = serde_json::json!({
+    json!({
+        "status": "complete",
+        "path": request.output.to_string_lossy(),
+        "name": request.metainfo.name,
+        "info_hash": request.metainfo.info_hash.to_string(),
+        "piece": request.piece.map(PieceIndex::get),
         "bytes": summary.total,
         "bytes_kept": summary.kept,
         "bytes_checked": summary.checked,
@@ -375,8 +446,7 @@ fn json(finished: &Finished) -> String {
         "receives": summary.receives,
         "io": finished.io.name(),
         "backend": summary.backend.name(),
-    });
-    format!("{object}\n")
+    })
 }
 
 /// Makes SIGINT, SIGTERM and SIGHUP end the download in good order, and a later second one end the process at once. What
@@ -449,21 +519,6 @@ const RECORD_VARIABLE: &str = "RINGTIDE_RECORD_MS";
 
 /// More cores than that do not make a download faster.
 const THREADS_MAX: usize = 64;
-
-fn read_torrent(path: &str) -> Result<Metainfo, Error> {
-    let path = Path::new(path);
-    let mut bytes = Vec::new();
-    let file = File::open(path).map_err(|error| Error::Read { path: path.to_owned(), error })?;
-    read_limited(file, path, &mut bytes)?;
-    Metainfo::parse(&bytes).map_err(|error| Error::Torrent { path: path.to_owned(), error })
-}
-
-fn read_limited(source: impl Read, path: &Path, into: &mut Vec<u8>) -> Result<(), Error> {
-    let max = METAINFO_LEN_MAX as u64;
-    let read = source.take(max + 1).read_to_end(into);
-    let read = read.map_err(|error| Error::Read { path: path.to_owned(), error })?;
-    if read as u64 > max { Err(Error::TooLarge { path: path.to_owned(), max }) } else { Ok(()) }
-}
 
 fn print(text: &str) -> Result<(), Error> {
     let mut stdout = io::stdout().lock();

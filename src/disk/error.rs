@@ -207,7 +207,7 @@ impl DiskError {
 
     /// The variant for what the system answered to `action` on `path`. Callers who know more about a number (what
     /// ENOENT or ENOSPC means there) look at it first.
-    pub(super) fn new(action: &'static str, path: &Path, err: &io::Error) -> Self {
+    pub fn new(action: &'static str, path: &Path, err: &io::Error) -> Self {
         let path = path.to_path_buf();
         match err.raw_os_error().unwrap_or(0) {
             libc::EACCES | libc::EPERM => Self::Denied { path },

@@ -491,7 +491,7 @@ fn strip_prefix<'a>(text: &'a str, prefix: &str) -> Option<&'a str> {
 }
 
 /// The bytes that `%XX` stands for; a percent sign without two digits behind it stands for itself.
-fn percent_decode(text: &[u8]) -> Cow<'_, [u8]> {
+pub fn percent_decode(text: &[u8]) -> Cow<'_, [u8]> {
     if !text.contains(&b'%') {
         return text.into();
     }

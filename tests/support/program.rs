@@ -175,11 +175,13 @@ impl Run {
         assert!(!self.stderr.contains("panicked"), "{}", self.stderr);
     }
 
-    /// Asserts the exit code, an empty stdout, and on stderr one line that begins with `ringtide: ` and contains
+    /// Asserts the exit code, nothing on stdout but the failure as JSON, if anything, and on stderr one line that begins with `ringtide: ` and contains
     /// `text`, but for lines of progress. Gives that line.
     #[track_caller]
     pub fn assert_fails(&self, code: i32, text: &str) -> &str {
-        assert!(self.code == Some(code) && self.stdout.is_empty(), "{}", self.compared(code, b""));
+        let json = || serde_json::from_slice::<serde_json::Value>(&self.stdout).ok();
+        let is_told = self.stdout.is_empty() || json().is_some_and(|told| told["error"]["code"] == code);
+        assert!(self.code == Some(code) && is_told, "{}", self.compared(code, b""));
         let is_progress = |line: &&str| line.starts_with("downloading ") || line.starts_with("checking ");
         let lines: Vec<&str> = self.stderr.lines().filter(|line| !is_progress(line)).collect();
         let [line] = lines[..] else { panic!("expected one line on stderr, got:\n{}", self.stderr) };

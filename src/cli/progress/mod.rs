@@ -9,7 +9,7 @@ mod line;
 mod rate;
 mod screen;
 mod table;
-mod units;
+pub(super) mod units;
 mod view;
 
 use std::env;

@@ -8,7 +8,7 @@ use crate::meta::units::Bytes;
 const ETA_MAX: f64 = 99.0 * 3600.0;
 
 /// A rate or a sum of bytes, in binary units.
-pub(super) fn bytes(bytes: f64) -> String {
+pub(in crate::cli) fn bytes(bytes: f64) -> String {
     Bytes(bytes as u64).to_string()
 }
 
