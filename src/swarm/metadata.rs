@@ -5,7 +5,7 @@
 //! first piece as soon as it takes part, and its answer says to which `Assembly` it belongs: there is one for each size
 //! and first piece, in which what its peers send is put together, in parallel. Who never answers holds up nobody, and a
 //! piece that does not come is asked of more and more of the others. When the hash is wrong and one peer sent everything,
-//! that peer lied. With several, nobody knows which, and from then on each of them has an assembly of its own, in which
+//! that peer lied. With several, nobody knows which. From then on each of the others has an assembly of its own, in which
 //! a wrong hash shows the liar.
 //!
 //! No assembly waits for another. They are bounded by the bytes that they hold together, [`HELD_MAX`]: where these are
@@ -571,10 +571,12 @@ impl Exchange {
         if InfoHash::of(&bytes) == self.info_hash {
             return Some(bytes);
         }
-        let liar = assembly.sole_source();
-        match liar {
-            Some(liar) => self.ban(liar),
-            None => drop(self.split.insert(claim.mixed())),
+        if let Some(liar) = assembly.sole_source() {
+            self.ban(liar);
+        }
+        // Not even where the liar is known: the next one would be found out no sooner than its pieces have come.
+        if assembly.members.iter().any(|peer| self.sources.contains_key(peer)) {
+            self.split.insert(claim.mixed());
         }
         self.begin_anew(claim, assembly, now)
     }

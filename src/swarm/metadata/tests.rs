@@ -539,7 +539,7 @@ fn among(others: u16, manner: Manner, len: usize) -> Duration {
     let mut bench = Bench::new(len);
     let more = if let Manner::Longer(more) = manner { usize::from(more) } else { 0 };
     for number in 0..others {
-        bench.claim(number, len + more + if more > 0 { usize::from(number) } else { 0 });
+        bench.claim(number, len + more);
     }
     let mut manners = vec![manner; usize::from(others)];
     manners.push(Manner::Honest);
