@@ -86,12 +86,27 @@ fn content() -> Content {
     Content::single("content.bin", 19 * 32768 + 5000, 32768)
 }
 
+/// The malformed samples that other clients can use, and this one too: see `meta_samples.rs`.
+const TAKEN: [&str; 10] = [
+    "duplicate-key",
+    "file-not-dict",
+    "leading-zero",
+    "leading-zero-string",
+    "length-and-files",
+    "name-not-string",
+    "pieces-not-multiple-of-20",
+    "symlink",
+    "symlink-single",
+    "trailing-bytes",
+];
+
 #[test]
 fn malformed_torrents_are_refused() {
     let place = Place::new(&content(), &[]);
     let folder = samples().join("malformed");
-    let names = torrents_in(&folder);
-    assert!(names.len() > 50, "{names:?}");
+    let mut names = torrents_in(&folder);
+    names.retain(|name| !TAKEN.contains(&name.as_str()));
+    assert!(names.len() > 40, "{names:?}");
     for name in names {
         let path = folder.join(format!("{name}.torrent"));
         let path = path.to_str().unwrap();
