@@ -65,10 +65,17 @@
 //!   written.
 //! - **A page that cannot be had is zeroes and a note.** A SIGBUS handler puts a private page under a load or store that
 //!   meets nothing and marks the map; nothing from a marked map is accepted. Any other SIGBUS stays a crash.
+//! - **What the user has stays.** Nothing that is there is emptied, cut, replaced or removed before it was checked, and each
+//!   file is judged by itself: one of which nothing is right and that is not zeroes is refused by name. Only `--overwrite`
+//!   lets the bytes of others go, and only what is wrong of them, once verified ones are there to take their place. A record
+//!   is heeded only where it is our own, and what merely has the name of one stays. So [`disk::Site`] finds, locks
+//!   and reads the files before [`disk::Site::make`] opens any of them for writing.
 //! - **A record is believed as far as it can be.** What was verified is written down beside the output after it was synced
-//!   ([`disk::record`]). After an orderly end the times of the files must be the recorded ones, and what was on the disk
-//!   is not hashed again. All else that is recorded, and everything after a kill or a crash, is not fetched again but
-//!   hashed before the end.
+//!   ([`disk::record`]). It is believed where nobody else can have written it. After an orderly end the times of the files
+//!   must be the recorded ones, and what was on the disk is not hashed again, as long as nobody else wrote to the mapped
+//!   files during the run, which inotify tells; of stores through maps of others, and of files that are written by `pwrite`
+//!   here, it cannot tell, and the latter are hashed. All else that is recorded, and everything after a kill or a crash, is
+//!   not fetched again but hashed before the end, one recorded piece of each file at the start.
 //! - **Writeback is the kernel's affair**, unless the user waits for it: started early it costs and gains nothing, but for
 //!   `--sync`.
 //! - **Control apart from data.** Dialing, trackers, progress and giving up happen on the calling thread, a few times a
