@@ -1,6 +1,7 @@
 //! Which names the file system of an output takes.
 
-use std::fs::File;
+use std::fs::OpenOptions;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
 use super::sys;
@@ -17,7 +18,9 @@ const ECRYPTFS: u32 = 0x0000_F15F;
 /// is counts as one of Linux.
 pub fn rules(path: &Path) -> Rules {
     let absolute = std::path::absolute(path).unwrap_or_default();
-    let nearest = absolute.ancestors().find_map(|folder| File::open(folder).ok());
+    // Only to ask where it lies: opened for reading, a pipe would wait for a writer, and a device could act on it.
+    let open = |path: &Path| OpenOptions::new().read(true).custom_flags(libc::O_PATH).open(path).ok();
+    let nearest = absolute.ancestors().find_map(open);
     nearest.and_then(|file| sys::file_system(&file).ok()).map_or(Rules::Linux, of)
 }
 
