@@ -253,7 +253,7 @@ fn broken_handshakes_hold_up_nothing() {
             assert!(!run.stderr.contains("panicked"), "{}", run.stderr);
             for Hostile { reasons, addr, dialed } in &hostile {
                 assert!(dialed.load(Ordering::Relaxed) > 0, "{mode}, {backend}: {addr} was not dialed");
-                let peer = format!(" peer={addr} ");
+                let peer = format!(" {addr}: ");
                 let told = run
                     .stderr
                     .lines()

@@ -371,7 +371,7 @@ fn no_record_outlives_a_download_that_undid_everything() {
     let running = download.start(&peer, &[]);
     thread::sleep(Duration::from_millis(300));
     running.signal("INT");
-    running.wait(LIMIT).assert_fails(130, "0 of");
+    running.wait(LIMIT).assert_fails(130, "0 B of");
     let left: Vec<_> =
         fs::read_dir(download.dir.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
     assert_eq!(left, ["t.torrent"]);

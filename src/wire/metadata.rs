@@ -157,7 +157,7 @@ mod tests {
         ] {
             assert_eq!(MetadataMessage::parse(bytes), Err(expected));
         }
-        for bytes in [&b""[..], b"d8:msg_type", b"d8:msg_typei01ee", b"x"] {
+        for bytes in [&b""[..], b"d8:msg_type", b"d8:msg_typei0e", b"x"] {
             assert!(matches!(MetadataMessage::parse(bytes), Err(MetadataError::Bencode(_))));
         }
     }

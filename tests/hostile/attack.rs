@@ -195,16 +195,16 @@ struct Log<'a>(&'a Run);
 impl Log<'_> {
     /// Why the connections to this address have ended, in that order.
     fn reasons(&self, addr: SocketAddr) -> impl Iterator<Item = &str> {
-        let peer = format!(" peer={addr} ");
+        let closed = format!(" {addr}: closed: ");
         self.0.stderr.lines().filter_map(move |line| {
-            let (_, rest) = line.split_once(" closed: ")?;
-            rest.split_once(&peer).map(|(reason, _)| reason)
+            let (_, rest) = line.split_once(&closed)?;
+            rest.rsplit_once("; ").map(|(reason, _)| reason)
         })
     }
 
     fn is_banned(&self, addr: SocketAddr) -> bool {
-        let peer = format!(" peer={addr}");
-        self.0.stderr.lines().any(|line| line.contains(" banned: ") && line.ends_with(&peer))
+        let banned = format!(" {addr}: banned: ");
+        self.0.stderr.lines().any(|line| line.contains(&banned))
     }
 
     fn agrees(&self, addr: SocketAddr, end: End) -> bool {
