@@ -312,7 +312,8 @@ fn nothing_that_is_under_way_delays_the_end() {
             content.torrent(&dir.path().join("t"), &[&http.url, &udp.url]);
             let port = free_port(LOOPBACK);
             let (node, silent) = (node.addr.to_string(), silent.addr.to_string());
-            let mut args = vec!["--overwrite", torrent, "--port"];
+            let _ = fs::remove_file(dir.path().join("out"));
+            let mut args = vec![torrent, "--port"];
             let number = port.to_string();
             args.push(&number);
             for node in [&node, &silent, "nobody.invalid:6881"] {

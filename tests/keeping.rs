@@ -169,7 +169,7 @@ fn nothing_is_replaced_before_something_is_there_to_replace_it() {
             place
                 .download(&["--overwrite", "--io", io, "--peer", &dead])
                 .run()
-                .assert_fails(NO_PEERS, "0 B of");
+                .assert_fails(NO_PEERS, "are verified");
             let mut after = folder::list(place.dir.path());
             after.remove(&PathBuf::from("out.ringtide"));
             let kept = after.get_mut(&PathBuf::from("out")).unwrap().as_mut().unwrap();
@@ -192,7 +192,7 @@ fn what_a_liar_sends_replaces_nothing_of_others() {
     fs::write(place.path("out"), &mine).unwrap();
     let liar = Peer::start(&place.content, Script { corrupt: true, ..Script::default() });
     let run = place.download(&["--overwrite", "--timeout", "2", "--peer", &liar.addr.to_string()]).run();
-    run.assert_fails(NO_PEERS, "0 B of");
+    run.assert_fails(NO_PEERS, "are verified");
     assert!(!liar.seen().blocks.is_empty());
     assert!(fs::read(place.path("out")).unwrap() == mine);
     place.overwrite();
