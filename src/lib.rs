@@ -7,7 +7,7 @@
 //!
 //! | part | what it is | |
 //! |---|---|---|
-//! | [`os`] | what the system gives a process: random numbers, limits, signals | |
+//! | [`os`] | what the system gives a process: random numbers, time, limits, signals | |
 //! | [`meta`] | what is downloaded: bencode, metainfo, magnet links, the arithmetic of pieces, blocks and files | pure |
 //! | [`wire`] | bytes to messages and back: handshakes, encryption, messages, the streaming decoder, the extensions | pure |
 //! | [`swarm`] | decisions: who has what, which piece next, one peer's state machine, its window, whom to dial | pure |

@@ -6,6 +6,19 @@ use std::process::ExitCode;
 use ringtide::meta::text::escape;
 
 fn main() -> ExitCode {
+    std::panic::set_hook(Box::new(|panic| {
+        // One line as of any error. Whoever wants more asks for the backtrace.
+        let payload = panic.payload();
+        let text =
+            payload.downcast_ref::<&str>().copied().or(payload.downcast_ref::<String>().map(String::as_str));
+        let text = text.unwrap_or("a panic without a word");
+        let place = panic.location().map(|place| format!(" at {place}")).unwrap_or_default();
+        let _ = writeln!(std::io::stderr(), "ringtide: internal error{place}: {text}");
+        let backtrace = std::backtrace::Backtrace::capture();
+        if backtrace.status() == std::backtrace::BacktraceStatus::Captured {
+            let _ = writeln!(std::io::stderr(), "{backtrace}");
+        }
+    }));
     let code = match ringtide::cli::run(std::env::args_os()) {
         Ok(()) => 0,
         Err(ringtide::error::Error::Stdout(error)) if error.kind() == std::io::ErrorKind::BrokenPipe => 0,

@@ -63,6 +63,7 @@ use crate::meta::text::escape;
 use crate::meta::torrent::{InfoHash, Metainfo};
 use crate::net::close::CloseReason;
 use crate::os;
+use crate::os::stop::Unsettled;
 use crate::wire::handshake;
 
 /// How long `handshake` waits for a connection and for the answer, each.
@@ -77,6 +78,7 @@ const SAME_SIGNAL: Duration = Duration::from_millis(250);
 /// What the user should be told, with the exit code of the process.
 pub fn run(args: impl Iterator<Item = OsString>) -> Result<(), Error> {
     log::from_environment();
+    os::limits::raise_descriptors();
     let args: Vec<OsString> = args.skip(1).collect();
     run_command(&args).or_else(|error| {
         if json::is_asked_for(&args) && !matches!(error, Error::Stdout(_)) {
@@ -449,8 +451,9 @@ fn result(request: &Request, finished: &Finished) -> Value {
     })
 }
 
-/// Makes SIGINT, SIGTERM and SIGHUP end the download in good order, and a later second one end the process at once. What
-/// the caller has this process ignore stays ignored. SIGUSR1 expresses a wish for a table of the peers.
+/// Makes SIGINT, SIGTERM and SIGHUP end the download in good order, and a later second one end the process at once, or a
+/// third where the second would leave behind what was made in vain. What the caller has this process ignore stays ignored.
+/// SIGUSR1 expresses a wish for a table of the peers.
 fn interrupts(table: progress::TableWish) -> Result<Interrupt, Error> {
     let interrupt = Interrupt::default();
     let told = Arc::clone(&interrupt);
@@ -458,15 +461,21 @@ fn interrupts(table: progress::TableWish) -> Result<Interrupt, Error> {
     let heeded = heeded.into_iter().filter(|&signal| !os::signals::is_ignored(signal));
     let mut signals = Signals::new(heeded).map_err(Error::Thread)?;
     let listen = move || {
-        let mut first = None;
+        let (mut first, mut is_patient) = (None, true);
         for signal in signals.forever() {
             if signal == SIGUSR1 {
                 table.store(true, Ordering::Relaxed);
                 continue;
             }
             if first.get_or_insert_with(Instant::now).elapsed() > SAME_SIGNAL {
-                progress::clear();
-                low_level::exit(128 + signal);
+                if !Unsettled::is_any() || !is_patient {
+                    progress::clear();
+                    low_level::exit(128 + signal);
+                }
+                is_patient = false;
+                progress::say(format_args!(
+                    "ringtide: ending; once more ends at once and may leave files behind"
+                ));
             }
             told.store(signal as usize, Ordering::Relaxed);
         }

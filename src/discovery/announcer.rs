@@ -22,10 +22,13 @@ use super::lookup;
 use super::rounds::{Named, Round, Tiers, TrackerIndex};
 use super::tracker::{Announce, Event, HostPeer, Reply, Scrape, Totals};
 use super::url::Host;
+use crate::os::limits;
 
 /// Requests under way at a time. A torrent that names more trackers than that, all of them silent, has the rest wait for
 /// the first to time out.
 pub const REQUESTS_MAX: usize = 64;
+/// Of how many descriptors that the process may have one is for a request.
+const DESCRIPTORS_SHARE: usize = 8;
 
 /// Bytes of the stack of a thread that asks one tracker, with TLS.
 const STACK_LEN: usize = 512 * 1024;
@@ -369,7 +372,7 @@ impl Coordinator {
     }
 
     fn can_ask(&self) -> bool {
-        self.contacts.iter().filter(|contact| contact.is_busy).count() < REQUESTS_MAX
+        self.contacts.iter().filter(|contact| contact.is_busy).count() < requests_max()
     }
 
     fn wake_at(&self) -> Option<Instant> {
@@ -484,7 +487,7 @@ impl Coordinator {
     fn say_farewell(&self, completed: bool, done: &Done) {
         let totals = (self.totals)();
         let timeout = self.config.timing.finish;
-        for tracker in self.tiers.order().filter(|&tracker| self.may_know_us(tracker)).take(REQUESTS_MAX) {
+        for tracker in self.tiers.order().filter(|&tracker| self.may_know_us(tracker)).take(requests_max()) {
             let Ok(named) = self.tiers.trackers()[tracker].tracker.clone() else { continue };
             let Contact { has_answered, tracker_id, .. } = &self.contacts[tracker];
             let completed = (completed && *has_answered).then_some(Event::Completed);
@@ -514,6 +517,11 @@ fn say(tracker: Arc<Tracker>, requests: Vec<Announce>, timeout: Duration, done: 
         }
         drop(done);
     });
+}
+
+/// Requests under way at a time, where descriptors may be few.
+fn requests_max() -> usize {
+    (limits::descriptors() / DESCRIPTORS_SHARE).clamp(1, REQUESTS_MAX)
 }
 
 /// Runs `job` on a thread of its own; `false` when the system gives none.
@@ -627,7 +635,7 @@ fn ask_once(
     let text = |tracker: TrackerIndex| tiers.trackers()[tracker].shown.clone();
     while !round.is_lost() && Instant::now() < end && !is_over() {
         let now = Instant::now();
-        while round.silent().count() < REQUESTS_MAX
+        while round.silent().count() < requests_max()
             && let Some(tracker) = round.next(now)
         {
             let Ok(named) = tiers.trackers()[tracker].tracker.clone() else { continue };

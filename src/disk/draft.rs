@@ -11,6 +11,8 @@
 //! A piece is saved as a whole when it is sealed. Only when the drafts of all pieces together take too much memory
 //! (`Pool::is_over`) a block that has landed is saved at once and its memory given up: it must be read back to be
 //! hashed, which costs, but bounds what half-done pieces of slow peers can hold.
+//!
+//! Where there is no address space for a draft at all, its bytes go to the files as they come and none is ever here.
 
 use std::ops::Range;
 
@@ -36,7 +38,9 @@ pub(super) struct Draft {
     unsaved: Blocks,
     /// The blocks that were received as a whole.
     landed: Blocks,
-    /// Why there was no memory when it was needed: bytes were lost.
+    /// There was no memory when it was needed first: what is written goes to the files at once.
+    is_direct: bool,
+    /// Why bytes that were to go to the files at once are not there.
     lost: Option<DiskError>,
 }
 
@@ -51,17 +55,21 @@ impl Draft {
             here: none.clone(),
             unsaved: none.clone(),
             landed: none,
+            is_direct: false,
             lost: None,
         }
     }
 
-    /// Copies `data` to the start of `range`, which is as long. Where there is no memory, whoever wants to have the piece
-    /// will hear of it.
+    /// Copies `data` to the start of `range`, which is as long. Where there is no memory they are written to the files at
+    /// once; should that fail, whoever wants to have the piece will hear of it.
     pub(super) fn write(&mut self, output: &Output, range: &Range<usize>, data: &[u8]) {
-        if !data.is_empty()
-            && let Some(buffer) = self.touch(output, range)
-        {
+        if data.is_empty() {
+            return;
+        }
+        if let Some(buffer) = self.touch(output, range) {
             buffer.window.write(range.start, data);
+        } else if let Err(error) = output.write(self.start + range.start as u64, data) {
+            self.lost.get_or_insert(error);
         }
     }
 
@@ -76,11 +84,20 @@ impl Draft {
         Some(&buffer.window.bytes()[..self.size as usize])
     }
 
-    /// Copies a range to `out`, which is as long.
+    /// Copies a range to `out`, which is as long. Of a draft without memory it is what the files hold, or nothing where
+    /// they cannot be read: the digest will tell.
     ///
     /// # Panics
     /// When a block of the range is away.
-    pub(super) fn copy_out(&self, range: &Range<usize>, out: &mut [u8]) {
+    pub(super) fn copy(&self, output: &Output, range: &Range<usize>, out: &mut [u8]) {
+        if !self.is_direct {
+            self.copy_out(range, out);
+        } else if let Err(error) = output.read(self.start + range.start as u64, out) {
+            tracing::debug!("cannot read back what was written: {error}");
+        }
+    }
+
+    fn copy_out(&self, range: &Range<usize>, out: &mut [u8]) {
         assert!(self.is_here(range), "bytes {range:?} of a piece are not in memory");
         if let Some(buffer) = &self.buffer {
             out.copy_from_slice(&buffer.window.bytes()[range.clone()]);
@@ -139,10 +156,7 @@ impl Draft {
         if missing_len > LOAD_MAX as usize || output.pool.is_over() {
             return Ok(false);
         }
-        let mut buffer = match self.buffer.take() {
-            Some(buffer) => buffer,
-            None => output.take_buffer()?,
-        };
+        let Some(mut buffer) = self.buffer.take().or_else(|| output.take_buffer()) else { return Ok(false) };
         let loaded = missing.iter().try_for_each(|run| {
             let bytes = self.bytes_of(run);
             run.clone().for_each(|block| output.pool.hold(&mut buffer, block));
@@ -250,13 +264,12 @@ impl Draft {
 
     /// The buffer, about to be changed in this range.
     fn touch(&mut self, output: &Output, range: &Range<usize>) -> Option<&mut Buffer> {
-        if self.buffer.is_none() {
-            match output.take_buffer() {
-                Ok(buffer) => self.buffer = Some(buffer),
-                Err(err) => self.lost = Some(err),
-            }
+        if self.buffer.is_none() && !self.is_direct {
+            self.buffer = output.take_buffer();
+            // Not even later: blocks that are half in memory and half in the files would be neither.
+            self.is_direct = self.buffer.is_none();
         }
-        if self.lost.is_some() {
+        if self.is_direct {
             return None;
         }
         for block in blocks_of(range) {
@@ -330,6 +343,40 @@ mod tests {
     use super::*;
     use crate::disk::{Existing, Io, PieceLease, Plan, Target};
     use crate::meta::geometry::{Geometry, PieceIndex};
+
+    #[test]
+    fn without_memory_the_bytes_go_to_the_files_as_they_come() {
+        let folder = tempfile::tempdir().unwrap();
+        let geometry = Geometry::new(100_000, 50_000).unwrap();
+        let files =
+            [(Target::File("a".into()), 20_000), (Target::Pad, 10_000), (Target::File("b".into()), 70_000)];
+        let plan = Plan::folder(folder.path().join("out"), geometry, files).unwrap();
+        let (mut output, _) = Output::open(plan.with_io(Io::Pwrite), Existing::Keep).unwrap();
+        Arc::get_mut(&mut output).unwrap().pool.buffers_max = 0;
+        let mut content: Vec<u8> = (0..50_000u32).map(|i| (i % 251) as u8).collect();
+        content[20_000..30_000].fill(0);
+        let mut lease = output.lease(geometry.piece(0).unwrap()).unwrap();
+        assert!(!lease.iovecs(0, 16_384, &mut |_| {}), "the kernel has nowhere to write");
+        for (at, part) in content.chunks(7_000).enumerate() {
+            lease.write(at as u32 * 7_000, part);
+        }
+        lease.landed(0, 50_000);
+        let mut copy = vec![0; 40_000];
+        lease.copy_out(5_000, &mut copy);
+        assert!(copy == content[5_000..45_000]);
+        assert_eq!(lease.load(), Ok(false));
+        let mut shown = Vec::new();
+        lease
+            .show(|bytes| {
+                shown.extend_from_slice(bytes);
+                true
+            })
+            .unwrap();
+        assert!(shown == content);
+        lease.seal().unwrap();
+        assert!(fs::read(folder.path().join("out/a")).unwrap() == content[..20_000]);
+        assert!(fs::read(folder.path().join("out/b")).unwrap()[..20_000] == content[30_000..]);
+    }
 
     /// One step of the comparison with the naive content.
     #[derive(Clone, Debug)]

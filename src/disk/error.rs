@@ -161,6 +161,13 @@ pub enum DiskError {
         /// The file.
         path: PathBuf,
     },
+    /// The user wishes for the end ([`crate::os::stop`]).
+    Stopped,
+    /// This process may have no further map, or no more address space.
+    NoMaps {
+        /// The file.
+        path: PathBuf,
+    },
     /// The files do not add up to the content.
     WrongTotal {
         /// The bytes of all files.
@@ -221,6 +228,7 @@ impl DiskError {
             libc::ENOSPC => Self::FolderFull { path },
             libc::EINVAL if path.as_os_str().as_encoded_bytes().contains(&0) => Self::BadName { path },
             libc::EINVAL | libc::EILSEQ if MAKING.contains(&action) => Self::NameRefused { path },
+            libc::ECANCELED => Self::Stopped,
             errno => Self::Io { action, path, errno },
         }
     }
@@ -265,6 +273,12 @@ impl DiskError {
                 "{} needs {len} bytes, and this process may not make files longer than {limit} (see ulimit -f)",
                 path.display()
             ),
+            Self::NoMaps { path } => write!(
+                f,
+                "cannot map {}: the process may take no more of its address space, or have no further map (see ulimit -v \
+                 and the sysctl vm.max_map_count); --io pwrite needs neither",
+                path.display()
+            ),
             _ => Ok(()),
         }
     }
@@ -301,7 +315,8 @@ impl fmt::Display for DiskError {
             | Self::Full { .. }
             | Self::Quota { .. }
             | Self::FileTooBig { .. }
-            | Self::FileLimit { .. } => self.fmt_room(f),
+            | Self::FileLimit { .. }
+            | Self::NoMaps { .. } => self.fmt_room(f),
             Self::TooLong { path, found, expected } => write!(
                 f,
                 "{} exists and has {found} bytes where the torrent's file has {expected}, use --overwrite to replace it",
@@ -326,6 +341,7 @@ impl fmt::Display for DiskError {
             Self::Unwritable { path } => {
                 write!(f, "{} can no longer be written, and the system does not say why", path.display())
             }
+            Self::Stopped => f.write_str("interrupted"),
             Self::NotMappable { path } => {
                 write!(
                     f,

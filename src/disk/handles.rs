@@ -4,14 +4,25 @@ use std::collections::VecDeque;
 use std::fs::File;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use crate::os::limits;
+
 /// Files kept open. Pieces come mostly in order, so those that follow each other are in the same few files.
 const OPEN_MAX: usize = 64;
+/// Of how many descriptors that the process may have one is for such a file.
+const OPEN_SHARE: usize = 8;
 
 /// The files used last, by their indices.
-#[derive(Default)]
 pub(super) struct Handles {
+    open_max: usize,
     /// The one used last is last.
     open: Mutex<VecDeque<(usize, Arc<File>)>>,
+}
+
+impl Default for Handles {
+    fn default() -> Self {
+        let open_max = (limits::descriptors() / OPEN_SHARE).clamp(1, OPEN_MAX);
+        Self { open_max, open: Mutex::default() }
+    }
 }
 
 impl Handles {
@@ -28,7 +39,7 @@ impl Handles {
         let file = Arc::new(open()?);
         let mut files = self.open.lock().unwrap_or_else(PoisonError::into_inner);
         files.push_back((index, Arc::clone(&file)));
-        let oldest = if files.len() > OPEN_MAX { files.pop_front() } else { None };
+        let oldest = if files.len() > self.open_max { files.pop_front() } else { None };
         drop(files);
         drop(oldest);
         Ok(file)
@@ -51,7 +62,7 @@ mod tests {
 
     #[test]
     fn the_files_used_last_stay_open() {
-        let handles = Handles::default();
+        let handles = Handles { open_max: OPEN_MAX, ..Handles::default() };
         let mut opened = Vec::new();
         let mut get = |index| {
             let file = handles.get(index, || {

@@ -295,7 +295,7 @@ impl PieceLease {
         let range = self.range(begin, out.len());
         match &self.bytes {
             Bytes::Mapped(parts) => parts.copy_out(&range, out),
-            Bytes::Draft(draft) => draft.copy_out(&range, out),
+            Bytes::Draft(draft) => draft.copy(&self.output, &range, out),
         }
     }
 

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::fs::File;
+use std::io;
 use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -11,6 +12,7 @@ use super::draft::Draft;
 use super::handles::Handles;
 use super::lease::Leases;
 use super::map::{Map, Window};
+use super::method::{Need, Room};
 use super::parts::Parts;
 use super::plan::{Span, Target};
 use super::pool::{Buffer, Pool};
@@ -21,7 +23,7 @@ use super::{DiskError, Found, Io, PieceLease, Plan, Refused, Site, Verdict, guar
 use crate::meta::geometry::{Geometry, PieceIndex};
 
 /// Maps of files that are kept once made. The kernel's own limit (`vm.max_map_count`) is 65530 for a process as a rule;
-/// the maps of further files live only as long as leases need them.
+/// the maps of further files, which there are where the user insists on maps, live only as long as leases need them.
 const MAPS_KEPT_MAX: usize = 16 * 1024;
 
 /// Bytes of an output from which on a thread makes its pages ready.
@@ -33,7 +35,10 @@ const LARGE_LEN: u64 = 64 << 20;
 /// written a few stay open. So neither many files nor large ones run into the limits of a process.
 pub struct Output {
     pub(super) geometry: Geometry,
+    /// How the files are to be written.
     io: Io,
+    /// Whether they are written piece by piece. Where the user leaves it open that begins as soon as a map cannot be had.
+    is_written: AtomicBool,
     pub(super) tree: Tree,
     pub(super) spans: Box<[Placed]>,
     leases: Leases,
@@ -107,6 +112,7 @@ impl Output {
         let mut output = Self {
             geometry,
             io,
+            is_written: AtomicBool::new(io == Io::Pwrite),
             tree,
             spans,
             leases: Leases::new(geometry.piece_count()),
@@ -120,7 +126,7 @@ impl Output {
             handles: Handles::default(),
         };
         if io == Io::Auto {
-            output.io = if output.is_mappable() { Io::Mmap } else { Io::Pwrite };
+            *output.is_written.get_mut() = !(Room::now().has(output.need()) && output.is_mappable());
         }
         if output.io == Io::Mmap {
             output.watch = output.tree.watch();
@@ -129,8 +135,8 @@ impl Output {
     }
 
     /// How the files are written: [`Io::Mmap`] or [`Io::Pwrite`].
-    pub const fn io(&self) -> Io {
-        self.io
+    pub fn io(&self) -> Io {
+        if self.is_written.load(Ordering::Relaxed) { Io::Pwrite } else { Io::Mmap }
     }
 
     /// The lease of a piece: the right to write it until the lease is dropped.
@@ -144,17 +150,44 @@ impl Output {
         let range = self.range(piece).ok_or(Refused::Outside)?;
         let size = self.geometry.piece_size(piece);
         let mut lease = PieceLease::take(self, piece, size)?;
-        if self.io == Io::Pwrite {
-            lease.set_draft(Draft::new(range.start, size));
-            return Ok(lease);
+        if self.io() == Io::Mmap {
+            match self.parts(&lease, range.clone()) {
+                Ok(parts) => {
+                    lease.set_parts(parts);
+                    return Ok(lease);
+                }
+                Err(error) if self.instead_of_maps(&error) => {}
+                Err(error) => return Err(error.into()),
+            }
         }
+        lease.set_draft(Draft::new(range.start, size));
+        Ok(lease)
+    }
+
+    /// The windows on a piece.
+    fn parts(&self, lease: &PieceLease, range: Range<u64>) -> Result<Parts, DiskError> {
         let mut parts = Parts::default();
         for span in self.spans_in(range) {
-            self.extend(&mut parts, &lease, span)?;
+            self.extend(&mut parts, lease, span)?;
         }
-        debug_assert_eq!(parts.filled(), size, "the spans have no gap");
-        lease.set_parts(parts);
-        Ok(lease)
+        debug_assert_eq!(parts.filled(), lease.size(), "the spans have no gap");
+        Ok(parts)
+    }
+
+    /// After this error, has all further leases write their pieces if there are no maps for them; whether it does. What is leased goes on in its maps: what is
+    /// stored to a map and what is written to its file meet in the same pages of the page cache on every file system that
+    /// is mapped here at all, and they are bytes of different pieces.
+    fn instead_of_maps(&self, error: &DiskError) -> bool {
+        if self.io != Io::Auto || !matches!(error, DiskError::NoMaps { .. }) {
+            return false;
+        }
+        if !self.is_written.swap(true, Ordering::Relaxed) {
+            tracing::info!("{error}; writing it from now on");
+        }
+        for file in self.spans.iter().filter_map(|span| span.file.as_ref()) {
+            file.map.lock().unwrap_or_else(PoisonError::into_inner).kept = None;
+        }
+        true
     }
 
     /// Has the disk write verified pieces as they come, for a download that will wait for it in the end.
@@ -319,14 +352,14 @@ impl Output {
         Ok(())
     }
 
-    /// A buffer for a piece that will be written.
-    pub(super) fn take_buffer(&self) -> Result<Buffer, DiskError> {
-        self.pool.take().map_err(|err| DiskError::new("get memory for a piece of", self.tree.root(), &err))
+    /// A buffer for a piece that will be written; `None` where there is no address space for one.
+    pub(super) fn take_buffer(&self) -> Option<Buffer> {
+        self.pool.take().inspect_err(|error| tracing::debug!("no memory for a piece: {error}")).ok()
     }
 
     fn pad(&self, len: u32) -> Result<Window, DiskError> {
         Window::private(len)
-            .map_err(|err| DiskError::new("get memory for the pad bytes of", self.tree.root(), &err))
+            .map_err(|err| map_error("get memory for the pad bytes of", self.tree.root().to_owned(), &err))
     }
 
     /// Whether the files can be mapped, as far as the file system and the first of them tell.
@@ -337,7 +370,23 @@ impl Output {
         let mut files = self.spans.iter().filter(|span| span.len > 0);
         let Some(first) = files.find_map(|span| span.file.as_ref()) else { return true };
         // A look only: whatever else is wrong is told when the file is needed.
-        !matches!(self.make_map(first, 1), Err(DiskError::NotMappable { .. }))
+        !matches!(self.make_map(first, 1), Err(DiskError::NotMappable { .. } | DiskError::NoMaps { .. }))
+    }
+
+    /// What the files take when all of them are mapped.
+    fn need(&self) -> Need {
+        let mapped = || self.spans.iter().filter(|span| span.file.is_some() && span.len > 0);
+        let piece_len = u64::from(self.geometry.piece_len()).max(1);
+        let (mut piece, mut files_here, mut files_a_piece) = (None, 0, 0);
+        for span in mapped() {
+            // All files that begin in one piece, and the one that reaches into it.
+            let begins_in = span.offset / piece_len;
+            files_here = if piece == Some(begins_in) { files_here + 1 } else { 2 };
+            files_a_piece = files_a_piece.max(files_here);
+            piece = Some(begins_in);
+        }
+        let bytes = mapped().fold(0, |sum: u64, span| sum.saturating_add(span.len));
+        Need { files: mapped().count(), files_a_piece, bytes }
     }
 
     /// The maps there are, with the indices of their files.
@@ -369,9 +418,17 @@ impl Output {
             let path = self.tree.path(file.index);
             match err.raw_os_error() {
                 Some(libc::ENODEV | libc::EACCES | libc::EINVAL) => DiskError::NotMappable { path },
-                _ => DiskError::new("map", &path, &err),
+                _ => map_error("map", path, &err),
             }
         })
+    }
+}
+
+/// The error of a map: where there is no room for it, it says so.
+fn map_error(action: &'static str, path: PathBuf, error: &io::Error) -> DiskError {
+    match error.raw_os_error() {
+        Some(libc::ENOMEM | libc::EAGAIN) => DiskError::NoMaps { path },
+        _ => DiskError::new(action, &path, error),
     }
 }
 
@@ -441,6 +498,46 @@ mod tests {
         output.upkeep.sweep();
         assert!(!mapped());
         assert_eq!(output.lease(first).unwrap().segments()[0], b"hello");
+    }
+
+    #[test]
+    fn where_a_map_cannot_be_had_pieces_are_written_unless_the_user_insists() {
+        for (io, is_written) in [(Io::Auto, true), (Io::Mmap, false)] {
+            let folder = tempfile::tempdir().unwrap();
+            let geometry = Geometry::new(10, 5).unwrap();
+            let path = folder.path().join("f");
+            let (output, _) = Output::open(Plan::file(&path, geometry).with_io(io), Existing::Keep).unwrap();
+            assert_eq!(output.io(), Io::Mmap);
+            let (first, second) = (geometry.piece(0).unwrap(), geometry.piece(1).unwrap());
+            let mut one = output.lease(first).unwrap();
+            one.write(0, b"hello");
+            let error = map_error("map", path.clone(), &io::Error::from_raw_os_error(libc::ENOMEM));
+            assert_eq!(output.instead_of_maps(&error), is_written);
+            assert_eq!(output.io() == Io::Pwrite, is_written);
+            let mut two = output.lease(second).unwrap();
+            two.write(0, b"world");
+            two.seal().unwrap();
+            one.seal().unwrap();
+            assert_eq!(std::fs::read(&path).unwrap(), b"helloworld");
+            assert!(output.lease(first).is_err());
+        }
+    }
+
+    #[test]
+    fn many_files_or_many_in_a_piece_are_not_mapped() {
+        for (count, len, piece_len, expected) in
+            [(600, 10, 16_384, Io::Pwrite), (600, 16_384, 16_384, Io::Mmap), (500, 10, 16_384, Io::Mmap)]
+        {
+            let folder = tempfile::tempdir().unwrap();
+            let geometry = Geometry::new(count * len, piece_len).unwrap();
+            let files = (0..count).map(|n| (Target::File(n.to_string().into()), len));
+            let plan = Plan::folder(folder.path().join("out"), geometry, files).unwrap();
+            let (output, _) = Output::open(plan.clone(), Existing::Keep).unwrap();
+            assert_eq!(output.io(), expected, "{count} files of {len} bytes");
+            drop(output);
+            let (output, _) = Output::open(plan.with_io(Io::Mmap), Existing::Keep).unwrap();
+            assert_eq!(output.io(), Io::Mmap);
+        }
     }
 
     #[test]

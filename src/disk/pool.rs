@@ -8,16 +8,20 @@ use std::collections::VecDeque;
 use std::io;
 use std::ops::Range;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::blocks::Blocks;
 use super::map::Window;
 use super::sys;
 use crate::meta::geometry::BLOCK_LEN;
+use crate::os::limits;
 
 /// Bytes of memory behind all buffers. With more in use, what has landed is not kept in memory. Enough for full batches
 /// of pieces of the usual size to be received and hashed at the same time, and for a hundred half-done ones.
 const MEMORY_MAX: usize = 32 << 20;
+
+/// Which part of the address space that is left the buffers may take, where it is limited.
+const ADDRESS_SPACE_SHARE: u64 = 2;
 
 /// The buffers of one output.
 pub(super) struct Pool {
@@ -31,6 +35,9 @@ pub(super) struct Pool {
     in_use: AtomicUsize,
     /// Both together are not to be more.
     pub(super) memory_max: usize,
+    /// Buffers that there are, and how many there may be for their address space.
+    buffers: Arc<AtomicUsize>,
+    pub(super) buffers_max: usize,
 }
 
 /// Private memory for a piece.
@@ -38,17 +45,32 @@ pub(super) struct Buffer {
     pub(super) window: Window,
     /// The blocks that are counted: there is, or may be, memory behind them.
     held: Blocks,
+    /// Counts it for as long as it lives.
+    _place: Place,
+}
+
+/// The place of a buffer among those that there may be.
+struct Place(Arc<AtomicUsize>);
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 impl Pool {
     /// A pool of buffers of this length.
     pub(super) fn new(buffer_len: u32) -> Self {
+        let left = limits::address_space().map(|left| left / ADDRESS_SPACE_SHARE);
+        let buffers_max = left.map_or(usize::MAX, |left| (left / u64::from(buffer_len.max(1))) as usize);
         Self {
             buffer_len,
             free: Mutex::default(),
             waiting: AtomicUsize::new(0),
             in_use: AtomicUsize::new(0),
             memory_max: MEMORY_MAX,
+            buffers: Arc::default(),
+            buffers_max,
         }
     }
 
@@ -155,8 +177,14 @@ impl Pool {
     }
 
     fn make(&self) -> io::Result<Buffer> {
+        let count = self.buffers.fetch_add(1, Ordering::Relaxed);
+        let place = Place(Arc::clone(&self.buffers));
+        if count >= self.buffers_max {
+            return Err(io::ErrorKind::OutOfMemory.into());
+        }
         let window = Window::private(self.buffer_len)?;
-        Ok(Buffer { window, held: Blocks::none(self.buffer_len.div_ceil(BLOCK_LEN)) })
+        let held = Blocks::none(self.buffer_len.div_ceil(BLOCK_LEN));
+        Ok(Buffer { window, held, _place: place })
     }
 
     /// Bytes of memory behind a buffer.
@@ -250,6 +278,21 @@ mod tests {
         pool.memory_max = 16 << 20;
         pool.give(full(&pool));
         assert_eq!(pool.free().len(), 0);
+    }
+
+    #[test]
+    fn there_are_no_more_buffers_than_there_is_address_space_for() {
+        let mut pool = Pool::new(1 << 20);
+        pool.buffers_max = 2;
+        let (one, mut two) = (pool.take().unwrap(), pool.take().unwrap());
+        assert!(pool.take().is_err());
+        pool.hold(&mut two, 0);
+        pool.give(two);
+        assert_eq!(pool.free().len(), 1, "it keeps its place");
+        let _two = pool.take().unwrap();
+        assert!(pool.take().is_err());
+        drop(one);
+        assert!(pool.take().is_ok());
     }
 
     #[test]

@@ -14,6 +14,8 @@ use std::os::unix::ffi::OsStrExt;
 use std::ptr;
 use std::sync::OnceLock;
 
+use crate::os::{spare, stop};
+
 /// Permission bits of new files, before the umask.
 const FILE_MODE: libc::mode_t = 0o666;
 
@@ -26,11 +28,17 @@ pub(super) const STAT_BLOCK_LEN: u64 = 512;
 /// Opens `name` inside `folder` (the working folder when `None`) with these flags and `O_CLOEXEC`.
 pub(super) fn open_at(folder: Option<&File>, name: &OsStr, flags: libc::c_int) -> io::Result<File> {
     let name = c_name(name)?;
+    if flags & libc::O_CREAT != 0 {
+        stop::check()?;
+    }
     let flags = flags | libc::O_CLOEXEC;
-    let fd = retry(|| {
-        // SAFETY: `name` is a NUL-terminated string that outlives the call, and the descriptor is open or AT_FDCWD.
-        unsafe { libc::openat(raw(folder), name.as_ptr(), flags, FILE_MODE) }
-    })?;
+    let open = || {
+        retry(|| {
+            // SAFETY: `name` is a NUL-terminated string that outlives the call, and the descriptor is open or AT_FDCWD.
+            unsafe { libc::openat(raw(folder), name.as_ptr(), flags, FILE_MODE) }
+        })
+    };
+    let fd = spare::open(open)?;
     // SAFETY: the kernel has just given us this descriptor; nothing else knows it.
     Ok(File::from(unsafe { OwnedFd::from_raw_fd(fd) }))
 }
@@ -67,12 +75,21 @@ fn unlink_at(folder: Option<&File>, name: &OsStr, flags: libc::c_int) -> io::Res
 /// Reserves blocks for the first `len` bytes and makes the file at least that long; its data stay as they are.
 pub(super) fn allocate(file: &File, len: u64) -> io::Result<()> {
     let len = offset(len)?;
-    retry(|| {
-        // SAFETY: plain numbers and an open descriptor.
-        unsafe { libc::fallocate(file.as_raw_fd(), 0, 0, len) }
-    })?;
+    let mut at = 0;
+    while at < len {
+        stop::check()?;
+        let part = ALLOCATED_MAX.min(len - at);
+        retry(|| {
+            // SAFETY: plain numbers and an open descriptor.
+            unsafe { libc::fallocate(file.as_raw_fd(), 0, at, part) }
+        })?;
+        at += part;
+    }
     Ok(())
 }
+
+/// Bytes that are reserved by one call: some file systems take a second for a few of them, and cannot be interrupted.
+const ALLOCATED_MAX: libc::off_t = 1 << 30;
 
 /// Reserves blocks for a range of the file, whose length and data stay as they are.
 pub(super) fn allocate_inside(file: &File, from: u64, len: u64) -> io::Result<()> {

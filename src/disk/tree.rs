@@ -19,6 +19,7 @@ use super::site::{Ground, Standing, There, Verdict};
 use super::walker::{Missing, Walker};
 use super::watch::Watch;
 use super::{DiskError, cause, method, sys};
+use crate::os::stop;
 
 /// How often the room on a disk that seems full is looked at, and the wait before another look.
 const ROOM_LOOKS_MAX: u32 = 20;
@@ -433,7 +434,7 @@ fn is_among(entries: &[Entry], id: FileId) -> bool {
 
 /// Waits until a file, or a folder, is on the disk.
 pub(super) fn sync_to_disk(file: &File, path: &Path) -> Result<(), DiskError> {
-    match file.sync_all() {
+    match stop::check().and_then(|()| file.sync_all()) {
         // What cannot be synced (folders, on some file systems) answers EINVAL.
         Err(err) if err.raw_os_error() != Some(libc::EINVAL) => {
             let len = file.metadata().map_or(0, |metadata| metadata.len());

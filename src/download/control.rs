@@ -22,7 +22,7 @@ use crate::net::close::CloseReason;
 use crate::net::core::Core;
 use crate::net::listener::{self, Caller};
 use crate::net::shared::{Event, Greeting, Shared};
-use crate::os::random;
+use crate::os::{clock, limits, random, spare};
 use crate::swarm::bitfield::Bitfield;
 use crate::swarm::book::Outcome;
 use crate::swarm::ledger::Ledger;
@@ -46,6 +46,10 @@ const DIAL_TIMEOUT_CROWDED: Duration = Duration::from_secs(4);
 const PLACES_WANTED_MAX: usize = 16;
 /// Somebody who has been connected for so long is more than one that is thrown out at once, again and again.
 const SETTLED_AFTER: Duration = Duration::from_secs(5);
+/// When the system has no more of what a connection takes, nobody is dialed for so long.
+const SHORTAGE_PAUSE: Duration = Duration::from_secs(1);
+/// How often one more connection is tried after that.
+const SHORTAGE_OVER: Duration = Duration::from_secs(10);
 /// How often the cores get to know whom peers may be told of.
 const CONTACTS_EVERY: Duration = Duration::from_secs(10);
 
@@ -106,6 +110,7 @@ struct Control<'a> {
     /// On which core each peer lives.
     homes: HashMap<SocketAddr, usize>,
     callers: Callers,
+    places: Places,
     /// When the cores are told next whom peers may be told of; never where there is no peer exchange.
     contacts_at: Option<Instant>,
     recorder: Option<Recorder>,
@@ -121,6 +126,41 @@ struct Control<'a> {
     connected_since: Option<Instant>,
     /// When last somebody was connected who stayed.
     last_connected: Instant,
+}
+
+/// How many connections there may be, which is less where the system has no more of what they take.
+struct Places {
+    count: usize,
+    /// When the count changes next, or may.
+    grows_at: Instant,
+    /// Until when nobody is dialed.
+    short_until: Instant,
+}
+
+impl Places {
+    fn new(now: Instant) -> Self {
+        Self { count: limits::connections(CONNECTIONS_MAX), grows_at: now, short_until: now }
+    }
+
+    /// With so many connections there was nothing left for another.
+    fn on_shortage(&mut self, connected: usize, now: Instant) {
+        self.count = self.count.min(connected).max(1);
+        self.short_until = now + SHORTAGE_PAUSE;
+        self.grows_at = now + SHORTAGE_OVER;
+    }
+
+    fn are_short(&self, now: Instant) -> bool {
+        now < self.short_until
+    }
+
+    /// Others may have given back what was missing.
+    fn grow(&mut self, now: Instant) {
+        if now >= self.grows_at {
+            self.count = (self.count + 1).min(limits::connections(CONNECTIONS_MAX));
+            self.grows_at = now + SHORTAGE_OVER;
+            spare::refill();
+        }
+    }
 }
 
 impl<'a> Control<'a> {
@@ -155,7 +195,7 @@ impl<'a> Control<'a> {
             let (output, shared) = (Arc::clone(&run.output), Arc::clone(&shared));
             Recorder::new(notes, request.record_every, known, have, output, shared)
         });
-        let now = Instant::now();
+        let now = clock::now();
         let contacts_at = pex.then_some(now);
         let callers = Callers::new(search.listener());
         if !complete {
@@ -164,7 +204,6 @@ impl<'a> Control<'a> {
                 let verified = shared.counters().verified.load(Ordering::Relaxed);
                 Totals { uploaded: 0, downloaded: verified, left: total.saturating_sub(kept + verified) }
             }));
-            search.begin(&request.metainfo.tiers)?;
         }
         Ok(Self {
             request,
@@ -176,6 +215,7 @@ impl<'a> Control<'a> {
             cores_max: request.threads,
             homes: HashMap::new(),
             callers,
+            places: Places::new(now),
             contacts_at,
             recorder,
             kept,
@@ -189,10 +229,15 @@ impl<'a> Control<'a> {
         })
     }
 
-    /// Lets in those who dial us. Before that the first core is there: strangers must not take what it needs to start.
+    /// Has peers looked for, and lets in those who dial us. Before that the first core is there: neither must take the
+    /// descriptors that it needs to start.
     fn open_door(&mut self, observer: &mut dyn Observer) -> Result<(), Error> {
-        if self.shared.port().is_some() && !self.complete {
-            self.home(observer)?;
+        if self.complete {
+            return Ok(());
+        }
+        self.home(observer)?;
+        self.search.begin(&self.request.metainfo.tiers)?;
+        if self.shared.port().is_some() {
             let outbox = self.search.outbox();
             self.callers.open(Box::new(move |caller| drop(outbox.send(Input::Caller(caller)))));
         }
@@ -222,7 +267,7 @@ impl<'a> Control<'a> {
     fn record(&mut self) {
         if let Some(recorder) = &mut self.recorder {
             let (outbox, pass) = (self.search.outbox(), self.pass);
-            recorder.tick(Instant::now(), || {
+            recorder.tick(clock::now(), || {
                 Box::new(move |error| drop(outbox.send(Input::Net(pass, Event::Disk(error)))))
             });
         }
@@ -242,7 +287,7 @@ impl<'a> Control<'a> {
 
     /// Tells the cores whom peers may be told of: those that were dialed, as they listen there.
     fn tell_contacts(&mut self) {
-        let now = Instant::now();
+        let now = clock::now();
         if self.contacts_at.is_some_and(|at| now >= at) {
             self.contacts_at = Some(now + CONTACTS_EVERY);
             let contacts = self.search.book.dialed().map(|addr| Contact { addr, flags: Flags::REACHABLE });
@@ -277,7 +322,7 @@ impl<'a> Control<'a> {
             };
             trouble = trouble.or(late);
         }
-        let now = Instant::now();
+        let now = clock::now();
         for (addr, _) in self.homes.drain() {
             self.search.book.on_closed(addr, Outcome::Again, now);
         }
@@ -304,7 +349,7 @@ impl<'a> Control<'a> {
             Input::Caller(caller) => self.on_caller(caller, observer),
             Input::Found(found) => {
                 if self.search.on_found(found, observer) {
-                    self.last_connected = Instant::now();
+                    self.last_connected = clock::now();
                 }
                 Ok(())
             }
@@ -321,7 +366,11 @@ impl<'a> Control<'a> {
             }
             Event::Closed { addr, reason, tally } => {
                 self.homes.remove(&addr);
-                if !self.callers.left(addr) {
+                let is_stranger = self.callers.left(addr);
+                if reason.is_shortage() {
+                    self.places.on_shortage(self.homes.len(), clock::now());
+                }
+                if !is_stranger {
                     self.search.on_closed(addr, reason, tally.useful > 0);
                 }
             }
@@ -354,22 +403,26 @@ impl<'a> Control<'a> {
     /// Gives one who has dialed us to the core with the fewest peers, if he may stay.
     fn on_caller(&mut self, caller: Caller, observer: &mut dyn Observer) -> Result<(), Error> {
         let addr = caller.addr;
-        let is_full = self.homes.len() >= CONNECTIONS_MAX;
+        let is_full = self.homes.len() >= self.places.count;
         if is_full || self.homes.contains_key(&addr) || self.search.book.is_banned(addr) {
             listener::reset(&caller.stream);
             return Ok(());
         }
         let home = self.home(observer)?;
         self.homes.insert(addr, home);
-        let stream = self.callers.admit(caller, Instant::now());
+        let stream = self.callers.admit(caller, clock::now());
         self.cores[home].adopt(stream, addr);
         Ok(())
     }
 
     /// Dials as many peers as there is room for, on the core with the fewest.
     fn dial(&mut self, observer: &mut dyn Observer) -> Result<(), Error> {
-        let now = Instant::now();
-        while self.homes.len() < CONNECTIONS_MAX && self.search.book.dialing_count() < DIALING_MAX {
+        let now = clock::now();
+        self.places.grow(now);
+        while self.homes.len() < self.places.count
+            && !self.places.are_short(now)
+            && self.search.book.dialing_count() < DIALING_MAX
+        {
             let Some(addr) = self.search.book.next_dial(now) else { break };
             let home = self.home(observer)?;
             self.homes.insert(addr, home);
@@ -379,7 +432,7 @@ impl<'a> Control<'a> {
             self.cores[home].dial(addr, self.search.encryption(addr), timeout);
         }
         // Peers that only keep their place must not keep out those that would serve.
-        let is_full = self.homes.len() >= CONNECTIONS_MAX;
+        let is_full = self.homes.len() >= self.places.count;
         let wanted = if is_full { self.search.book.untried_count().min(PLACES_WANTED_MAX) } else { 0 };
         let wanted = wanted.max(usize::from(self.callers.is_full()));
         self.shared.want_places(wanted);
@@ -411,8 +464,8 @@ impl<'a> Control<'a> {
                         Ok(core)
                     }
                     (Err(error), None) => Err(match self.backend {
-                        Backend::Uring => Error::Uring(error),
-                        Backend::Epoll => Error::Thread(error),
+                        Backend::Uring if !is_want_of_threads(&error) => Error::Uring(error),
+                        Backend::Uring | Backend::Epoll => Error::Thread(error),
                     }),
                 }
             }
@@ -422,7 +475,12 @@ impl<'a> Control<'a> {
     /// Starts a core. The first may still find that there is no ring: others take of what the user may lock, too.
     fn start_core(&mut self, index: usize, observer: &mut dyn Observer) -> io::Result<Core> {
         match Core::start(index, self.backend, Arc::clone(&self.shared)) {
-            Err(error) if index == 0 && self.backend == Backend::Uring && self.request.backend.is_none() => {
+            Err(error)
+                if index == 0
+                    && self.backend == Backend::Uring
+                    && self.request.backend.is_none()
+                    && !is_want_of_threads(&error) =>
+            {
                 self.backend = fall_back(error, observer);
                 Core::start(index, self.backend, Arc::clone(&self.shared))
             }
@@ -432,7 +490,7 @@ impl<'a> Control<'a> {
 
     /// Gives up when nobody is left to ask, or when nothing has come for too long.
     fn check_patience(&mut self) -> Result<(), Error> {
-        let now = Instant::now();
+        let now = clock::now();
         self.look_for_news(now);
         let wait = self.wait(now);
         if self.search.book.connected_count() > 0 {
@@ -505,7 +563,7 @@ impl<'a> Control<'a> {
             sending: counters.sending.load(Ordering::Relaxed),
             is_endgame: self.shared.is_endgame(),
             sources: self.search.sources(),
-            wait: self.wait(Instant::now()),
+            wait: self.wait(clock::now()),
         }
     }
 
@@ -527,5 +585,32 @@ impl<'a> Control<'a> {
             fetching: self.started.elapsed(),
             ..Summary::default()
         }
+    }
+}
+
+/// Whether a core could not start because the user may have no more threads, which has nothing to do with its backend.
+fn is_want_of_threads(error: &io::Error) -> bool {
+    error.raw_os_error() == Some(libc::EAGAIN)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_shortage_costs_places_for_a_while() {
+        let start = Instant::now();
+        let mut places = Places::new(start);
+        let all = places.count;
+        assert!(!places.are_short(start));
+        places.on_shortage(7, start);
+        assert_eq!((places.count, places.are_short(start)), (7, true));
+        places.grow(start + SHORTAGE_OVER / 2);
+        assert_eq!((places.count, places.are_short(start + SHORTAGE_PAUSE)), (7, false));
+        places.on_shortage(0, start);
+        assert_eq!(places.count, 1, "one is always tried");
+        let ever = (1..=all as u32 + 1).map(|n| start + n * SHORTAGE_OVER);
+        ever.for_each(|now| places.grow(now));
+        assert_eq!(places.count, all);
     }
 }

@@ -22,7 +22,7 @@ use crate::meta::units::Bytes;
 use crate::net::close::CloseReason;
 use crate::net::listener;
 use crate::net::metadata::{CONNECTIONS_MAX, Goal, MetadataEvent, MetadataFetch, Places};
-use crate::os;
+use crate::os::{clock, limits};
 use crate::swarm::book::Outcome;
 use crate::wire::client::client_name;
 use crate::wire::extension::Offered;
@@ -194,16 +194,16 @@ impl Asking {
             fetch,
             callers,
             open: HashSet::new(),
-            connections_max: os::limits::connections(CONNECTIONS_MAX),
+            connections_max: limits::connections(CONNECTIONS_MAX),
             hearsay: Hearsay::default(),
             haul: Haul::default(),
             patience,
-            last_news: Instant::now(),
+            last_news: clock::now(),
         })
     }
 
     fn dial(&mut self) {
-        let now = Instant::now();
+        let now = clock::now();
         while self.open.len() < self.connections_max && self.search.book.dialing_count() < DIALING_MAX {
             let Some(addr) = self.search.book.next_dial(now) else { break };
             self.open.insert(addr);
@@ -227,7 +227,7 @@ impl Asking {
             Input::Metadata(event) => event,
             Input::Found(found) => {
                 if self.search.on_found(found, observer) {
-                    self.last_news = Instant::now();
+                    self.last_news = clock::now();
                 }
                 return Ok(None);
             }
@@ -235,7 +235,7 @@ impl Asking {
                 let addr = caller.addr;
                 let may_come = self.open.len() < self.connections_max && !self.search.book.is_banned(addr);
                 if may_come && self.open.insert(addr) {
-                    self.fetch.adopt(self.callers.admit(caller, Instant::now()), addr);
+                    self.fetch.adopt(self.callers.admit(caller, clock::now()), addr);
                 } else {
                     listener::reset(&caller.stream);
                 }
@@ -247,7 +247,7 @@ impl Asking {
             MetadataEvent::Shook { addr, peer_id, offered, is_caller } => {
                 self.callers.greeted(*addr);
                 if let Some(size) = offered.metadata_size {
-                    self.last_news = Instant::now();
+                    self.last_news = clock::now();
                     self.haul.claimed(*addr, size);
                 }
                 tell(*addr, peer_id, offered);
@@ -256,14 +256,14 @@ impl Asking {
                 if *is_caller && let Some(port) = offered.port {
                     // It is where the content is to be had afterwards.
                     let listens = SocketAddr::new(addr.ip(), port.get());
-                    self.search.book.add_told(listens, *addr, Instant::now());
+                    self.search.book.add_told(listens, *addr, clock::now());
                 }
             }
             MetadataEvent::Pex { from, exchange } => self.search.on_pex(*from, exchange),
             MetadataEvent::DhtNode(node) => self.search.on_dht_node(*node),
             MetadataEvent::Panicked => return Err(Error::Panicked),
             MetadataEvent::Piece { from } => {
-                self.last_news = Instant::now();
+                self.last_news = clock::now();
                 self.hearsay.gave(*from);
                 self.haul.gave(*from);
             }
@@ -307,13 +307,13 @@ impl Asking {
 
     fn wait(&self) -> Wait {
         let book = &self.search.book;
-        let default = match book.earliest_retry(Instant::now()) {
+        let default = match book.earliest_retry(clock::now()) {
             _ if book.connected_count() > 0 => patience::DEFAULT_METADATA,
             None if book.dialing_count() == 0 => patience::DEFAULT_NOBODY,
             _ if self.search.is_dry() => patience::DEFAULT_NOBODY,
             _ => patience::DEFAULT,
         };
-        Wait { lasted: self.last_news.elapsed(), limit: self.patience.limit(default) }
+        Wait { lasted: clock::now().duration_since(self.last_news), limit: self.patience.limit(default) }
     }
 
     fn searching(&self) -> Searching {
@@ -334,7 +334,7 @@ impl Asking {
     fn stop(mut self) -> Search {
         self.callers.shut();
         self.fetch.stop();
-        let now = Instant::now();
+        let now = clock::now();
         for addr in self.open {
             self.search.book.on_closed(addr, Outcome::Again, now);
         }

@@ -41,6 +41,7 @@ use crate::net::backend::Backend;
 use crate::net::core;
 use crate::net::listener::Listener;
 use crate::os::random;
+use crate::os::stop::{self, Unsettled};
 use crate::swarm::bitfield::Bitfield;
 use crate::swarm::book::MANUAL_MAX;
 pub use crate::swarm::book::{NotDialable, check_dialable};
@@ -195,6 +196,7 @@ pub fn run(
     interrupt: &Interrupt,
     observer: &mut dyn Observer,
 ) -> Result<Finished, Error> {
+    let unsettled = Unsettled::new();
     let started = Instant::now();
     let backend = backend(request, observer)?;
     let Metainfo { info_hash, private, .. } = *request.metainfo;
@@ -206,7 +208,9 @@ pub fn run(
     if request.metainfo.symlinks > 0 {
         observer.notice("symbolic links of the torrent are left out: they could lead anywhere");
     }
-    let Ready { output, notes, have, known, checked } = open(request, interrupt, observer)?;
+    let opened = stop::heeding(interrupt, || open(request, interrupt, observer));
+    let Ready { output, notes, have, known, checked } =
+        opened.map_err(|error| ended(error, interrupt, request, 0))?;
     if request.sync {
         output.write_back_early();
     }
@@ -217,6 +221,7 @@ pub fn run(
     if fetched.is_err() && request.output.symlink_metadata().is_err() {
         made.iter().for_each(MetaFile::remove);
     }
+    drop(unsettled);
     let farewell = search.finish(fetched.as_ref().is_ok_and(|summary| summary.kept < summary.total));
     let mut summary = match fetched {
         Ok(summary) => summary,
@@ -230,7 +235,8 @@ pub fn run(
         return Err(error);
     }
     observer.finishing(request.sync);
-    run.output.finish(request.sync)?;
+    let finished = stop::heeding(interrupt, || run.output.finish(request.sync));
+    finished.map_err(|error| ended(error, interrupt, request, total(request)))?;
     if let Some(notes) = &run.notes {
         notes.remove();
     }
@@ -500,6 +506,17 @@ fn undo(output: &Output, error: Error) -> Error {
         tracing::warn!("cannot clean up: {undo}");
     }
     error
+}
+
+/// What a failure of the output is to the user, of whose bytes so many are verified: none where he wished for it.
+fn ended(error: impl Into<Error>, interrupt: &Interrupt, request: &Request, done: u64) -> Error {
+    match error.into() {
+        Error::Disk(DiskError::Stopped) => {
+            let signal = interrupt.load(Ordering::Relaxed) as i32;
+            Error::Interrupted { signal, progress: Progress { done, total: total(request) } }
+        }
+        error => error,
+    }
 }
 
 fn check_interrupt(interrupt: &Interrupt, progress: Progress) -> Result<(), Error> {

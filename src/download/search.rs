@@ -26,7 +26,7 @@ use crate::net::close::CloseReason;
 use crate::net::listener::{Caller, Listener, Welcome};
 use crate::net::metadata::MetadataEvent;
 use crate::net::shared::Event;
-use crate::os::random;
+use crate::os::{clock, random};
 use crate::swarm::book::{Book, Outcome, Source};
 use crate::wire::mse;
 use crate::wire::pex::PeerExchange;
@@ -159,7 +159,7 @@ impl Search {
         let listener = listen(reach.port)?;
         let reach = if is_private { reach.private() } else { reach.clone() };
         let (outbox, inbox) = mpsc::channel();
-        let now = Instant::now();
+        let now = clock::now();
         let mut book = Book::new(&own_addresses(listener.as_deref()));
         for &peer in &reach.peers {
             if book.is_own(peer)
@@ -221,7 +221,7 @@ impl Search {
             return Ok(());
         }
         let (port, info_hash) = (self.port(), self.info_hash);
-        self.started = Instant::now();
+        self.started = clock::now();
         self.trackers = tiers.iter().map(Vec::len).sum();
         let config = announce_config_of(info_hash, tiers.to_vec(), self.peer_id, port);
         let counted = Arc::clone(&self.totals);
@@ -351,14 +351,14 @@ impl Search {
     }
 
     fn add(&mut self, source: Source, peers: &[SocketAddr]) {
-        let now = Instant::now();
+        let now = clock::now();
         let added = peers.iter().filter(|&&peer| self.book.add(peer, source, now)).count();
         tracing::info!("{source:?}: {added} new peers, {} told", peers.len());
     }
 
     /// Takes in what a peer tells of others (BEP 11).
     pub(super) fn on_pex(&mut self, from: SocketAddr, exchange: &PeerExchange) {
-        let now = Instant::now();
+        let now = clock::now();
         let added =
             exchange.added.iter().filter(|contact| self.book.add_told(contact.addr, from, now)).count();
         tracing::info!("{from}: tells of {} peers, {added} of them new", exchange.added.len());
@@ -375,13 +375,15 @@ impl Search {
     pub(super) fn on_closed(&mut self, addr: SocketAddr, reason: CloseReason, was_useful: bool) {
         let outcome = match &reason {
             CloseReason::OtherTorrent | CloseReason::Ourselves | CloseReason::Poisoned => Outcome::Useless,
+            // It is not the peer that had too little.
+            reason if reason.is_shortage() => Outcome::Again,
             CloseReason::Unanswered(_) if self.reach.encryption == Encryption::Prefer => Outcome::Unanswered,
             // What it has delivered before does not make it worth another try at once.
             CloseReason::Fault(_) => Outcome::Failed,
             _ if was_useful => Outcome::Worked,
             _ => Outcome::Failed,
         };
-        self.book.on_closed(addr, outcome, Instant::now());
+        self.book.on_closed(addr, outcome, clock::now());
         self.roster.closed(addr, &reason);
         self.last_trouble = Some((addr, reason));
     }
@@ -404,7 +406,7 @@ impl Search {
 
     /// Asks for more peers, of each source as often as it allows.
     pub(super) fn request_more(&mut self) {
-        let now = Instant::now();
+        let now = clock::now();
         if now < self.more_at {
             return;
         }
@@ -420,7 +422,8 @@ impl Search {
     /// Whether no source is left that may name somebody: all trackers have failed, and the others have had their time.
     pub(super) fn is_dry(&self) -> bool {
         let dht_is_done = self.dht.is_none() || self.dht_is_done;
-        let lsd_is_done = self.lsd.is_none() || self.started.elapsed() >= NEIGHBOURS_PATIENCE;
+        let lsd_is_done =
+            self.lsd.is_none() || clock::now().duration_since(self.started) >= NEIGHBOURS_PATIENCE;
         self.lookups == 0 && self.trackers_failed && !self.tracker_answered && dht_is_done && lsd_is_done
     }
 

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::io;
 
+use crate::os::limits;
 use crate::swarm::fault::Fault;
 use crate::wire::handshake::HandshakeError;
 use crate::wire::mse::MseError;
@@ -48,6 +49,11 @@ pub enum CloseReason {
 }
 
 impl CloseReason {
+    /// Whether there was no connection because this machine has no more of what one takes.
+    pub fn is_shortage(&self) -> bool {
+        matches!(self, Self::Dial(error) | Self::Io(error) if limits::is_shortage(error))
+    }
+
     /// Why a connection ended that the peer has closed, or that broke with this error. A peer that has dialed us was told
     /// nothing that it could have left unanswered, and counts as one that `has_spoken`.
     pub(super) fn lost(error: Option<io::Error>, has_spoken: bool) -> Self {

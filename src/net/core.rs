@@ -18,6 +18,7 @@ use super::close::CloseReason;
 use super::peer::{self, Peer};
 use super::shared::{Event, Shared};
 use super::uring;
+use crate::os::clock;
 use crate::swarm::session::Tally;
 use crate::wire::mse;
 
@@ -101,7 +102,7 @@ async fn serve(mut inbox: UnboundedReceiver<Command>, backend: Backend, shared: 
     loop {
         match inbox.recv().await {
             Some(Command::Dial(addr, encryption, timeout)) => {
-                let peer = Peer::new(addr, backend, encryption, Instant::now() + timeout);
+                let peer = Peer::new(addr, backend, encryption, clock::now() + timeout);
                 run(addr, peer.map_err(CloseReason::Dial), &peers, &shared);
             }
             Some(Command::Adopt(stream, addr)) => {
@@ -165,7 +166,7 @@ async fn tick(peers: Peers, shared: Arc<Shared>) {
     let mut counted = 0;
     loop {
         clock.tick().await;
-        let now = Instant::now();
+        let now = clock::now();
         for peer in peers.borrow().iter() {
             peer.tick(&shared, now);
         }

@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
+use crate::os::limits;
 use crate::wire::mse::Offer;
 
 /// Connections that came in, at a time. Less than there may be in all: some places are only for those that are dialed.
@@ -101,13 +102,13 @@ impl Listener {
     /// Whether a connection waits because too many others have not said what they want, or for want of descriptors.
     pub fn is_crowded(&self) -> bool {
         let hall = lock(&self.door.hall);
-        hall.is_short || (hall.is_waiting && hall.strangers >= STRANGERS_MAX)
+        hall.is_short || (hall.is_waiting && hall.strangers >= STRANGERS_MAX.min(callers_max()))
     }
 
-    /// Whether a connection waits because there are [`CALLERS_MAX`].
+    /// Whether a connection waits because there are [`CALLERS_MAX`], or as many as there are descriptors for.
     pub fn is_full(&self) -> bool {
         let hall = lock(&self.door.hall);
-        hall.is_waiting && hall.callers >= CALLERS_MAX
+        hall.is_waiting && hall.callers >= callers_max()
     }
 }
 
@@ -196,8 +197,9 @@ impl fmt::Debug for Door {
 }
 
 impl Hall {
-    const fn is_full(&self) -> bool {
-        self.callers >= CALLERS_MAX || self.strangers >= STRANGERS_MAX
+    fn is_full(&self) -> bool {
+        let callers_max = callers_max();
+        self.callers >= callers_max || self.strangers >= STRANGERS_MAX.min(callers_max)
     }
 }
 
@@ -224,6 +226,11 @@ impl Door {
         *hall.by_ip.entry(ip).or_default() += 1;
         Some(Ticket { door: Arc::clone(self), ip, is_stranger: true })
     }
+}
+
+/// Connections that came in, at a time, where descriptors may be few.
+fn callers_max() -> usize {
+    limits::connections(2 * CALLERS_MAX).div_ceil(2)
 }
 
 /// Takes connections until the listener is dropped.

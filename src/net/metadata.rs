@@ -31,6 +31,7 @@ use super::close::CloseReason;
 use super::listener::Welcome;
 use super::opening::{BUFFER_LEN, CLIENT, HANDSHAKE_TIMEOUT, Opened, Opening, Progress, REQUESTS_HELD, Way};
 use crate::meta::torrent::InfoHash;
+use crate::os::clock;
 use crate::swarm::fault::Fault;
 use crate::swarm::metadata::{Action, Exchange, ExchangeFault};
 use crate::swarm::session::Allowance;
@@ -248,7 +249,7 @@ struct Peer {
 
 impl Peer {
     fn new(addr: SocketAddr, way: Way) -> Self {
-        let now = Instant::now();
+        let now = clock::now();
         Self {
             addr,
             way,
@@ -292,7 +293,7 @@ impl Peer {
         if let Some(cipher) = &mut *self.seal.borrow_mut() {
             cipher.apply(&mut out[said..]);
         }
-        self.spoke.set(Instant::now());
+        self.spoke.set(clock::now());
         self.out_ready.notify_one();
     }
 
@@ -331,7 +332,9 @@ async fn tick(desk: Rc<Desk>) {
         let places = (desk.callers() + CALLERS_SPARE).saturating_sub(CALLERS_MAX);
         desk.make_room(places, |peer| peer.way == Way::Called);
         for peer in desk.peers.borrow().values() {
-            if peer.metadata_id.get().is_some() && peer.spoke.get().elapsed() > KEEP_ALIVE_EVERY {
+            if peer.metadata_id.get().is_some()
+                && clock::now().duration_since(peer.spoke.get()) > KEEP_ALIVE_EVERY
+            {
                 peer.send(message::write_keep_alive);
             }
         }
@@ -391,7 +394,7 @@ impl Desk {
         if places == 0 {
             return;
         }
-        let now = Instant::now();
+        let now = clock::now();
         let (peers, exchange) = (self.peers.borrow(), self.exchange.borrow());
         let gives_nothing = |peer: &&Rc<Peer>| {
             may_go(peer) && now >= peer.since + PLACE_MIN && !exchange.is_worthy(peer.addr, now)
@@ -412,7 +415,7 @@ impl Desk {
         if self.complete.get() {
             return;
         }
-        let actions = self.exchange.borrow_mut().actions(Instant::now());
+        let actions = self.exchange.borrow_mut().actions(clock::now());
         for action in actions {
             match action {
                 Action::Request { peer, piece } => {
@@ -495,7 +498,7 @@ async fn converse(
     stream: &TcpStream,
 ) -> Result<std::convert::Infallible, CloseReason> {
     let mut buffer = vec![0; BUFFER_LEN];
-    let deadline = Instant::now() + HANDSHAKE_TIMEOUT;
+    let deadline = clock::now() + HANDSHAKE_TIMEOUT;
     let Opened { theirs, rest, ciphers } = shake_hands(peer, desk, stream, &mut buffer, deadline).await?;
     if !theirs.has(handshake::EXTENSION) {
         return Err(CloseReason::NoMetadata);
@@ -557,8 +560,11 @@ async fn receive(
     deadline: Instant,
 ) -> Result<Option<usize>, CloseReason> {
     loop {
-        match tokio::time::timeout_at(deadline.into(), stream.readable()).await {
-            Err(_) => return Ok(None),
+        let left = deadline.saturating_duration_since(clock::now());
+        match tokio::time::timeout(left, stream.readable()).await {
+            Err(_) if clock::now() >= deadline => return Ok(None),
+            // The time ran out while the process did not run.
+            Err(_) => continue,
             Ok(Err(error)) => return Err(CloseReason::lost(Some(error), peer.has_spoken.get())),
             Ok(Ok(())) => {}
         }
@@ -602,7 +608,7 @@ struct Listener<'a> {
 
 impl<'a> Listener<'a> {
     fn new(peer: &'a Peer, desk: &'a Desk, peer_id: [u8; 20]) -> Self {
-        let now = Instant::now();
+        let now = clock::now();
         let decoder = Decoder::new(Limits::before_metadata());
         Self {
             peer,
@@ -641,7 +647,7 @@ impl<'a> Listener<'a> {
     }
 
     fn take(&mut self, mut bytes: &[u8]) -> Result<(), CloseReason> {
-        self.heard = Instant::now();
+        self.heard = clock::now();
         self.received += bytes.len() as u64;
         // A deadline may pass while bytes that are of no use keep coming.
         if self.heard > self.deadline() {
@@ -691,7 +697,7 @@ impl<'a> Listener<'a> {
         // Some name the exchange only when they have something to give.
         if let (Some(_), Some(len)) = (id, self.metadata_size) {
             self.has_metadata = true;
-            let told = self.desk.exchange.borrow_mut().offered(addr, len, Instant::now());
+            let told = self.desk.exchange.borrow_mut().offered(addr, len, clock::now());
             told.map_err(close_reason)?;
             if self.peer_id.starts_with(RTORRENT) {
                 self.desk.exchange.borrow_mut().ask_in_turn(addr);
@@ -720,7 +726,7 @@ impl<'a> Listener<'a> {
         let (complete, is_new) = {
             let mut exchange = self.desk.exchange.borrow_mut();
             let taken = exchange.taken();
-            let complete = exchange.heard(self.peer.addr, message, Instant::now());
+            let complete = exchange.heard(self.peer.addr, message, clock::now());
             (complete, exchange.taken() > taken)
         };
         if is_new {
@@ -734,7 +740,7 @@ impl<'a> Listener<'a> {
     }
 
     fn on_pex(&mut self, payload: &[u8]) -> Result<(), CloseReason> {
-        if !self.desk.pex || !self.allowance.take(Instant::now()).map_err(CloseReason::Fault)? {
+        if !self.desk.pex || !self.allowance.take(clock::now()).map_err(CloseReason::Fault)? {
             return Ok(());
         }
         let exchange = PeerExchange::parse(payload);

@@ -25,6 +25,7 @@ use super::sketch::Sketch;
 use super::socket::Socket;
 use crate::disk::{DiskError, PieceLease};
 use crate::meta::units::Bytes;
+use crate::os::clock;
 use crate::swarm::receive::feed;
 use crate::swarm::session::{Session, Standing, Tally, Terms};
 use crate::wire::decoder::{Decoder, Limits};
@@ -102,7 +103,7 @@ impl Peer {
 
     /// A peer that has dialed us.
     pub(super) fn adopt(stream: TcpStream, addr: SocketAddr, backend: Backend) -> io::Result<Rc<Self>> {
-        let phase = Phase::Handshaking { deadline: Instant::now() + HANDSHAKE_TIMEOUT };
+        let phase = Phase::Handshaking { deadline: clock::now() + HANDSHAKE_TIMEOUT };
         Ok(Self::of(addr, Socket::adopt(backend, stream)?, Way::Called, phase))
     }
 
@@ -224,7 +225,7 @@ pub(super) async fn run(peer: Rc<Peer>, shared: &Shared) {
     let reason = peer.closing.borrow_mut().take().unwrap_or(reason);
     peer.over.set(true);
     peer.close(CloseReason::Finished);
-    let report = peer.report(Instant::now());
+    let report = peer.report(clock::now());
     if let Phase::Talking(talk) = &mut *peer.phase.borrow_mut() {
         talk.session.close(&mut Desk(shared));
     }
@@ -273,17 +274,17 @@ async fn talk(peer: &Rc<Peer>, shared: &Shared) -> Result<std::convert::Infallib
         peer.socket.connect(peer.addr).await.map_err(CloseReason::Dial)?;
         peer.check_closing()?;
         tracing::info!("{}: connected", peer.addr);
-        *peer.phase.borrow_mut() = Phase::Handshaking { deadline: Instant::now() + HANDSHAKE_TIMEOUT };
+        *peer.phase.borrow_mut() = Phase::Handshaking { deadline: clock::now() + HANDSHAKE_TIMEOUT };
     }
     let opened = shake_hands(peer, shared).await?;
-    let sketch = Sketch::new(peer.addr, &opened, Instant::now());
+    let sketch = Sketch::new(peer.addr, &opened, clock::now());
     let Opened { theirs, rest, ciphers } = opened;
     let cipher = ciphers.map(|ciphers| {
         peer.seal(ciphers.send);
         ciphers.receive
     });
     let geometry = shared.geometry();
-    let now = Instant::now();
+    let now = clock::now();
     let offers_pex = theirs.has(handshake::EXTENSION) && shared.allows_pex();
     // Whoever has not heard it from us takes the messages of the fast extension for faults.
     let fast = theirs.has(handshake::FAST) && shared.features() & handshake::FAST != 0;
@@ -399,7 +400,7 @@ impl<'a> Reader<'a> {
 
     fn settle(&mut self, result: io::Result<usize>) -> Result<(), CloseReason> {
         let Some(mut scatter) = self.scatter.take() else { return Ok(()) };
-        let now = Instant::now();
+        let now = clock::now();
         // The kernel could not write to a place: no room behind it, or a file was cut short.
         let is_fault = result.as_ref().is_err_and(|error| error.raw_os_error() == Some(libc::EFAULT));
         let trouble = is_fault.then(|| scatter.trouble().unwrap_or_else(|| self.shared.write_error()));
@@ -440,7 +441,7 @@ impl<'a> Reader<'a> {
     async fn receive_decoded(&mut self) -> Result<(), CloseReason> {
         let (result, buffer) = self.peer.socket.recv(std::mem::take(&mut self.buffer)).await;
         self.buffer = buffer;
-        let now = Instant::now();
+        let now = clock::now();
         let received = self.check(result, now)?;
         Counters::add(&self.shared.counters().received, received as u64);
         let mut buffer = std::mem::take(&mut self.buffer);

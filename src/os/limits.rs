@@ -5,6 +5,8 @@
 use std::fs;
 use std::io;
 
+use super::spare;
+
 /// Descriptors that are asked for at most: enough for all connections, and no table of a million.
 const DESCRIPTORS_WANTED: u64 = 16 * 1024;
 /// Descriptors that are kept from connections where there are many: for the output, the rings, and those who look for
@@ -15,8 +17,8 @@ const DESCRIPTORS_BASE: usize = 6;
 /// Maps that a process may have where the system does not say.
 const MAPS_USUAL: usize = 65_530;
 
-/// Raises the limit on descriptors as far as this process may, as the usual one is for programs that would take long
-/// over a larger set. One who may not keeps what there is.
+/// Raises the limit on descriptors as far as this process may, and keeps some back for what must be opened. The usual limit
+/// is for programs that look at each possible descriptor, of which this is none.
 pub fn raise_descriptors() {
     let Ok(mut limit) = get(libc::RLIMIT_NOFILE) else { return };
     let wanted = limit.rlim_max.min(DESCRIPTORS_WANTED);
@@ -27,6 +29,7 @@ pub fn raise_descriptors() {
             tracing::debug!("the limit on descriptors stays: {}", io::Error::last_os_error());
         }
     }
+    spare::refill();
 }
 
 /// Connections to have at a time, of the `wanted` ones, so that descriptors are left for all else; at least one.
