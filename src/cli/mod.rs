@@ -335,10 +335,17 @@ fn transfer(subject: Subject<'_>, options: Transfer) -> Result<(), Error> {
             }
         };
         let piece = piece_of(&metainfo)?;
-        let Destination::Path(output) = output::choose(output, &metainfo, piece) else {
-            return Err(Error::Usage("-o - is not possible; give -o the name of a file".to_owned()));
+        let (output, parents) = match output::choose(output, &metainfo, piece) {
+            Destination::Path(output) => {
+                let parents = Parents::make(&output)?;
+                (output, Some(parents))
+            }
+            Destination::Stdout if options.json.is_some() => {
+                let text = "-o - puts the content where --json puts its objects; leave one of them out";
+                return Err(Error::Usage(text.to_owned()));
+            }
+            Destination::Stdout => ("-".into(), None),
         };
-        let parents = Parents::make(&output)?;
         let request = Request {
             piece,
             metainfo: Arc::new(metainfo),
@@ -354,17 +361,21 @@ fn transfer(subject: Subject<'_>, options: Transfer) -> Result<(), Error> {
             record_every,
             patience,
         };
-        let finished = download::run(&request, search, &interrupt, narrator);
-        let finished = finished.inspect_err(|_| parents.remove())?;
-        Ok((request, finished))
+        let finished = match &parents {
+            Some(_) => download::run(&request, search, &interrupt, narrator),
+            None => download::to_stdout(&request, search, &interrupt, narrator),
+        };
+        let finished = finished.inspect_err(|_| parents.iter().for_each(Parents::remove))?;
+        Ok((request, finished, parents.is_none()))
     };
     let ran = run(&mut narrator);
-    narrator.finish(ran.as_ref().ok().map(|(_, finished)| &finished.summary));
-    let (request, finished) = ran?;
-    print(&match options.json {
-        Some(_) => json::line(&result(&request, &finished)),
-        None => sentence(torrent, &request),
-    })?;
+    narrator.finish(ran.as_ref().ok().map(|(_, finished, _)| &finished.summary));
+    let (request, finished, is_on_stdout) = ran?;
+    match options.json {
+        Some(_) => print(&json::line(&result(&request, &finished)))?,
+        None if is_on_stdout => progress::say(format_args!("{}", sentence(torrent, &request).trim_end())),
+        None => print(&sentence(torrent, &request))?,
+    }
     finished.wait_for_trackers();
     Ok(())
 }

@@ -646,7 +646,7 @@ fn ask_once(
                 let _ = answers.send((tracker, Err(TrackerError::NoThread)));
             }
         }
-        let wake_at = round.wake_at().filter(|_| round.silent().count() < REQUESTS_MAX).unwrap_or(end);
+        let wake_at = round.wake_at().filter(|_| round.silent().count() < requests_max()).unwrap_or(end);
         let wait = wake_at.min(end).saturating_duration_since(Instant::now()).min(LOOK_EVERY);
         match queue.recv_timeout(wait) {
             Ok((tracker, Ok(reply))) => {

@@ -68,7 +68,15 @@ impl Output {
 
     /// The file, found to be as long as it must be: written behind its end it would grow again, with a hole in it.
     fn file(&self, backing: &Backing) -> Result<Arc<File>, DiskError> {
-        let file = self.handles.get(backing.index, || self.tree.open(backing.index))?;
+        let open = || self.handles.get(backing.index, || self.tree.open(backing.index));
+        let file = match open() {
+            Err(DiskError::Io { errno: libc::EMFILE | libc::ENFILE, .. }) => {
+                // Those that are kept open for later are the first to do without.
+                self.handles.close();
+                open()?
+            }
+            opened => opened?,
+        };
         self.tree.check_len(&file, backing.index)?;
         Ok(file)
     }

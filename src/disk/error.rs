@@ -342,13 +342,11 @@ impl fmt::Display for DiskError {
                 write!(f, "{} can no longer be written, and the system does not say why", path.display())
             }
             Self::Stopped => f.write_str("interrupted"),
-            Self::NotMappable { path } => {
-                write!(
-                    f,
-                    "the file system of {} does not support mapping files for writing, use --io pwrite",
-                    path.display()
-                )
-            }
+            Self::NotMappable { path } => write!(
+                f,
+                "the file system of {} does not support mapping files for writing, use --io pwrite",
+                path.display()
+            ),
             Self::WrongTotal { files, content } => {
                 write!(f, "the files have {files} bytes, expected the content's {content}")
             }

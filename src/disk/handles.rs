@@ -45,6 +45,11 @@ impl Handles {
         Ok(file)
     }
 
+    /// Closes all files that nobody uses at the moment.
+    pub(super) fn close(&self) {
+        self.open.lock().unwrap_or_else(PoisonError::into_inner).clear();
+    }
+
     fn find(&self, index: usize) -> Option<Arc<File>> {
         let mut files = self.open.lock().unwrap_or_else(PoisonError::into_inner);
         let at = files.iter().rposition(|(open, _)| *open == index)?;

@@ -474,6 +474,7 @@ pub(super) fn place(spans: Vec<Span>) -> (Box<[Placed]>, Vec<(PathBuf, u64)>) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::os::stop;
 
     #[test]
     fn past_the_limit_a_map_lives_only_as_long_as_its_leases() {
@@ -537,6 +538,20 @@ mod tests {
             drop(output);
             let (output, _) = Output::open(plan.with_io(Io::Mmap), Existing::Keep).unwrap();
             assert_eq!(output.io(), Io::Mmap);
+        }
+    }
+
+    #[test]
+    fn a_wish_for_the_end_is_heeded_while_files_are_made_and_leaves_nothing() {
+        for signal in [0, 2] {
+            let folder = tempfile::tempdir().unwrap();
+            let geometry = Geometry::new(20, 16).unwrap();
+            let files = ["a/b", "c"].map(|name| (Target::File(name.into()), 10));
+            let plan = Plan::folder(folder.path().join("out"), geometry, files).unwrap();
+            let opened =
+                stop::heeding(&Arc::new(AtomicUsize::new(signal)), || Output::open(plan, Existing::Keep));
+            assert_eq!(opened.err(), (signal != 0).then_some(DiskError::Stopped));
+            assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), usize::from(signal == 0));
         }
     }
 

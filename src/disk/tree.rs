@@ -7,6 +7,7 @@ use std::collections::{BTreeSet, HashSet};
 use std::fs::{File, Permissions};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
 
@@ -19,11 +20,14 @@ use super::site::{Ground, Standing, There, Verdict};
 use super::walker::{Missing, Walker};
 use super::watch::Watch;
 use super::{DiskError, cause, method, sys};
-use crate::os::stop;
+use crate::os::{spare, stop};
 
 /// How often the room on a disk that seems full is looked at, and the wait before another look.
 const ROOM_LOOKS_MAX: u32 = 20;
 const ROOM_PAUSE: Duration = Duration::from_millis(50);
+
+/// Descriptors that undoing takes: a folder and what is in it.
+const UNDO_DESCRIPTORS: usize = 2;
 
 /// What to do with files that are there already.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -45,7 +49,7 @@ pub(super) struct Tree {
     folders: Vec<PathBuf>,
     entries: Vec<Entry>,
     /// What locks files below the root.
-    locks: Vec<File>,
+    locks: Mutex<Vec<File>>,
 }
 
 /// One file.
@@ -81,7 +85,8 @@ impl Tree {
             (None, Layout::Folder) => opener::make_root_folder(&root)?,
         };
         let (folders, entries) = (Vec::new(), Vec::with_capacity(files.len()));
-        let mut tree = Self { root, layout, handle, root_created, folders, entries, locks };
+        let mut tree =
+            Self { root, layout, handle, root_created, folders, entries, locks: Mutex::new(locks) };
         let locked = if root_created { opener::lock(&tree.handle, &tree.root) } else { Ok(()) };
         let made = locked
             .and_then(|()| tree.make_files(files, verdicts))
@@ -96,6 +101,7 @@ impl Tree {
     /// Makes the files that are missing.
     fn make_files(&mut self, files: Vec<Standing>, verdicts: &[Verdict]) -> Result<(), DiskError> {
         let Self { root, layout, handle, folders, entries, locks, .. } = self;
+        let locks = locks.get_mut().unwrap_or_else(PoisonError::into_inner);
         let mut walker = Walker::new(handle, root);
         for (Standing { path, len, there }, verdict) in files.into_iter().zip(verdicts) {
             let shown = shown(root, &path);
@@ -324,6 +330,11 @@ impl Tree {
     /// Removes the files and folders that were made, and with `cut` makes those longer ones as long as they were.
     /// What is not ours (any more) stays. Tries everything; the first error is given.
     pub(super) fn undo(&self, cut: bool) -> Result<(), DiskError> {
+        if spare::refill() < UNDO_DESCRIPTORS {
+            // Without descriptors nothing could be undone; the root stays locked.
+            self.locks.lock().unwrap_or_else(PoisonError::into_inner).clear();
+            spare::refill();
+        }
         let mut opener = self.opener();
         let mut first = None;
         let mut note = |undone| match undone {

@@ -1,5 +1,6 @@
 //! The control thread: whom to dial, what to tell the trackers, when it is over.
 
+use std::cell::RefCell;
 use std::collections::HashMap;
 use std::io;
 use std::net::SocketAddr;
@@ -11,6 +12,7 @@ use super::callers::Callers;
 use super::patience;
 use super::resume::{Known, Recorder};
 use super::search::{Input, Reach, Search};
+use super::stream::Stream;
 use super::{
     Interrupt, Observer, Request, Run, Snapshot, Summary, Wait, bytes_of, check_interrupt, fall_back, total,
     wanted,
@@ -114,6 +116,8 @@ struct Control<'a> {
     /// When the cores are told next whom peers may be told of; never where there is no peer exchange.
     contacts_at: Option<Instant>,
     recorder: Option<Recorder>,
+    /// Where verified pieces go in order, if anywhere.
+    stream_to: Option<&'a RefCell<Stream>>,
     kept: u64,
     complete: bool,
     /// So many cores have yet to tell how their peers stand, for a table that is wanted.
@@ -158,14 +162,13 @@ impl Places {
         if now >= self.grows_at {
             self.count = (self.count + 1).min(limits::connections(CONNECTIONS_MAX));
             self.grows_at = now + SHORTAGE_OVER;
-            spare::refill();
         }
     }
 }
 
 impl<'a> Control<'a> {
     fn start(
-        run: &Run<'a>,
+        run: &'a Run<'a>,
         search: &'a mut Search,
         have: &Bitfield,
         known: &Known,
@@ -181,6 +184,7 @@ impl<'a> Control<'a> {
         let mut there = have.clone();
         there.set_all(&known.provisional);
         let picker = Picker::new(geometry, &missing, random::number());
+        let picker = if run.stream.is_some() { picker.in_order() } else { picker };
         let ledger = Ledger::new(geometry, picker).keeping(there);
         let complete = ledger.is_complete();
         let (pass, outbox) = (search.next_pass(), search.outbox());
@@ -218,6 +222,7 @@ impl<'a> Control<'a> {
             places: Places::new(now),
             contacts_at,
             recorder,
+            stream_to: run.stream.as_ref(),
             kept,
             complete,
             census: None,
@@ -255,6 +260,7 @@ impl<'a> Control<'a> {
                 wait = Duration::ZERO;
             }
             self.record();
+            self.stream()?;
             self.tell_contacts();
             observer.downloading(&self.snapshot());
             self.show_peers(observer);
@@ -262,6 +268,11 @@ impl<'a> Control<'a> {
         }
         observer.downloading(&self.snapshot());
         Ok(())
+    }
+
+    fn stream(&self) -> Result<(), Error> {
+        let stream = self.stream_to.map(RefCell::borrow_mut);
+        stream.map_or(Ok(()), |mut stream| stream.advance(self.request, &self.shared))
     }
 
     fn record(&mut self) {
@@ -418,6 +429,8 @@ impl<'a> Control<'a> {
     /// Dials as many peers as there is room for, on the core with the fewest.
     fn dial(&mut self, observer: &mut dyn Observer) -> Result<(), Error> {
         let now = clock::now();
+        // Before others take what an open of the output has given back.
+        spare::refill();
         self.places.grow(now);
         while self.homes.len() < self.places.count
             && !self.places.are_short(now)

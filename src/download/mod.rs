@@ -15,7 +15,9 @@ mod patience;
 mod resume;
 mod roster;
 mod search;
+mod stream;
 
+use std::cell::RefCell;
 use std::io;
 use std::path::PathBuf;
 use std::str::FromStr;
@@ -31,6 +33,7 @@ pub use self::observer::{
 pub use self::patience::Patience;
 use self::resume::{Known, Notes};
 pub use self::search::{DhtReach, HOSTS_MAX, Reach, Search};
+use self::stream::Stream;
 use crate::discovery::announcer::{AnnounceConfig, Farewell, Timing};
 use crate::disk::{self, DiskError, Existing, Io, MetaFile, Output, Plan, Site, Target};
 use crate::error::{Error, Progress};
@@ -196,6 +199,38 @@ pub fn run(
     interrupt: &Interrupt,
     observer: &mut dyn Observer,
 ) -> Result<Finished, Error> {
+    run_with(request, None, search, interrupt, observer)
+}
+
+/// Runs a download of a single file, or of a piece, whose bytes go to standard output in order, each verified. The output of
+/// the request does not count, and nothing is kept for a later run.
+///
+/// # Errors
+/// Those of [`run`], [`Error::Usage`] for several files or a terminal, and [`Error::Stdout`] where nobody reads any more.
+pub fn to_stdout(
+    request: &Request,
+    search: Option<Search>,
+    interrupt: &Interrupt,
+    observer: &mut dyn Observer,
+) -> Result<Finished, Error> {
+    let stream = Stream::start(request)?;
+    let request = Request {
+        output: stream.path(),
+        existing: Existing::Keep,
+        sync: false,
+        metafile: None,
+        ..request.clone()
+    };
+    run_with(&request, Some(stream), search, interrupt, observer)
+}
+
+fn run_with(
+    request: &Request,
+    stream: Option<Stream>,
+    search: Option<Search>,
+    interrupt: &Interrupt,
+    observer: &mut dyn Observer,
+) -> Result<Finished, Error> {
     let unsettled = Unsettled::new();
     let started = Instant::now();
     let backend = backend(request, observer)?;
@@ -208,13 +243,14 @@ pub fn run(
     if request.metainfo.symlinks > 0 {
         observer.notice("symbolic links of the torrent are left out: they could lead anywhere");
     }
-    let opened = stop::heeding(interrupt, || open(request, interrupt, observer));
+    let opened = stop::heeding(interrupt, || open(request, stream.is_none(), interrupt, observer));
     let Ready { output, notes, have, known, checked } =
         opened.map_err(|error| ended(error, interrupt, request, 0))?;
     if request.sync {
         output.write_back_early();
     }
-    let run = Run { request, backend, output, notes, started, interrupt };
+    let stream = stream.map(RefCell::new);
+    let mut run = Run { request, backend, output, notes, stream, started, interrupt };
     let made = keep_metafile(request, observer);
     let fetched = run.fetch(&mut search, have, known, observer);
     // Where nothing is left of the output, nothing stays beside it.
@@ -235,6 +271,9 @@ pub fn run(
         return Err(error);
     }
     observer.finishing(request.sync);
+    if let Some(stream) = run.stream.take() {
+        stream.into_inner().finish(request, interrupt)?;
+    }
     let finished = stop::heeding(interrupt, || run.output.finish(request.sync));
     finished.map_err(|error| ended(error, interrupt, request, total(request)))?;
     if let Some(notes) = &run.notes {
@@ -250,6 +289,7 @@ struct Run<'a> {
     backend: Backend,
     output: Arc<Output>,
     notes: Option<Notes>,
+    stream: Option<RefCell<Stream>>,
     started: Instant,
     interrupt: &'a Interrupt,
 }
@@ -268,8 +308,10 @@ impl Run<'_> {
             let (done, ended) = control::run(self, search, &have, &known, observer);
             let summary = match ended {
                 Err(error) if done == 0 => {
+                    let error = undo(&self.output, error);
+                    // After that there are descriptors for it.
                     self.notes.iter().for_each(Notes::remove);
-                    return Err(undo(&self.output, error));
+                    return Err(error);
                 }
                 Err(error) => {
                     if let Err(error) = self.output.restore_untouched() {
@@ -415,9 +457,15 @@ struct Ready {
 }
 
 /// Looks at what is there, and makes an output of it, under names that its file system takes.
-fn open(request: &Request, interrupt: &Interrupt, observer: &mut dyn Observer) -> Result<Ready, Error> {
+/// Without notes, nothing is kept for a later run.
+fn open(
+    request: &Request,
+    with_notes: bool,
+    interrupt: &Interrupt,
+    observer: &mut dyn Observer,
+) -> Result<Ready, Error> {
     let rules = disk::rules(&request.output);
-    let error = match open_under(rules, request, interrupt, observer) {
+    let error = match open_under(rules, request, with_notes, interrupt, observer) {
         // One that does not say what it is, such as a FUSE file system.
         Err(Error::Disk(error)) if error.is_of_names() && rules == Rules::Linux && !is_one_file(request) => {
             error
@@ -428,10 +476,11 @@ fn open(request: &Request, interrupt: &Interrupt, observer: &mut dyn Observer) -
         DiskError::NameTooLong { .. } => Rules::Ecryptfs,
         _ => Rules::Windows,
     };
-    let opened = open_under(other, request, interrupt, observer).map_err(|second| match second {
-        Error::Disk(second) if second.is_of_names() => error.into(),
-        second => second,
-    })?;
+    let opened =
+        open_under(other, request, with_notes, interrupt, observer).map_err(|second| match second {
+            Error::Disk(second) if second.is_of_names() => error.into(),
+            second => second,
+        })?;
     observer.notice("the file system does not take all names of the torrent; some are changed");
     Ok(opened)
 }
@@ -439,11 +488,16 @@ fn open(request: &Request, interrupt: &Interrupt, observer: &mut dyn Observer) -
 fn open_under(
     rules: Rules,
     request: &Request,
+    with_notes: bool,
     interrupt: &Interrupt,
     observer: &mut dyn Observer,
 ) -> Result<Ready, Error> {
     let site = Site::find(plan(request, rules)?, request.existing, request.torrent.as_deref())?;
-    let (notes, known) = Notes::open(request, &site, observer);
+    let (notes, known) = if with_notes {
+        Notes::open(request, &site, observer)
+    } else {
+        (None, Known::nothing(request.metainfo.geometry))
+    };
     let Looked { mut have, known, verdicts, checked } =
         look::around(request, &site, known, interrupt, observer)?;
     let output = site.make(&verdicts)?;

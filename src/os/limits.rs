@@ -12,8 +12,8 @@ const DESCRIPTORS_WANTED: u64 = 16 * 1024;
 /// Descriptors that are kept from connections where there are many: for the output, the rings, and those who look for
 /// peers.
 const DESCRIPTORS_RESERVED: usize = 96;
-/// The same beside a half, where there are few: standard streams, a ring and its two helpers, and the way signals come.
-const DESCRIPTORS_BASE: usize = 6;
+/// The same beside three quarters, where there are few: standard streams and the way signals come.
+const DESCRIPTORS_BASE: usize = 4;
 /// Maps that a process may have where the system does not say.
 const MAPS_USUAL: usize = 65_530;
 
@@ -38,7 +38,7 @@ pub fn connections(wanted: usize) -> usize {
 }
 
 fn connections_of(descriptors: usize, wanted: usize) -> usize {
-    let reserved = DESCRIPTORS_RESERVED.min(descriptors / 2 + DESCRIPTORS_BASE);
+    let reserved = DESCRIPTORS_RESERVED.min(descriptors / 4 * 3 + DESCRIPTORS_BASE);
     descriptors.saturating_sub(reserved).clamp(1, wanted)
 }
 
@@ -92,7 +92,7 @@ mod tests {
 
     #[test]
     fn connections_leave_descriptors_for_all_else() {
-        let few = [(0, 1), (8, 1), (16, 2), (32, 10), (64, 26), (128, 58), (256, 160), (416, 320)];
+        let few = [(0, 1), (8, 1), (16, 1), (32, 4), (64, 12), (128, 32), (256, 160), (416, 320)];
         for (descriptors, connections) in few.into_iter().chain([(1024, 320), (usize::MAX, 320)]) {
             assert_eq!(connections_of(descriptors, 320), connections, "of {descriptors}");
         }

@@ -9,12 +9,12 @@ use super::limits;
 /// Descriptors that are kept at most: a file and the folders on the way to it, from two threads.
 const SPARES_MAX: usize = 4;
 /// Of how many descriptors one is kept.
-const SPARES_SHARE: usize = 16;
+const SPARES_SHARE: usize = 10;
 
 static SPARES: Mutex<Vec<File>> = Mutex::new(Vec::new());
 
-/// Takes as many descriptors as are to be kept.
-pub fn refill() {
+/// Takes as many descriptors as are to be kept, if they are to be had. Returns how many are kept.
+pub fn refill() -> usize {
     let count = (limits::descriptors() / SPARES_SHARE).clamp(1, SPARES_MAX);
     let mut spares = lock();
     while spares.len() < count
@@ -22,6 +22,7 @@ pub fn refill() {
     {
         spares.push(spare);
     }
+    spares.len()
 }
 
 /// Opens something, if need be with the descriptors that were kept.

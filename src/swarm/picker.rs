@@ -18,6 +18,8 @@
 //! is cut into *extents* of 4 MiB, and those that were begun are finished before another is begun, at random.
 //! So hundreds of peers write to a few places, which the page cache holds in large pages, instead of to hundreds.
 //!
+//! Where the content is wanted in order, a claim takes the first free piece that the peer has.
+//!
 //! Cost: a claim tries at most [`PROBES_MAX`] pieces and, where none of them hits, because the peer has few of the free
 //! ones, it scans words of 64 pieces. It compares some hundred pieces of the begun extents. Pieces that change state or
 //! count take a step for each possible count of peers, at most. Only a peer that comes or goes with a part of the
@@ -66,6 +68,8 @@ pub struct Picker {
     /// Pieces of an extent.
     extent_pieces: u32,
     random: Random,
+    /// Whether pieces are claimed from the first to the last, however rare they are.
+    in_order: bool,
 }
 
 /// What a look at the rarest pieces found.
@@ -94,7 +98,15 @@ impl Picker {
             begun: SmallVec::new(),
             extent_pieces: (EXTENT_LEN / geometry.piece_len()).clamp(1, EXTENT_PIECES_MAX),
             random: Random::new(seed),
+            in_order: false,
         }
+    }
+
+    /// The same picker, which claims pieces from the first to the last.
+    #[must_use]
+    pub fn in_order(mut self) -> Self {
+        self.in_order = true;
+        self
     }
 
     /// How far the piece is.
@@ -208,6 +220,10 @@ impl Picker {
     }
 
     fn choose(&mut self, has: &Bitfield, after: Option<PieceIndex>) -> Option<PieceIndex> {
+        if self.in_order {
+            let first = self.free.common_in(has, 0..self.free.len()).next()?;
+            return self.geometry.piece(first);
+        }
         let next = after
             .and_then(|piece| self.geometry.piece(piece.get() + 1))
             .filter(|&piece| self.is_free_at(piece, has));

@@ -84,6 +84,17 @@ pub fn limit_descriptors(command: &mut Command, count: u64) {
     limit(command, libc::RLIMIT_NOFILE, count);
 }
 
+/// Lets an ordinary user have so many threads, over all processes.
+pub fn limit_threads(command: &mut Command, count: u64) {
+    as_ordinary_user(command);
+    limit(command, libc::RLIMIT_NPROC, count);
+}
+
+/// Lets the program have so many bytes of address space.
+pub fn limit_address_space(command: &mut Command, bytes: u64) {
+    limit(command, libc::RLIMIT_AS, bytes);
+}
+
 #[expect(unsafe_code, reason = "the standard library sets no limits")]
 fn limit(command: &mut Command, resource: libc::__rlimit_resource_t, most: u64) {
     before_exec(command, move || {
