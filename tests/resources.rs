@@ -198,13 +198,13 @@ fn a_want_of_threads_is_one_line() {
 
 #[test]
 fn little_address_space_is_no_failure() {
-    let content = Content::single("content.bin", 24 << 20, 4 << 20);
+    let content = Content::single("content.bin", 56 << 20, 4 << 20);
     let peers: Vec<_> = (0..8).map(|_| Peer::honest(&content)).collect();
     let named = named(&peers);
     for io in ["auto", "pwrite"] {
         let place = Place::new(content.clone());
         let args: Vec<&str> = ["--io", io].into_iter().chain(named.iter().map(String::as_str)).collect();
-        let limited = place.download(&args).prepared(|command| limit_address_space(command, 96 << 20));
+        let limited = place.download(&args).prepared(|command| limit_address_space(command, 144 << 20));
         let run = limited.run_within(SOON);
         assert_eq!(run.code, Some(0), "{io}: {}", run.stderr);
         assert!(fs::read(place.path("out")).unwrap() == *content.bytes);

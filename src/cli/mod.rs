@@ -27,6 +27,7 @@ use std::ffi::{OsStr, OsString};
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::os::unix::ffi::OsStrExt;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::thread;
@@ -298,6 +299,29 @@ fn magnet_download(args: &MagnetDownload) -> Result<(), Error> {
     transfer(Subject { torrent, source, output, piece: None, plain: true }, args.options())
 }
 
+/// The path of a destination, and the folders that were made for it: none for standard output, which nothing else may use.
+fn prepare(destination: Destination, is_json: bool) -> Result<(PathBuf, Option<Parents>), Error> {
+    match destination {
+        Destination::Path(output) => {
+            let parents = Parents::make(&output)?;
+            Ok((output, Some(parents)))
+        }
+        Destination::Stdout if is_json => Err(Error::Usage(
+            "-o - puts the content where --json puts its objects; leave one of them out".to_owned(),
+        )),
+        Destination::Stdout => Ok(("-".into(), None)),
+    }
+}
+
+/// Prints the sentence about the end of a download, beside the content where that is on standard output.
+fn tell(sentence: &str, is_content_on_stdout: bool) -> Result<(), Error> {
+    if is_content_on_stdout {
+        progress::say(format_args!("{}", sentence.trim_end()));
+        return Ok(());
+    }
+    print(sentence)
+}
+
 /// Downloads, and prints the sentence or the object that tells of it.
 fn transfer(subject: Subject<'_>, options: Transfer) -> Result<(), Error> {
     let Subject { torrent, source, output, piece, plain } = subject;
@@ -335,17 +359,7 @@ fn transfer(subject: Subject<'_>, options: Transfer) -> Result<(), Error> {
             }
         };
         let piece = piece_of(&metainfo)?;
-        let (output, parents) = match output::choose(output, &metainfo, piece) {
-            Destination::Path(output) => {
-                let parents = Parents::make(&output)?;
-                (output, Some(parents))
-            }
-            Destination::Stdout if options.json.is_some() => {
-                let text = "-o - puts the content where --json puts its objects; leave one of them out";
-                return Err(Error::Usage(text.to_owned()));
-            }
-            Destination::Stdout => ("-".into(), None),
-        };
+        let (output, parents) = prepare(output::choose(output, &metainfo, piece), options.json.is_some())?;
         let request = Request {
             piece,
             metainfo: Arc::new(metainfo),
@@ -368,13 +382,12 @@ fn transfer(subject: Subject<'_>, options: Transfer) -> Result<(), Error> {
         let finished = finished.inspect_err(|_| parents.iter().for_each(Parents::remove))?;
         Ok((request, finished, parents.is_none()))
     };
-    let ran = run(&mut narrator);
+    let ran: Result<_, Error> = run(&mut narrator);
     narrator.finish(ran.as_ref().ok().map(|(_, finished, _)| &finished.summary));
     let (request, finished, is_on_stdout) = ran?;
     match options.json {
         Some(_) => print(&json::line(&result(&request, &finished)))?,
-        None if is_on_stdout => progress::say(format_args!("{}", sentence(torrent, &request).trim_end())),
-        None => print(&sentence(torrent, &request))?,
+        None => tell(&sentence(torrent, &request), is_on_stdout)?,
     }
     finished.wait_for_trackers();
     Ok(())
