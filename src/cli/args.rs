@@ -160,7 +160,7 @@ macro_rules! transfers {
             /// encrypt connections: prefer, require or off (default: prefer, for peers that do not answer otherwise)
             #[argh(option, default = "Encryption::Prefer", from_str_fn(encryption), arg_name = "when")]
             encryption: Encryption,
-            /// replace what the output holds
+            /// replace what is wrong in files that hold something else; what is right is kept
             #[argh(switch)]
             overwrite: bool,
             /// how to write: mmap, pwrite or auto (default: auto, which maps where the file system is good at it)
