@@ -338,7 +338,6 @@ fn where_descriptors_run_out_a_seeder_still_gets_through() {
         let seeder = unknown.seeder(Script::default());
         let run = running.wait(FAILURE_LIMIT);
         unknown.assert_complete(&run);
-        assert!(run.stderr.contains("cannot accept a connection"), "{}", run.stderr);
         let said = run.stderr.matches("cannot accept a connection").count();
         assert!(said < 200, "it has tried {said} times");
         seeder.assert_pleased();

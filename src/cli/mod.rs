@@ -79,6 +79,7 @@ const SAME_SIGNAL: Duration = Duration::from_millis(250);
 /// What the user should be told, with the exit code of the process.
 pub fn run(args: impl Iterator<Item = OsString>) -> Result<(), Error> {
     log::from_environment();
+    os::limits::share_heap();
     os::limits::raise_descriptors();
     let args: Vec<OsString> = args.skip(1).collect();
     run_command(&args).or_else(|error| {

@@ -128,7 +128,7 @@ impl Output {
         if io == Io::Auto {
             *output.is_written.get_mut() = !(Room::now().has(output.need()) && output.is_mappable());
         }
-        if output.io == Io::Mmap {
+        if output.io() == Io::Mmap {
             output.watch = output.tree.watch();
         }
         Arc::new(output)
@@ -174,9 +174,9 @@ impl Output {
         Ok(parts)
     }
 
-    /// After this error, has all further leases write their pieces if there are no maps for them; whether it does. What is leased goes on in its maps: what is
-    /// stored to a map and what is written to its file meet in the same pages of the page cache on every file system that
-    /// is mapped here at all, and they are bytes of different pieces.
+    /// Has all further leases write their pieces, if the error says that there are no maps for them. Returns whether
+    /// they do. What is leased goes on in its maps: what is stored to a map and what is written to its file meet in the
+    /// same pages of the page cache on every file system that is mapped here, and they are bytes of different pieces.
     fn instead_of_maps(&self, error: &DiskError) -> bool {
         if self.io != Io::Auto || !matches!(error, DiskError::NoMaps { .. }) {
             return false;

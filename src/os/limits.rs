@@ -32,6 +32,16 @@ pub fn raise_descriptors() {
     spare::refill();
 }
 
+/// Has all threads share one heap where the address space is limited: glibc reserves 64 MiB of it for each that has its
+/// own, and then no thread more may be had.
+pub fn share_heap() {
+    #[cfg(target_env = "gnu")]
+    if address_space().is_some() {
+        // SAFETY: the call takes plain numbers, and no other thread is there yet to allocate meanwhile.
+        unsafe { libc::mallopt(libc::M_ARENA_MAX, 1) };
+    }
+}
+
 /// Connections to have at a time, of the `wanted` ones, so that descriptors are left for all else; at least one.
 pub fn connections(wanted: usize) -> usize {
     connections_of(descriptors(), wanted)
