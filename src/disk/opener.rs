@@ -14,9 +14,12 @@ use super::error::Change;
 use super::plan::Layout;
 use super::walker::{Missing, Walker};
 use super::{DiskError, sys};
+use crate::os::limits;
 
 /// Files that are locked one by one at most, and the share of all descriptors that this may take.
 const LOCKS_MAX: usize = 256;
+/// Descriptors that connections, and those who look for peers, need before any is spent on a lock.
+const DESCRIPTORS_FIRST: usize = 64;
 const LOCKS_SHARE: usize = 4;
 
 /// Which file it is, whatever its name. The time of birth (where the file system has one) tells it from a later file
@@ -220,7 +223,7 @@ pub(super) fn lock(file: &File, path: &Path) -> Result<(), DiskError> {
 /// How many files below a folder are locked one by one. Each takes a descriptor, of which the process keeps most for
 /// itself; the others are protected by the lock of the folder alone.
 pub(super) fn locks_max() -> usize {
-    sys::descriptors_max().map_or(LOCKS_MAX, |max| LOCKS_MAX.min(max / LOCKS_SHARE))
+    LOCKS_MAX.min(limits::descriptors().saturating_sub(DESCRIPTORS_FIRST) / LOCKS_SHARE)
 }
 
 /// What is known of a file, which must be a regular one.

@@ -131,15 +131,6 @@ pub(super) fn file_size_limit() -> Option<u64> {
     (got == 0 && limit.rlim_cur != libc::RLIM_INFINITY).then_some(limit.rlim_cur)
 }
 
-/// The descriptors that this process may have; `None` where nothing limits them, or nobody says.
-pub(super) fn descriptors_max() -> Option<usize> {
-    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
-    // SAFETY: the target is the structure that the call fills.
-    let got = unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit) };
-    let max = (got == 0 && limit.rlim_cur != libc::RLIM_INFINITY).then_some(limit.rlim_cur)?;
-    usize::try_from(max).ok()
-}
-
 /// A queue of events of files, which is read without waiting.
 pub(super) fn watch_queue() -> io::Result<File> {
     let fd = retry(|| {

@@ -26,7 +26,7 @@ use crate::net::close::CloseReason;
 use crate::net::listener::{Caller, Listener, Welcome};
 use crate::net::metadata::MetadataEvent;
 use crate::net::shared::Event;
-use crate::os::{clock, random};
+use crate::os::{clock, limits, random};
 use crate::swarm::book::{Book, Outcome, Source};
 use crate::wire::mse;
 use crate::wire::pex::PeerExchange;
@@ -38,6 +38,8 @@ pub const HOSTS_MAX: usize = 32;
 const TOLD_HOSTS_MAX: usize = 32;
 /// Addresses of one host that are dialed.
 const ADDRS_PER_HOST_MAX: usize = 4;
+/// With fewer descriptors the local network is not asked: what it takes of them is more than a connection does.
+const LSD_DESCRIPTORS_MIN: usize = 48;
 /// Neighbours that have heard of us dial within this time.
 const NEIGHBOURS_PATIENCE: Duration = Duration::from_secs(5);
 /// How often sources are asked for more.
@@ -244,7 +246,7 @@ impl Search {
                 }
             }
         }
-        if self.reach.lsd {
+        if self.reach.lsd && limits::descriptors() >= LSD_DESCRIPTORS_MIN {
             let config = LsdConfig { info_hash: info_hash.0, port, seed: random::number() };
             let peers = self.sender(|peers| Found::Peers(Source::Lsd, peers));
             self.lsd = or_none("local service discovery", Lsd::start(config, peers));
