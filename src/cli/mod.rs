@@ -5,11 +5,11 @@
 //!
 //! | part | what it is |
 //! |---|---|
-//! | [`line`] | what users type, in the words that argh knows |
-//! | [`args`], [`help`] | the commands and their options, and the texts that tell of them |
-//! | [`source`], [`output`] | where a torrent comes from, where a download goes |
-//! | [`info`], [`json`] | what is printed |
-//! | [`progress`], [`events`], [`log`] | what is shown meanwhile |
+//! | `line` | what users type, in the words that argh knows |
+//! | `args`, `help` | the commands and their options, and the texts that tell of them |
+//! | `source`, `output` | where a torrent comes from, where a download goes |
+//! | `info`, `json` | what is printed |
+//! | `progress`, `events`, `log` | what is shown meanwhile |
 
 mod args;
 mod events;

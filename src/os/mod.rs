@@ -2,7 +2,7 @@
 //!
 //! - [`random`]: numbers that nobody can guess;
 //! - [`clock`]: the time that the process ran;
-//! - [`env`]: variables that switch something;
+//! - [`mod@env`]: variables that switch something;
 //! - [`limits`]: how many descriptors and how much address space there are;
 //! - [`spare`]: descriptors kept back for what must be opened;
 //! - [`signals`]: which signals the caller of this process wants to be left alone;

@@ -321,7 +321,7 @@ impl<L> Ledger<L> {
     /// The piece in flight that will take the longest, of those that a peer with these pieces can help with: which
     /// take longer than `worth`, and have a block that no more than `helpers` were asked for.
     ///
-    /// While pieces are free, whoever holds one has [`HELP_MIDWAY_LAG`] for it: a peer that lacks all that are free is no
+    /// While pieces are free, whoever holds one has `HELP_MIDWAY_LAG` for it: a peer that lacks all that are free is no
     /// sign of the end, and would fetch a second time what is on its way. Who has to show that it is there, and so helps
     /// anyone, is not held to that.
     pub fn help(&self, has: &Bitfield, worth: Duration, helpers: u8) -> Option<Arc<Progress>> {

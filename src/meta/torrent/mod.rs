@@ -1,7 +1,7 @@
 //! Metainfo (BEP 3): what a torrent holds, checked once, so that everything behind it can trust the numbers.
 //!
 //! After [`Metainfo::parse`] these hold: there is one hash for each piece of the geometry; the files lie end to end
-//! from 0 to the total length in their order; their paths are safe and distinct (see [`names`](super::names)).
+//! from 0 to the total length in their order; their paths are safe and distinct (see [`names`]).
 //! The bytes may come from a stranger, so every length, count and sum has a limit or is checked.
 
 mod error;
