@@ -70,7 +70,7 @@ struct Ended {
 }
 
 fn initiator(offer: Offer, out: &mut Vec<u8>) -> Initiator {
-    let randomness = Randomness { private_key: [7; 20], pad_a: vec![1; 3], pad_c: vec![2; 4] };
+    let randomness = Randomness { private_key: [7; 20], pad_key: vec![1; 3], pad_sealed: vec![2; 4] };
     Initiator::new(&INFO_HASH, offer, randomness, INITIAL, out)
 }
 
