@@ -126,9 +126,8 @@ fn read(value: Value<'_>) -> Node {
         Kind::Integer => Node::Integer(value.as_digits().expect("an integer").to_owned()),
         Kind::List => Node::List(value.as_list().expect("a list").map(read).collect()),
         Kind::Dict => {
-            let entries = value.as_dict().expect("a dictionary").map(|(key, inner)| {
-                (key.to_vec(), read(inner))
-            });
+            let entries =
+                value.as_dict().expect("a dictionary").map(|(key, inner)| (key.to_vec(), read(inner)));
             Node::Dict(entries.collect())
         }
     }

@@ -6,11 +6,12 @@ use std::num::{NonZeroU8, NonZeroU16, NonZeroU32};
 
 use libfuzzer_sys::fuzz_target;
 use ringtide::meta::bencode::{Limits, Writer, parse};
-use ringtide::wire::extension::{OUR_METADATA_ID, OUR_PEX_ID, Offer, Offered};
+use ringtide::wire::extension::{CLIENT_LEN_MAX, OUR_METADATA_ID, OUR_PEX_ID, Offer, Offered};
 
 fuzz_target!(|payload: &[u8]| {
     if let Some(reqq) = Offered::parse(payload).reqq {
-        let stands_there = format!("4:reqqi{reqq}e");
+        // There may be zeroes, a sign or spaces around it.
+        let stands_there = reqq.to_string();
         assert!(payload.windows(stands_there.len()).any(|at| at == stands_there.as_bytes()));
     }
     let Some((number, text)) = payload.split_first_chunk::<4>() else { return };
@@ -26,6 +27,8 @@ fuzz_target!(|payload: &[u8]| {
         your_ip: (flags & 8 != 0).then_some(IpAddr::from(*number)),
         version: &version,
     };
+    let shown =
+        String::from_utf8_lossy(&version.as_bytes()[..version.len().min(CLIENT_LEN_MAX)]).into_owned();
     let expected = Offered {
         metadata: NonZeroU8::new(OUR_METADATA_ID).filter(|_| offer.metadata),
         metadata_size: None,
@@ -34,7 +37,7 @@ fuzz_target!(|payload: &[u8]| {
         port: offer.port.and_then(NonZeroU16::new),
         reqq: NonZeroU32::new(reqq),
         your_ip: offer.your_ip,
-        client: (!version.is_empty()).then(|| (&*version).into()),
+        client: (!shown.is_empty()).then(|| shown.into()),
     };
     let ours = offer.encode();
     let document = parse(&ours, Limits::PEER_MESSAGE).expect("ours is bencode");

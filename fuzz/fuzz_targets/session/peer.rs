@@ -282,9 +282,12 @@ impl Known {
             }
             Message::Unchoke => self.is_choking = false,
             Message::HaveAll => self.has = Bitfield::full(len),
-            Message::HaveNone => self.has = Bitfield::new(len),
+            // It may take back what it has told, and still be asked for the rest of a piece that was begun.
+            Message::HaveNone => {}
             Message::Bitfield(bytes) => {
-                self.has = Bitfield::from_wire(bytes, len).unwrap_or_else(|_| Bitfield::new(len))
+                if let Ok(told) = Bitfield::from_wire(bytes, len) {
+                    self.has.set_all(&told);
+                }
             }
             Message::Have(index) => {
                 if let Some(piece) = self.geometry.piece(index) {
