@@ -15,6 +15,7 @@ import argparse
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 import tempfile
@@ -179,6 +180,11 @@ def main():
     parser.add_argument("--times", action="store_true", help="print how long each job took, the longest first")
     parser.add_argument("filters", nargs="*", metavar="FILTER")
     args = parser.parse_args()
+
+    # What whoever started this ignores (nohup, a job in the background) would be ignored by what the tests run, too.
+    for number in (signal.SIGHUP, signal.SIGINT, signal.SIGTERM):
+        if signal.getsignal(number) == signal.SIG_IGN:
+            signal.signal(number, signal.SIG_DFL)
 
     jobs = jobs_of(build())
     if args.filters:
