@@ -10,7 +10,7 @@
 //! * `confine`: refuses it what other machines may.
 //! * `namespace`: a network of the test's own, with a world that is silent.
 //! * `relay`: a long, fat link between two of them.
-//! * `record`: the list of real-client tests that ran, so that none can be skipped in silence.
+//! * `record`: the turns of real-client tests, one at a time in a process.
 //!
 //! All traffic stays on the loopback interface. Each client has its own address in 127.0.0.0/8, because some of them
 //! accept one connection per address.

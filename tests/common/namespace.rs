@@ -46,7 +46,6 @@ pub fn in_namespace(test: &str, has_world: bool, inside: impl FnOnce()) {
         .arg(env::current_exe().expect("the test binary is there"))
         .args(["--exact", test, "--nocapture"])
         .env(INSIDE, "1")
-        .env_remove("RINGTIDE_REAL_CLIENT_LOG")
         .status()
         .expect("there is unshare");
     assert!(status.success(), "{test} failed in the namespace");
