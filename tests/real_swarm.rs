@@ -3,13 +3,14 @@
 
 mod common;
 
-use std::fs;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
+use std::{env, fs, thread};
 
 use common::clients::{Client, Friends, Seeder, start_libtorrent};
 use common::payload::{FileEntry, Layout, Payload};
+use common::process::wait_for;
 use common::program::ringtide;
 use common::record::real_client_test;
 use common::tracker::{Tracker, hex};
@@ -83,6 +84,45 @@ fn from_a_super_seeder() {
     let addr = SocketAddr::from((ip, workspace::free_port(ip.into())));
     let _seeder = start_libtorrent(&torrent, &payload, addr, &["--super"]);
     download(&torrent, &[addr], &payload);
+}
+
+/// The only seeder goes in the middle and is back at the same address after 20 s, when the tries to reach it have become
+/// rare. `RINGTIDE_OUTAGE` is another number of seconds.
+#[test]
+fn the_only_seeder_goes_and_comes_back() {
+    let _test = real_client_test!();
+    let outage =
+        env::var("RINGTIDE_OUTAGE").map_or(20, |seconds| seconds.parse().expect("a number of seconds"));
+    let outage = Duration::from_secs(outage);
+    let layout = Layout::Single(40 * u64::from(PIECE_LEN));
+    let (payload, dir) =
+        (Payload::create("outage.bin", layout, PIECE_LEN, 17), workspace::temp_dir("outage"));
+    let tracker = Tracker::start(&[&payload]);
+    let torrent = payload.torrent(dir.path(), Some(&tracker.url()));
+    let ip = Ipv4Addr::new(127, 0, 0, 5);
+    let addr = SocketAddr::from((ip, workspace::free_port(ip.into())));
+    let start = || start_libtorrent(&torrent, &payload, addr, &["--rate=1000000"]);
+    let seeder = start();
+    tracker.wait_for_peers(&payload, 1);
+    let output = dir.path().join("output");
+    let coming_and_going = || {
+        wait_for(COMMAND_LIMIT, || output.exists().then_some(())).expect("the download begins");
+        thread::sleep(Duration::from_secs(2));
+        drop(seeder);
+        thread::sleep(outage);
+        (start(), Instant::now())
+    };
+    let run = thread::scope(|scope| {
+        let back = scope.spawn(coming_and_going);
+        let run =
+            ringtide([Path::new("download"), Path::new("-o"), &output, &torrent], outage + DOWNLOAD_LIMIT);
+        let (_seeder, since) = back.join().expect("it comes back");
+        eprintln!("done {:.1?} after the seeder was back", since.elapsed());
+        run
+    });
+    run.assert_prints(&format!("Downloaded {} to {}.\n", torrent.display(), output.display()));
+    assert!(run.elapsed > outage, "done after {:?}, before the seeder had gone", run.elapsed);
+    payload.assert_same(&output);
 }
 
 /// Each seeder has a quarter of the pieces, in runs of seven, and finds nobody to fetch more from: the download is complete only

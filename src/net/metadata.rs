@@ -50,8 +50,10 @@ pub const CONNECTIONS_MAX: usize = 640;
 pub const CALLERS_MAX: usize = 128;
 /// Places for those that come in that are kept free, as far as others give nothing.
 const CALLERS_SPARE: usize = 16;
-/// A peer keeps its place for so long whatever it does, and as long as it gives metadata.
+/// A peer keeps its place for so long whatever it says, and as long as it gives metadata.
 pub const PLACE_MIN: Duration = Duration::from_secs(2);
+/// Where nothing at all has come from a peer: three round trips of the slowest.
+const MUTE_PLACE_MIN: Duration = Duration::from_secs(1);
 
 /// A peer that has no metadata is given so long to get it.
 const METADATA_PATIENCE: Duration = Duration::from_secs(30);
@@ -397,7 +399,8 @@ impl Desk {
         let now = clock::now();
         let (peers, exchange) = (self.peers.borrow(), self.exchange.borrow());
         let gives_nothing = |peer: &&Rc<Peer>| {
-            may_go(peer) && now >= peer.since + PLACE_MIN && !exchange.is_worthy(peer.addr, now)
+            let place_min = if peer.has_spoken.get() { PLACE_MIN } else { MUTE_PLACE_MIN };
+            may_go(peer) && now >= peer.since + place_min && !exchange.is_worthy(peer.addr, now)
         };
         let mut idle: Vec<_> = peers.values().filter(gives_nothing).collect();
         idle.sort_by_key(|peer| peer.since);

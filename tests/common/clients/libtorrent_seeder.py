@@ -1,5 +1,5 @@
 """Seeds one torrent with libtorrent until it is killed: TORRENT DIRECTORY ADDRESS:PORT [--partial] [--lsd]
-[--connect IP:PORT] [--encrypted=both|rc4] [--super] [--friends ADDRESS:PORT..]"""
+[--connect IP:PORT] [--encrypted=both|rc4] [--super] [--rate=BYTES] [--friends ADDRESS:PORT..]"""
 
 import sys
 
@@ -10,6 +10,7 @@ options = sys.argv[4:]
 partial = "--partial" in options
 callee = options[options.index("--connect") + 1].rsplit(":", 1) if "--connect" in options else None
 encrypted = [option.partition("=")[2] for option in options if option.startswith("--encrypted=")]
+rates = [int(option.partition("=")[2]) for option in options if option.startswith("--rate=")]
 friends = options[options.index("--friends") + 1 :] if "--friends" in options else None
 
 session = lt.session(
@@ -57,6 +58,9 @@ if friends is not None:
     # It serves what it has, and stays connected to the others without a word.
     parameters.flags |= lt.torrent_flags.upload_mode
 handle = session.add_torrent(parameters)
+if rates:
+    # Of the torrent: that of the session does not hold for neighbours.
+    handle.set_upload_limit(rates[0])
 if friends is not None:
     while handle.status().state in (lt.torrent_status.checking_files, lt.torrent_status.checking_resume_data):
         session.wait_for_alert(100)
