@@ -39,8 +39,8 @@ const TICK: Duration = Duration::from_millis(100);
 /// Connections at a time, those being made included.
 const CONNECTIONS_MAX: usize = 320;
 /// Connections being made at a time.
-const DIALING_MAX: usize = 64;
-/// A connection that is not there by then is given up.
+const DIALING_MAX: usize = 128;
+/// A connection that is not there by then is given up, and one that is there without a handshake so long after that.
 const DIAL_TIMEOUT: Duration = Duration::from_secs(10);
 /// The same while more addresses wait for their first try than there is room for: one packet or two may get lost.
 const DIAL_TIMEOUT_CROWDED: Duration = Duration::from_secs(4);

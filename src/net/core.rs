@@ -102,7 +102,7 @@ async fn serve(mut inbox: UnboundedReceiver<Command>, backend: Backend, shared: 
     loop {
         match inbox.recv().await {
             Some(Command::Dial(addr, encryption, timeout)) => {
-                let peer = Peer::new(addr, backend, encryption, clock::now() + timeout);
+                let peer = Peer::new(addr, backend, encryption, timeout);
                 run(addr, peer.map_err(CloseReason::Dial), &peers, &shared);
             }
             Some(Command::Adopt(stream, addr)) => {

@@ -63,7 +63,7 @@ impl Seal {
 
 /// Where a peer stands.
 enum Phase {
-    Dialing { deadline: Instant },
+    Dialing { deadline: Instant, timeout: Duration },
     Handshaking { deadline: Instant },
     Talking(Box<Talk>),
 }
@@ -90,15 +90,16 @@ pub(super) struct Peer {
 }
 
 impl Peer {
-    /// A peer about to be dialed, encrypted if there is an offer for that, which is given up when it is not there by
-    /// `deadline`.
+    /// A peer about to be dialed, encrypted if there is an offer for that, which is given up when it is not there within
+    /// `timeout`, and again when it is there and has not shaken hands within that.
     pub(super) fn new(
         addr: SocketAddr,
         backend: Backend,
         encryption: Option<mse::Offer>,
-        deadline: Instant,
+        timeout: Duration,
     ) -> io::Result<Rc<Self>> {
-        Ok(Self::of(addr, Socket::new(backend, addr)?, Way::Dialed(encryption), Phase::Dialing { deadline }))
+        let phase = Phase::Dialing { deadline: clock::now() + timeout, timeout };
+        Ok(Self::of(addr, Socket::new(backend, addr)?, Way::Dialed(encryption), phase))
     }
 
     /// A peer that has dialed us.
@@ -136,7 +137,7 @@ impl Peer {
     /// Looks at the clock. Called a few times a second by the core.
     pub(super) fn tick(&self, shared: &Shared, now: Instant) {
         let overdue = match &mut *self.phase.borrow_mut() {
-            Phase::Dialing { deadline } => (now > *deadline).then_some(CloseReason::DialTimeout),
+            Phase::Dialing { deadline, .. } => (now > *deadline).then_some(CloseReason::DialTimeout),
             Phase::Handshaking { deadline } => (now > *deadline).then_some(CloseReason::HandshakeTimeout),
             Phase::Talking(talk) => {
                 let ticked = self.tick_session(&mut talk.session, shared, now);
@@ -274,7 +275,10 @@ async fn talk(peer: &Rc<Peer>, shared: &Shared) -> Result<std::convert::Infallib
         peer.socket.connect(peer.addr).await.map_err(CloseReason::Dial)?;
         peer.check_closing()?;
         tracing::info!("{}: connected", peer.addr);
-        *peer.phase.borrow_mut() = Phase::Handshaking { deadline: clock::now() + HANDSHAKE_TIMEOUT };
+        let mut phase = peer.phase.borrow_mut();
+        if let Phase::Dialing { timeout, .. } = *phase {
+            *phase = Phase::Handshaking { deadline: clock::now() + timeout.min(HANDSHAKE_TIMEOUT) };
+        }
     }
     let opened = shake_hands(peer, shared).await?;
     let sketch = Sketch::new(peer.addr, &opened, clock::now());

@@ -111,7 +111,8 @@ pub enum Outcome {
     Failed,
     /// It has ended the connection without an answer to a plain handshake, which those do that only speak encrypted.
     Unanswered,
-    /// It was asked for something else first, and is to be dialed again at once.
+    /// It was asked for something else first, and is to be dialed again at once: before all others where it was
+    /// connected, and like one that was never tried where it was not.
     Again,
     /// It never will: this client itself, another torrent.
     Useless,
@@ -140,10 +141,10 @@ impl Teller {
     }
 }
 
-/// Lower is dialed sooner: the untried, then those that have failed least; of these the encrypted, so that a second try
-/// follows the first, and then the user's own before others; of equals the one whose priority both ends agree on, then
-/// the one that was heard of first.
-type Rank = (bool, u32, bool, Reverse<Source>, Reverse<u32>, u64);
+/// Lower is dialed sooner: those that have just served something else, then the untried, then those that have failed
+/// least; of these the encrypted, so that a second try follows the first, and then the user's own before others; of
+/// equals the one whose priority both ends agree on, then the one that was heard of first.
+type Rank = (bool, bool, u32, bool, Reverse<Source>, Reverse<u32>, u64);
 
 /// Lower makes room sooner.
 type Worth = (Source, Reverse<bool>, Reverse<u32>, u64);
@@ -173,8 +174,8 @@ struct Entry {
 
 impl Entry {
     const fn rank(&self) -> Rank {
-        let Self { was_tried, failures, encrypted, source, priority, number, .. } = *self;
-        (was_tried, failures, !encrypted, Reverse(source), Reverse(priority), number)
+        let Self { has_served, was_tried, failures, encrypted, source, priority, number, .. } = *self;
+        (!has_served, was_tried, failures, !encrypted, Reverse(source), Reverse(priority), number)
     }
 
     /// Its worth, if it may make room for an address that was not tried.
@@ -350,7 +351,7 @@ impl Book {
                 return;
             }
             if outcome == Outcome::Again {
-                (entry.failures, entry.was_tried, entry.has_served) = (0, false, true);
+                (entry.failures, entry.was_tried, entry.has_served) = (0, false, !was_dialing);
                 entry.state = State::Idle { retry_at: now };
                 return;
             }
@@ -881,6 +882,24 @@ mod tests {
         );
         book.on_closed(numbered(1), Outcome::Failed, now + secs(7));
         assert_eq!(book.next_dial(now + secs(11)), None, "but this is a failure");
+    }
+
+    #[test]
+    fn who_has_served_is_dialed_before_a_crowd_that_said_nothing() {
+        let now = Instant::now();
+        let mut book = Book::new(&[]);
+        for number in 0..100 {
+            book.add(numbered(number), Source::Tracker, now);
+        }
+        let dialed: Vec<_> = std::iter::from_fn(|| book.next_dial(now)).collect();
+        assert!(book.on_connected(numbered(70)));
+        for addr in dialed {
+            book.on_closed(addr, Outcome::Again, now);
+        }
+        book.add(numbered(200), Source::Manual, now);
+        assert_eq!(book.untried_count(), 101);
+        assert_eq!(book.next_dial(now), Some(numbered(70)));
+        assert_eq!(book.next_dial(now), Some(numbered(200)));
     }
 
     #[test]
