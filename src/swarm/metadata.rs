@@ -9,8 +9,8 @@
 //! a wrong hash shows the liar.
 //!
 //! No assembly waits for another. They are bounded by the bytes that they hold together, [`HELD_MAX`]: where these are
-//! used up, one to which nothing comes makes room, or else that of the largest claim, and its peers are left alone for a
-//! while. So one honest peer suffices, whatever the others say.
+//! used up, one to which nothing comes makes room, or else the one that lacks most, and its peers are left alone for a
+//! while. So those that are nearest to their end get there, which proves them right or wrong, however many there are.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 use std::fmt;
@@ -448,11 +448,6 @@ impl Exchange {
         actions
     }
 
-    /// Whether any peer has metadata to give, as far as it says.
-    pub fn has_sources(&self) -> bool {
-        !self.sources.is_empty()
-    }
-
     /// Whether a peer has answered a moment ago, so that it is worth its place.
     pub fn is_worthy(&self, peer: SocketAddr, now: Instant) -> bool {
         let answered = self.sources.get(&peer).and_then(|source| source.answered);
@@ -617,16 +612,19 @@ impl Exchange {
 
     /// Takes an assembly away to make room. `false` where there is none.
     fn evict(&mut self, now: Instant) -> bool {
-        let worth = |(claim, assembly): &(&Claim, &Assembly)| {
-            (now >= assembly.grew + STALLED_AFTER, claim.size, assembly.held)
+        let lacks = |(claim, assembly): &(&Claim, &Assembly)| {
+            (now >= assembly.grew + STALLED_AFTER, (claim.size as usize).saturating_sub(assembly.held))
         };
-        let Some((&claim, _)) = self.assemblies.iter().max_by_key(worth) else { return false };
+        let Some((&claim, _)) = self.assemblies.iter().max_by_key(lacks) else { return false };
         for peer in self.remove(claim).into_iter().flat_map(|assembly| assembly.members) {
             if let Some(source) = self.sources.get_mut(&peer) {
                 source.claim = None;
                 drop(source.put_on_hold(now));
+                // What is still under way has no place any more, and must not end the hold.
+                source.late.clear();
             }
         }
+        self.forget_split(claim);
         true
     }
 
@@ -646,16 +644,21 @@ impl Exchange {
             // What it was asked for is asked of the others.
             self.stirred.extend(assembly.members.first());
         }
-        let is_of = |source: &Source| source.claim.is_some_and(|other| other.mixed() == claim.mixed());
-        if self.split.contains(&claim.mixed()) && !self.sources.values().any(is_of) {
-            self.split.remove(&claim.mixed());
-        }
+        self.forget_split(claim);
         let orphans = self.assemblies.iter().filter(|(_, assembly)| assembly.members.is_empty());
         let least = orphans.clone().min_by_key(|(_, assembly)| assembly.held).map(|(&claim, _)| claim);
         if let Some(claim) = least
             && orphans.count() > ORPHANS_MAX
         {
             self.remove(claim);
+        }
+    }
+
+    /// Forgets that the peers of a claim are no longer mixed, once none is left.
+    fn forget_split(&mut self, claim: Claim) {
+        let is_of = |source: &Source| source.claim.is_some_and(|other| other.mixed() == claim.mixed());
+        if self.split.contains(&claim.mixed()) && !self.sources.values().any(is_of) {
+            self.split.remove(&claim.mixed());
         }
     }
 }

@@ -261,7 +261,7 @@ fn what_cannot_be_metadata_is_refused() {
 }
 
 #[test]
-fn the_largest_claim_makes_room_and_before_it_one_that_has_stalled() {
+fn what_lacks_most_makes_room_and_before_it_what_has_stalled() {
     let mut bench = Bench::new(3 * PIECE);
     let large = vec![7; METADATA_LEN_MAX as usize];
     bench.join(9);
@@ -281,12 +281,59 @@ fn the_largest_claim_makes_room_and_before_it_one_that_has_stalled() {
         assert!(bench.exchange.held <= HELD_MAX);
     }
     let has_claim = |bench: &Bench, number| bench.exchange.sources[&peer(number)].claim.is_some();
-    assert_eq!([1, 2, 3, 9].map(|number| has_claim(&bench, number)), [false, true, true, true]);
+    assert_eq!([1, 2, 3, 9].map(|number| has_claim(&bench, number)), [true, true, false, true]);
     bench.pass(STALLED_AFTER);
     assert_eq!(bench.right(9, 1), None);
     bench.exchange.evict(bench.now);
-    assert_eq!([2, 3, 9].map(|number| has_claim(&bench, number)), [false, true, true]);
+    assert_eq!([1, 2, 9].map(|number| has_claim(&bench, number)), [false, true, true]);
     assert!(bench.right(9, 2).is_some());
+}
+
+#[test]
+fn long_metadata_comes_from_many_slow_peers_although_one_of_them_lies() {
+    const PEERS: u16 = 40;
+    let mut bench = Bench::new(4 << 20);
+    let (info, mut wrong) = (bench.info.clone(), bench.info.clone());
+    wrong[PIECE..].iter_mut().for_each(|byte| *byte ^= 1);
+    for number in 0..PEERS {
+        bench.join(number);
+    }
+    let mut pending: Vec<VecDeque<u32>> = vec![VecDeque::new(); usize::from(PEERS)];
+    let (mut complete, mut was_full) = (None, false);
+    let started = bench.now;
+    while complete.is_none() {
+        for action in bench.exchange.actions(bench.now) {
+            if let Action::Request { peer, piece } = action {
+                pending[usize::from(peer.port() - 1000)].push_back(piece);
+            }
+        }
+        // Each sends ten pieces a second.
+        for number in 0..PEERS {
+            if let Some(piece) = pending[usize::from(number)].pop_front() {
+                let bytes = if number == 0 { &wrong } else { &info };
+                complete = complete.or(bench.data(number, piece, bytes).unwrap());
+            }
+        }
+        was_full |= bench.exchange.held > HELD_MAX - PIECE;
+        bench.pass(TICK);
+        assert!(bench.now < started + Duration::from_secs(120), "it never ends");
+    }
+    assert!(complete == Some(info) && was_full);
+}
+
+#[test]
+fn nothing_is_kept_of_peers_that_made_room() {
+    let mut bench = Bench::new(3 * PIECE);
+    bench.join(1);
+    bench.join(2);
+    bench.exchange.actions(bench.now);
+    assert_eq!((bench.right(1, 0), bench.right(2, 0)), (None, None));
+    assert_eq!((bench.wrong(2, 1), bench.right(1, 2)), (None, None));
+    assert_eq!(bench.exchange.split.len(), 1, "each is on its own");
+    assert!(bench.exchange.evict(bench.now));
+    assert_eq!(bench.exchange.split.len(), 1);
+    assert!(bench.exchange.evict(bench.now));
+    assert!(bench.exchange.split.is_empty());
 }
 
 #[test]
@@ -377,7 +424,7 @@ fn a_peer_may_change_its_mind_or_leave() {
     bench.join(1);
     assert_eq!(bench.asked(1), [0]);
     bench.exchange.gone(peer(1));
-    assert!(!bench.exchange.has_sources());
+    assert!(bench.exchange.sources.is_empty());
     assert_eq!(bench.right(1, 0), None);
     bench.join(1);
     assert_eq!(bench.asked(1), [0]);
