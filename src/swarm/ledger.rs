@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use super::bitfield::Bitfield;
 use super::claim::{Claim, Mailroom, Progress};
-use super::picker::Picker;
+use super::picker::{Picker, PieceState};
 use super::session::Holdings;
 use super::trial::{Trial, Verdict};
 use crate::meta::geometry::{Geometry, PieceIndex};
@@ -223,7 +223,9 @@ impl<L> Ledger<L> {
             if let Some(at) = self.orphans.iter().position(|claim| claim.piece() == piece) {
                 return self.adopt(at, peer);
             }
-            if !self.refuses(peer, piece) && self.picker.claim_piece(piece) {
+            // A piece that another fetches is not there to be refused.
+            let is_free = self.picker.state(piece) == PieceState::Wanted;
+            if is_free && !self.refuses(peer, piece) && self.picker.claim_piece(piece) {
                 return self.begin(peer, piece, lease);
             }
         }
@@ -307,8 +309,8 @@ impl<L> Ledger<L> {
         self.verified.push(piece);
     }
 
-    /// The piece is wrong and wanted again, from one peer alone if that can be: either it is right then, which shows who lied before,
-    /// or that peer lies. With several sources each time, a liar could spoil it for ever and not be found.
+    /// The piece is wrong and wanted again, from one peer alone if that can be: either it is right then, which shows who
+    /// lied before, or that peer lies. With several sources each time, a liar could spoil it for ever and not be found.
     pub fn reject(&mut self, piece: PieceIndex) {
         let failed = self.failed.entry(piece).or_default();
         failed.times += 1;

@@ -1,6 +1,5 @@
 use super::*;
 use crate::swarm::claim::{Donation, PieceWriter};
-use crate::swarm::picker::PieceState;
 
 /// Room for anything, kept nowhere.
 struct Nowhere;
@@ -207,4 +206,22 @@ fn a_piece_without_a_lease_stays_free() {
     assert!(ledger.claim(peer(1), &full, None, |_| None).is_none());
     assert_eq!(ledger.picker().free(), 1);
     assert!(claim(&mut ledger, 1, &full).is_some());
+}
+
+#[test]
+fn what_is_not_free_is_not_refused() {
+    let mut ledger = ledger(2);
+    let [first, second] = [0, 1].map(|index| ledger.geometry.piece(index).unwrap());
+    let suspect = peer(1);
+    let failed = ledger.failed.entry(first).or_default();
+    failed.postpone(suspect);
+    let held = ledger.claim_of(peer(2), &[first], |_| Some(Nowhere)).unwrap();
+    let supply = ledger.supply();
+    for _ in 0..10 * REFUSALS_PER_PEER {
+        assert!(ledger.claim_of(suspect, &[first], |_| Some(Nowhere)).is_none());
+    }
+    assert_eq!((ledger.supply(), ledger.failed[&first].refusals), (supply, 0));
+    ledger.give_back(held);
+    let other = ledger.claim_of(suspect, &[first, second], |_| Some(Nowhere)).unwrap();
+    assert_eq!((other.piece(), ledger.failed[&first].refusals), (second, 1), "it is left to others for now");
 }
