@@ -34,7 +34,8 @@ use crate::wire::handshake::{self, Handshake};
 use crate::wire::message;
 use crate::wire::mse;
 
-/// The same for a peer that is read through the decoder because predictions keep failing, or because it is encrypted.
+/// Bytes received at a time from a peer that is read through the decoder because predictions keep failing, or because it
+/// is encrypted.
 const BUFFER_LEN_DECODING: usize = 128 * 1024;
 /// HAVE messages written per peer and tick.
 const HAVES_PER_TICK_MAX: usize = 1024;
@@ -226,11 +227,12 @@ pub(super) async fn run(peer: Rc<Peer>, shared: &Shared) {
     let reason = peer.closing.borrow_mut().take().unwrap_or(reason);
     peer.over.set(true);
     peer.close(CloseReason::Finished);
-    let report = peer.report(clock::now());
-    if let Phase::Talking(talk) = &mut *peer.phase.borrow_mut() {
-        talk.session.close(&mut Desk(shared));
-    }
-    let tally = report.as_ref().map_or_else(Tally::default, |report| report.tally);
+    let mut report = peer.report(clock::now());
+    let tally = match &mut *peer.phase.borrow_mut() {
+        Phase::Talking(talk) => talk.session.close(&mut Desk(shared)),
+        Phase::Dialing { .. } | Phase::Handshaking { .. } => Tally::default(),
+    };
+    report.iter_mut().for_each(|report| report.tally = tally);
     Counters::add(&shared.counters().wasted, tally.wasted);
     tracing::info!(
         "{}: closed: {reason}; {} of use, {} wasted",

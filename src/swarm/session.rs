@@ -42,7 +42,7 @@ mod standing;
 
 use requests::{Errand, Request, Requests, Target};
 
-pub use clock::{REQUEST_TIMEOUT, SILENCE_MAX};
+pub use clock::{KEEP_ALIVE_EVERY, REQUEST_TIMEOUT, SILENCE_MAX};
 pub use fast::{ALLOWED_MAX, SUGGESTED_MAX};
 pub use gossip::{Allowance, Gossip, PEX_EARLY_MAX, PEX_EVERY, PEX_IGNORED_MAX};
 pub use standing::Standing;
@@ -463,14 +463,15 @@ impl<L: PieceWriter> Session<L> {
         }
     }
 
-    /// Ends the session: all that it held goes back.
-    pub fn close(&mut self, work: &mut impl Work<L>) {
+    /// Ends the session: all that it held goes back. Returns what came in all, with what is of no use now.
+    pub fn close(&mut self, work: &mut impl Work<L>) -> Tally {
         debug_assert!(!self.claims_away, "close only after the receive has ended");
         self.forget_requests();
         self.incoming = Incoming::Nothing;
         self.drop_claims(work);
         work.left(&self.has);
         self.has = Bitfield::new(self.geometry.piece_count());
+        self.tally
     }
 
     fn on_have(&mut self, index: u32, work: &mut impl Work<L>) -> Result<(), Fault> {

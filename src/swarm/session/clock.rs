@@ -11,7 +11,7 @@ pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
 pub const SILENCE_MAX: Duration = Duration::from_secs(150);
 /// We say something at least so often, so that peers keep the connection. Two minutes are usual (BEP 3), but rqbit closes
 /// after ten seconds, and aria2 takes two within five for a flood.
-const KEEP_ALIVE_EVERY: Duration = Duration::from_secs(8);
+pub const KEEP_ALIVE_EVERY: Duration = Duration::from_secs(8);
 /// A peer that has not told all pieces by then gets to know which we have.
 const INTRODUCED_AFTER: Duration = Duration::from_millis(500);
 /// How often the claims are looked through for mail from helpers, and snubs acted upon.

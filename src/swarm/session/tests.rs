@@ -854,6 +854,18 @@ fn mail_that_completes_a_piece_is_not_lost_when_its_holder_leaves() {
 }
 
 #[test]
+fn mail_that_is_of_no_use_at_the_end_is_counted() {
+    let (mut desk, mut holder, mut helper, asked) = endgame(8);
+    let (piece, index) = asked[0];
+    helper.sends(desk.block(piece, index), &mut desk);
+    // The holder's own block comes before it has looked at its mail.
+    holder.sends(desk.block(piece, index), &mut desk);
+    assert_eq!(holder.session.tally().wasted, 0);
+    let tally = holder.session.close(&mut desk);
+    assert_eq!(tally, Tally { useful: u64::from(BLOCK_LEN), wasted: u64::from(BLOCK_LEN) });
+}
+
+#[test]
 fn claims_on_their_way_are_left_alone() {
     let mut desk = Desk::new(3, 4);
     let (mut peer, _) = Peer::seed(1, &mut desk, start());
