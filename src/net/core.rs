@@ -115,7 +115,7 @@ async fn serve(mut inbox: UnboundedReceiver<Command>, backend: Backend, shared: 
                 }
             }
             Some(Command::Census) => {
-                let now = Instant::now();
+                let now = clock::now();
                 let reports = peers.borrow().iter().filter_map(|peer| peer.report(now)).collect();
                 shared.tell(Event::Census(reports));
             }
