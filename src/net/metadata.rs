@@ -34,7 +34,7 @@ use crate::meta::torrent::InfoHash;
 use crate::os::clock;
 use crate::swarm::fault::Fault;
 use crate::swarm::metadata::{Action, Exchange, ExchangeFault};
-use crate::swarm::session::Allowance;
+use crate::swarm::session::{Allowance, KEEP_ALIVE_EVERY};
 use crate::wire::decoder::{Decoder, Event, Limits};
 use crate::wire::extension::{self, Offer, Offered};
 use crate::wire::handshake::{self, Handshake};
@@ -59,15 +59,13 @@ const MUTE_PLACE_MIN: Duration = Duration::from_secs(1);
 const METADATA_PATIENCE: Duration = Duration::from_secs(30);
 /// A peer that sends nothing at all for so long is given up: some say so little as a keep-alive every two minutes.
 const SILENCE_MAX: Duration = Duration::from_secs(150);
-/// After so long without a word from us we send a keep-alive.
-const KEEP_ALIVE_EVERY: Duration = Duration::from_secs(90);
 /// How often the clock is looked at.
 const TICK: Duration = Duration::from_millis(100);
 /// How long [`MetadataFetch::stop`] waits.
 const STOP_PATIENCE: Duration = Duration::from_millis(300);
 /// Bytes of a peer, before it is closed: a HAVE for each of millions of pieces, and the metadata several times.
 const RECEIVED_MAX: u64 = 192 << 20;
-/// Unsent bytes beyond which a peer's own requests stay unanswered.
+/// Unsent bytes beyond which a peer is neither asked nor answered.
 const UNSENT_MAX: usize = 4096;
 /// How the ids of rtorrent begin. It never reads again when a second request comes before it has answered the first.
 const RTORRENT: &[u8] = b"-lt";
@@ -299,9 +297,12 @@ impl Peer {
         self.out_ready.notify_one();
     }
 
-    /// Sends a message of the metadata exchange, if the peer has said how.
+    /// Sends a message of the metadata exchange, if the peer has said how and takes what it is sent. One that does not
+    /// read must not fill our memory, and is left alone by the exchange for its silence.
     fn send_metadata(&self, message: &MetadataMessage<'_>) {
-        if let Some(id) = self.metadata_id.get() {
+        if let Some(id) = self.metadata_id.get()
+            && self.out.borrow().len() < UNSENT_MAX
+        {
             self.send(|out| message::write_extended(out, id, &message.encode()));
         }
     }
@@ -717,9 +718,7 @@ impl<'a> Listener<'a> {
         }
         let message =
             MetadataMessage::parse(payload).map_err(|error| CloseReason::Fault(Fault::Metadata(error)))?;
-        if let MetadataMessage::Request { piece } = message
-            && self.peer.out.borrow().len() < UNSENT_MAX
-        {
+        if let MetadataMessage::Request { piece } = message {
             self.peer.send_metadata(&MetadataMessage::Reject { piece });
         }
         let is_refusal = matches!(message, MetadataMessage::Reject { .. });
@@ -782,6 +781,33 @@ mod tests {
     use std::net::TcpListener;
 
     use super::*;
+
+    #[test]
+    fn who_does_not_read_is_asked_no_more() {
+        let info_hash = InfoHash([1; 20]);
+        let desk = Desk {
+            info_hash,
+            peer_id: [2; 20],
+            goal: Goal::Metadata,
+            welcome: Welcome::Both,
+            pex: false,
+            events: Box::new(drop),
+            exchange: RefCell::new(Exchange::new(info_hash)),
+            peers: RefCell::default(),
+            complete: Cell::new(false),
+        };
+        let addr = SocketAddr::from(([127, 0, 0, 1], 1));
+        let peer = Rc::new(Peer::new(addr, Way::Dialed(None)));
+        peer.metadata_id.set(Some(1));
+        desk.peers.borrow_mut().insert(addr, Rc::clone(&peer));
+        for number in 0..10_000 {
+            // It says another size each time, which makes it a new peer of the exchange.
+            desk.exchange.borrow_mut().offered(addr, 1_000_000 + number % 2, clock::now()).unwrap();
+            desk.act();
+        }
+        let unsent = peer.out.borrow().len();
+        assert!((UNSENT_MAX..UNSENT_MAX + 100).contains(&unsent), "{unsent}");
+    }
 
     #[test]
     fn it_ends_at_once_whoever_is_silent() {
