@@ -41,7 +41,7 @@ const SECRET_KEYS: &[&str] = &[
 /// A URL, or what was meant to be one, without user information, passkeys and the like.
 pub fn masked(url: &str) -> String {
     let (scheme, rest) = url.split_once("://").map_or(("", url), |(scheme, rest)| (scheme, rest));
-    let (authority, target) = rest.split_at(rest.find(['/', '?', '#']).unwrap_or(rest.len()));
+    let (authority, target) = rest.split_at(authority_len(rest));
     let mut shown = String::with_capacity(url.len());
     if rest.len() < url.len() {
         shown.push_str(scheme);
@@ -73,6 +73,28 @@ pub fn masked(url: &str) -> String {
         shown.push_str(separator);
     }
     shown
+}
+
+/// Where the authority ends, with which the text begins. A password that should have been percent-encoded has the
+/// characters in it that end one, and what is cut off with it must not be shown either.
+fn authority_len(text: &str) -> usize {
+    let end_after = |at: usize| text[at..].find(['/', '?', '#']).map_or(text.len(), |len| at + len);
+    let end = end_after(0);
+    match text.rfind('@') {
+        Some(at) if at > end && !ends_in_host(&text[..end]) => end_after(at),
+        _ => end,
+    }
+}
+
+/// Whether an authority ends in what may be a host, with its port if there is one.
+fn ends_in_host(authority: &str) -> bool {
+    let host = authority.rsplit('@').next().unwrap_or_default();
+    let (host, port) = match host.rsplit_once(':') {
+        Some((host, port)) if !host.starts_with('[') || host.ends_with(']') => (host, Some(port)),
+        _ => (host, None),
+    };
+    let is_of_host = |c: char| c.is_alphanumeric() || matches!(c, '.' | '-' | '_' | '%' | '[' | ']' | ':');
+    host.chars().all(is_of_host) && port.is_none_or(|port| port.parse::<u16>().is_ok())
 }
 
 fn is_secret_key(key: &str) -> bool {
@@ -122,6 +144,14 @@ mod tests {
             ("http://host/9b2c7d1e-4f5a-6b7c-8d9e-0f1a2b3c4d5e/announce", "http://host/***/announce"),
             (&format!("not a URL {HEX}"), "not a URL ***"),
             ("user:secret@host/announce", "***@host/announce"),
+            ("http://user:pa#55@proxy:3128", "http://***@proxy:3128"),
+            ("http://user:pa/55@host/x", "http://***@host/x"),
+            ("http://user:pa?55@host/x?key=y", "http://***@host/x?key=***"),
+            ("http://user:/55@host/x", "http://***@host/x"),
+            ("http://user:1234567/@host/x", "http://***@host/x"),
+            ("http://user:p@$/55@host", "http://***@host"),
+            ("http://us:er@p:a/#55@[::1]:80/x", "http://***@[::1]:80/x"),
+            ("user:pa#55@proxy:3128", "***@proxy:3128"),
         ] {
             assert_eq!(masked(url), expected);
         }
@@ -135,6 +165,11 @@ mod tests {
             "http://127.0.0.1:1/announce.php?x=1&y=&passkey=",
             "https://[2001:db8::1]:443/some/folder/announce",
             "http://host/a/torrents-of-the-open-archive/x#",
+            "http://host:80/@user/x",
+            "http://xn--e1afmkfd.example/a@b",
+            "http://b\u{fc}cher.example/a@b",
+            "http://[2001:db8::1]/a@b",
+            "http://[2001:db8::1]:80/a@b",
             "",
             "://",
         ] {
@@ -146,7 +181,7 @@ mod tests {
         #[test]
         fn a_passkey_is_masked_wherever_it_stands(
             key in "[0-9a-zA-Z]{15}[0-9][0-9a-zA-Z]{4,30}",
-            form in "http://h/(x/)?KEY(/announce|\\.php)?|http://h/a\\?(b=c&)?(z=)?KEY|http://(KEY|a:KEY)@h/",
+            form in "http://h/(x/)?KEY(/announce|\\.php)?|http://h/a\\?(b=c&)?(z=)?KEY|http://(KEY|a:KEY|a:[$]?[/?#]KEY)@h/",
         ) {
             prop_assert!(!masked(&form.replace("KEY", &key)).contains(&key));
         }
