@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
+use common::confine::keep_to_this_machine;
 use common::tracker::hex;
 use common::workspace::temp_dir;
 use support::content::{Content, samples, torrents_in};
@@ -169,12 +170,45 @@ fn a_reader_that_leaves_early_is_no_failure() {
         let output = output.unwrap();
         assert_eq!((output.status.code(), output.stderr), (Some(0), Vec::new()), "{args:?}");
     }
+    // A failure stays one, whoever reads it.
+    let failure = |args: &[&str]| {
+        let output = Command::new(env!("CARGO_BIN_EXE_ringtide")).args(args).stdout(broken_pipe()).output();
+        let output = output.unwrap();
+        (output.status.code(), String::from_utf8(output.stderr).unwrap())
+    };
+    let (code, stderr) = failure(&["info", "--json", "/nowhere"]);
+    assert!(code == Some(1) && stderr.starts_with("ringtide: ") && stderr.contains("/nowhere"), "{stderr}");
+    assert_eq!(failure(&["download", "--json"]).0, Some(2));
     // Nor does it take stderr for granted.
     let status = Command::new(env!("CARGO_BIN_EXE_ringtide"))
         .args(["info", "/nowhere"])
         .stderr(broken_pipe())
         .status();
     assert_eq!(status.unwrap().code(), Some(1));
+}
+
+#[test]
+fn trackers_hear_of_the_end_although_nobody_reads_what_is_printed() {
+    let content = Content::sample("single");
+    let peer = Peer::honest(&content);
+    let dir = temp_dir("deaf");
+    for args in [&["download", "-o", "a", "t"][..], &["download", "--json", "-o", "b", "t"]] {
+        let body = compact(&[peer.addr]);
+        let tracker = Tracker::start(move |request, _| {
+            // What follows is not on its way before this is answered.
+            if request.event() == "completed" {
+                std::thread::sleep(Duration::from_millis(200));
+            }
+            Some(ok(&body))
+        });
+        content.torrent(&dir.path().join("t"), &[&tracker.url()]);
+        let mut command = Command::new(env!("CARGO_BIN_EXE_ringtide"));
+        keep_to_this_machine(&mut command);
+        let status = command.args(args).current_dir(dir.path()).stdout(broken_pipe()).status();
+        assert_eq!(status.unwrap().code(), Some(0), "{args:?}");
+        let events: Vec<_> = tracker.requests().iter().map(Request::event).collect();
+        assert_eq!(events, ["started", "completed", "stopped"], "{args:?}");
+    }
 }
 
 #[test]
@@ -230,6 +264,9 @@ fn help_has_an_example_for_the_program_and_each_subcommand() {
     }
 }
 
+/// A link that names nobody to ask.
+const LINK: &str = "magnet:?xt=urn:btih:abababababababababababababababababababab";
+
 #[test]
 fn what_makes_no_sense_is_said_in_one_line() {
     let single = samples().join("single.torrent");
@@ -284,6 +321,11 @@ fn what_makes_no_sense_is_said_in_one_line() {
         (
             &["download", "-o", "/tmp/x", "--backend", "select", single],
             "'select' is not uring, epoll or auto",
+        ),
+        (&["download", "-o", "-", "--json", single], "-o - puts the content where --json puts its objects"),
+        (
+            &["magnet_download", "-o", "-", "--json", LINK],
+            "-o - puts the content where --json puts its objects",
         ),
         (&["download", "-o", "", single], "cannot be the name of an output file"),
     ];

@@ -8,8 +8,9 @@ mod common;
 mod support;
 
 use std::fs::File;
-use std::io::Read;
+use std::io::{Read, Write};
 use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
 use std::thread;
@@ -17,7 +18,7 @@ use std::time::Duration;
 
 use common::confine::keep_to_this_machine;
 use common::process::wait_for;
-use common::workspace::{child_started, temp_dir};
+use common::workspace::{child_reaped, child_started, temp_dir};
 use rustix::fs::{Mode, OFlags};
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 use rustix::termios::{Winsize, tcgetwinsize, tcsetwinsize};
@@ -199,6 +200,44 @@ fn peers_are_told_on_demand() {
     let refused = row(dead);
     assert_eq!((refused[1], refused[2]), ("-", "closed"), "{refused:?}");
     assert!(refused.last().unwrap().contains("refused"), "{refused:?}");
+}
+
+#[test]
+fn a_second_signal_ends_it_although_nobody_reads_what_it_says() {
+    let dir = temp_dir("unread");
+    let (mut stderr, _unread) = UnixStream::pair().unwrap();
+    stderr.set_nonblocking(true).unwrap();
+    while stderr.write(b"x").is_ok() {}
+    stderr.set_nonblocking(false).unwrap();
+    // There is something to say of such a link at once, after which this waits for a reader.
+    let link = format!("magnet:?xt=urn:btih:{}&so=0", "ab".repeat(20));
+    let mut command = Command::new(env!("CARGO_BIN_EXE_ringtide"));
+    keep_to_this_machine(&mut command);
+    command.args(["magnet_download", "-o", "out", &link]).current_dir(dir.path());
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(OwnedFd::from(stderr));
+    let mut child = command.spawn().unwrap();
+    let id = child.id();
+    child_started(id);
+    let is_ready = wait_for(LIMIT, || catches_interrupts(id).then_some(()));
+    thread::sleep(Duration::from_millis(300));
+    let interrupt = || Command::new("kill").args(["-INT", &id.to_string()]).status().unwrap();
+    interrupt();
+    thread::sleep(Duration::from_millis(400));
+    let was_waiting = child.try_wait().unwrap().is_none();
+    interrupt();
+    let ended = wait_for(Duration::from_secs(5), || child.try_wait().unwrap());
+    let _ = child.kill();
+    let _ = child.wait();
+    child_reaped(id);
+    assert!(is_ready.is_some() && was_waiting);
+    assert_eq!(ended.map(|status| status.code()), Some(Some(130)));
+}
+
+/// Whether a process has something to do when it is interrupted.
+fn catches_interrupts(id: u32) -> bool {
+    let status = std::fs::read_to_string(format!("/proc/{id}/status")).unwrap_or_default();
+    let caught = status.lines().find_map(|line| line.strip_prefix("SigCgt:"));
+    caught.is_some_and(|mask| u64::from_str_radix(mask.trim(), 16).unwrap() & 0b10 != 0)
 }
 
 #[test]

@@ -82,11 +82,11 @@ pub fn run(args: impl Iterator<Item = OsString>) -> Result<(), Error> {
     os::limits::share_heap();
     os::limits::raise_descriptors();
     let args: Vec<OsString> = args.skip(1).collect();
-    run_command(&args).or_else(|error| {
+    run_command(&args).inspect_err(|error| {
         if json::is_asked_for(&args) && !matches!(error, Error::Stdout(_)) {
-            print(&json::line(&json::failure(&error)))?;
+            // The error decides how this ends, whoever reads it.
+            let _ = print(&json::line(&json::failure(error)));
         }
-        Err(error)
     })
 }
 
@@ -166,7 +166,7 @@ fn print_peers(answer: &OnceReply, info_hash: InfoHash, is_json: bool) -> Result
     if is_json {
         return print(&json::line(&json!({
             "info_hash": info_hash.to_string(),
-            "tracker": masked(&answer.url),
+            "tracker": answer.url,
             "peers": peers.collect::<Vec<_>>(),
             "interval_seconds": reply.interval.as_secs(),
             "warning": reply.warning,
@@ -300,16 +300,22 @@ fn magnet_download(args: &MagnetDownload) -> Result<(), Error> {
     transfer(Subject { torrent, source, output, piece: None, plain: true }, args.options())
 }
 
+/// Refuses two things on standard output.
+fn check_stdout(output: Option<&OsStr>, is_json: bool) -> Result<(), Error> {
+    if is_json && output::is_stdout(output) {
+        let text = "-o - puts the content where --json puts its objects; leave one of them out";
+        return Err(Error::Usage(text.to_owned()));
+    }
+    Ok(())
+}
+
 /// The path of a destination, and the folders that were made for it: none for standard output, which nothing else may use.
-fn prepare(destination: Destination, is_json: bool) -> Result<(PathBuf, Option<Parents>), Error> {
+fn prepare(destination: Destination) -> Result<(PathBuf, Option<Parents>), Error> {
     match destination {
         Destination::Path(output) => {
             let parents = Parents::make(&output)?;
             Ok((output, Some(parents)))
         }
-        Destination::Stdout if is_json => Err(Error::Usage(
-            "-o - puts the content where --json puts its objects; leave one of them out".to_owned(),
-        )),
         Destination::Stdout => Ok(("-".into(), None)),
     }
 }
@@ -327,6 +333,7 @@ fn tell(sentence: &str, is_content_on_stdout: bool) -> Result<(), Error> {
 fn transfer(subject: Subject<'_>, options: Transfer) -> Result<(), Error> {
     let Subject { torrent, source, output, piece, plain } = subject;
     log::at(options.verbose);
+    check_stdout(output, options.json.is_some())?;
     let reach = Reach { plain, ..reach(options.reach)? };
     let patience = Patience::of_seconds(options.timeout);
     let (threads, record_every) = (threads(options.threads)?, record_every()?);
@@ -360,7 +367,7 @@ fn transfer(subject: Subject<'_>, options: Transfer) -> Result<(), Error> {
             }
         };
         let piece = piece_of(&metainfo)?;
-        let (output, parents) = prepare(output::choose(output, &metainfo, piece), options.json.is_some())?;
+        let (output, parents) = prepare(output::choose(output, &metainfo, piece))?;
         let request = Request {
             piece,
             metainfo: Arc::new(metainfo),
@@ -386,12 +393,13 @@ fn transfer(subject: Subject<'_>, options: Transfer) -> Result<(), Error> {
     let ran: Result<_, Error> = run(&mut narrator);
     narrator.finish(ran.as_ref().ok().map(|(_, finished, _)| &finished.summary));
     let (request, finished, is_on_stdout) = ran?;
-    match options.json {
-        Some(_) => print(&json::line(&result(&request, &finished)))?,
-        None => tell(&sentence(torrent, &request), is_on_stdout)?,
-    }
+    let printed = match options.json {
+        Some(_) => print(&json::line(&result(&request, &finished))),
+        None => tell(&sentence(torrent, &request), is_on_stdout),
+    };
+    // The trackers hear of the end, whoever reads what was printed.
     finished.wait_for_trackers();
-    Ok(())
+    printed
 }
 
 /// What the course wants to be told of a download.
@@ -494,13 +502,15 @@ fn interrupts(table: progress::TableWish) -> Result<Interrupt, Error> {
             }
             if first.get_or_insert_with(Instant::now).elapsed() > SAME_SIGNAL {
                 if !Unsettled::is_any() || !is_patient {
-                    progress::clear();
+                    progress::briefly(progress::clear);
                     low_level::exit(128 + signal);
                 }
                 is_patient = false;
-                progress::say(format_args!(
-                    "ringtide: ending; once more ends at once and may leave files behind"
-                ));
+                progress::briefly(|| {
+                    progress::say(format_args!(
+                        "ringtide: ending; once more ends at once and may leave files behind"
+                    ));
+                });
             }
             told.store(signal as usize, Ordering::Relaxed);
         }

@@ -34,7 +34,7 @@ pub(super) fn choose(word: Option<&OsStr>, metainfo: &Metainfo, piece: Option<Pi
         Some(piece) => format!("{}.piece-{}", metainfo.name, piece.get()),
     };
     let Some(word) = word else { return Destination::Path(own_name().into()) };
-    if word == STDOUT {
+    if is_stdout(Some(word)) {
         return Destination::Stdout;
     }
     let path = Path::new(word);
@@ -44,6 +44,11 @@ pub(super) fn choose(word: Option<&OsStr>, metainfo: &Metainfo, piece: Option<Pi
     }
     let is_inside = word.as_bytes().ends_with(b"/") || path.is_dir();
     Destination::Path(if is_inside { path.join(own_name()) } else { path.to_owned() })
+}
+
+/// Whether the user means standard output.
+pub(super) fn is_stdout(word: Option<&OsStr>) -> bool {
+    word.is_some_and(|word| word == STDOUT)
 }
 
 /// The paths at which the output of a link may be, of which nothing is known but the name that it suggests.

@@ -20,7 +20,7 @@ use std::time::{Duration, Instant};
 
 use line::Line;
 use rate::Rate;
-pub(super) use screen::{clear, say};
+pub(super) use screen::{briefly, clear, say};
 use units::bytes;
 
 use crate::download::{Observer, PeerTable, Searching, Snapshot, Summary};

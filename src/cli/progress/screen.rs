@@ -5,7 +5,9 @@
 
 use std::fmt;
 use std::io::{self, Write};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError, mpsc};
+use std::thread;
+use std::time::Duration;
 
 use crate::meta::text::escape;
 
@@ -13,6 +15,8 @@ use crate::meta::text::escape;
 const ERASE: &str = "\x1b[J";
 /// The width of a terminal that does not tell.
 const WIDTH_DEFAULT: usize = 80;
+/// How long is waited for who cannot wait for a reader.
+const MOMENT: Duration = Duration::from_millis(100);
 
 /// The bar that is shown. One for the process, as it has one terminal.
 static BAR: Mutex<Option<String>> = Mutex::new(None);
@@ -45,6 +49,19 @@ pub(crate) fn say(line: fmt::Arguments<'_>) {
     match &*bar() {
         Some(bar) => write(&format!("\r{ERASE}{line}\n{bar}\r")),
         None => write(&format!("{line}\n")),
+    }
+}
+
+/// Does something to the screen, and waits no longer than a moment for it: where nobody reads stderr, or the terminal is
+/// held, whoever writes there waits, and with him all who want the bar.
+pub(crate) fn briefly(job: impl FnOnce() + Send + 'static) {
+    let (done, is_done) = mpsc::channel::<()>();
+    let run = move || {
+        job();
+        drop(done);
+    };
+    if thread::Builder::new().name("screen".to_owned()).spawn(run).is_ok() {
+        let _ = is_done.recv_timeout(MOMENT);
     }
 }
 
