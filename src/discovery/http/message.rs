@@ -167,7 +167,7 @@ struct Chunks {
     state: ChunkState,
     /// The bytes of the line that is being read.
     line: Vec<u8>,
-    /// Bytes of the last call that are in `line` or behind it.
+    /// Bytes of the last call up to the end of what is in `line`.
     taken: usize,
     count: usize,
 }
@@ -181,6 +181,8 @@ enum ChunkState {
     },
     /// The line break behind the data.
     After,
+    /// The last chunk was there. What follows are headers, of which none is of use.
+    End,
 }
 
 impl Chunks {
@@ -190,7 +192,7 @@ impl Chunks {
 
     fn feed(&mut self, bytes: &[u8], body: &mut Vec<u8>, len_max: usize) -> Result<bool, BodyError> {
         let mut rest = bytes;
-        while !rest.is_empty() {
+        while !rest.is_empty() && self.state != ChunkState::End {
             if let ChunkState::Data { left } = self.state {
                 let (data, tail) = rest.split_at(left.min(rest.len()));
                 body.extend_from_slice(data);
@@ -220,18 +222,15 @@ impl Chunks {
                 self.state = ChunkState::Size;
             } else {
                 let left = chunk_size(&self.line).ok_or(BodyError::Malformed(NO_SIZE))?;
-                if left == 0 {
-                    return Ok(true);
-                }
                 if left > len_max - body.len() {
                     return Err(BodyError::TooLarge);
                 }
                 self.count += 1;
-                self.state = ChunkState::Data { left };
+                self.state = if left == 0 { ChunkState::End } else { ChunkState::Data { left } };
             }
             self.line.clear();
         }
-        Ok(false)
+        Ok(self.state == ChunkState::End)
     }
 }
 
@@ -304,6 +303,7 @@ mod tests {
         assert_eq!(body("Content-Length: 3, 3\r\n", &[b"ab"]), Ok((b"ab".to_vec(), false)));
         let parts: &[&[u8]] = &[b"2;x=y\r", b"\nab\r\n0", b"01\r\nc\r\n0\r\n", b"Trailer: x\r\n\r\n"];
         assert_eq!(body("Transfer-Encoding: gzip, Chunked\r\n", &parts[..3]), Ok((b"abc".to_vec(), true)));
+        assert_eq!(body("Transfer-Encoding: chunked\r\n", parts), Ok((b"abc".to_vec(), true)));
         assert_eq!(body("Transfer-Encoding: chunked\nContent-Length: 1\r\n", &parts[..3]).unwrap().0, b"abc");
     }
 
