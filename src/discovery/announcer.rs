@@ -8,7 +8,7 @@
 //! ([`Announcer::request_more`]) those are asked that were not: no tracker hides the others, whether it means to or not.
 //! Who has answered hears again when its interval is over.
 
-use std::collections::HashSet;
+use std::collections::{HashSet, VecDeque};
 use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -27,7 +27,8 @@ use crate::os::limits;
 /// Requests under way at a time. A torrent that names more trackers than that, all of them silent, has the rest wait for
 /// the first to time out.
 pub const REQUESTS_MAX: usize = 64;
-/// Of how many descriptors that the process may have one is for a request.
+/// Of how many descriptors that the process may have one is for a request. Attempts at further addresses of a host are
+/// counted apart, see `http::race`.
 const DESCRIPTORS_SHARE: usize = 8;
 
 /// Bytes of the stack of a thread that asks one tracker, with TLS.
@@ -521,7 +522,12 @@ fn say(tracker: Arc<Tracker>, requests: Vec<Announce>, timeout: Duration, done: 
 
 /// Requests under way at a time, where descriptors may be few.
 fn requests_max() -> usize {
-    (limits::descriptors() / DESCRIPTORS_SHARE).clamp(1, REQUESTS_MAX)
+    descriptors_max().min(REQUESTS_MAX)
+}
+
+/// Descriptors that requests may take.
+fn descriptors_max() -> usize {
+    (limits::descriptors() / DESCRIPTORS_SHARE).max(1)
 }
 
 /// Runs `job` on a thread of its own; `false` when the system gives none.
@@ -578,7 +584,7 @@ pub fn announce_once(config: &AnnounceConfig, totals: Totals, is_over: &dyn Fn()
     let tiers = Tiers::new(&config.tiers, config.seed);
     let mut answer = ask_once(config, totals, &tiers, is_over);
     let (done, all_done) = mpsc::channel();
-    for named in tiers.trackers().iter().filter(|named| is_told(named)).take(REQUESTS_MAX) {
+    for named in tiers.trackers().iter().filter(|named| is_told(named)).take(requests_max()) {
         let Ok(tracker) = named.tracker.clone() else { continue };
         let request = config.announce(totals, Some(Event::Stopped), None);
         say(tracker, vec![request], config.timing.finish, done.clone());
@@ -683,37 +689,42 @@ fn silence(named: &Named, timeout: Duration) -> TrackerError {
     }
 }
 
-/// Asks every tracker for the counts of the torrent, all at once, and tells each answer as soon as it is there; those
-/// that are silent for [`Timing::once`] last. Says nothing of this client to anybody.
+/// Asks every tracker for the counts of the torrent, all at once as far as there are descriptors, and tells each answer as
+/// soon as it is there; those that are silent for [`Timing::once`] last. Says nothing of this client to anybody.
 pub fn scrape_all(config: &AnnounceConfig, mut on_answer: impl FnMut(&str, Result<Scrape, TrackerError>)) {
     let tiers = Tiers::new(&config.tiers, config.seed);
     let (answers, queue) = mpsc::channel();
     let (timeout, info_hash) = (config.timing.once, config.info_hash);
     let end = Instant::now() + timeout;
-    let mut waiting = Vec::new();
+    let mut to_ask = VecDeque::new();
     for (index, named) in tiers.trackers().iter().enumerate() {
-        let tracker = match &named.tracker {
-            Ok(tracker) => Arc::<Tracker>::clone(tracker),
-            Err(error) => {
-                on_answer(&named.shown, Err(TrackerError::Url(error.clone())));
-                continue;
-            }
-        };
-        waiting.push(index);
-        let own_answers = answers.clone();
-        let ask = move || drop(own_answers.send((index, tracker.scrape(info_hash, timeout))));
-        if !spawn(ask) {
-            let _ = answers.send((index, Err(TrackerError::NoThread)));
+        match &named.tracker {
+            Ok(tracker) => to_ask.push_back((index, Arc::<Tracker>::clone(tracker))),
+            Err(error) => on_answer(&named.shown, Err(TrackerError::Url(error.clone()))),
         }
     }
-    while !waiting.is_empty() {
+    let mut waiting = Vec::new();
+    loop {
+        while waiting.len() < descriptors_max()
+            && let Some((index, tracker)) = to_ask.pop_front()
+        {
+            waiting.push(index);
+            let (own_answers, left) = (answers.clone(), end.saturating_duration_since(Instant::now()));
+            let ask = move || drop(own_answers.send((index, tracker.scrape(info_hash, left))));
+            if !spawn(ask) {
+                let _ = answers.send((index, Err(TrackerError::NoThread)));
+            }
+        }
+        if waiting.is_empty() {
+            return;
+        }
         let Ok((index, answer)) = queue.recv_timeout(end.saturating_duration_since(Instant::now())) else {
             break;
         };
         waiting.retain(|&waits| waits != index);
         on_answer(&tiers.trackers()[index].shown, answer);
     }
-    for index in waiting {
+    for index in waiting.into_iter().chain(to_ask.into_iter().map(|(index, _)| index)) {
         let named = &tiers.trackers()[index];
         on_answer(&named.shown, Err(silence(named, timeout)));
     }

@@ -55,7 +55,7 @@ impl Asking {
             .and_then(|()| stream.flush())
             .map_err(|error| failed(&error))?;
         let (head, rest) = read_whole_head(&mut *stream, deadline)?;
-        stages.answered();
+        stages.answering();
         let body = self.read_body(&mut *stream, &head, &rest, deadline, stages)?;
         Ok(Response { addr, head, body })
     }
@@ -108,7 +108,8 @@ impl Asking {
             authorizations += &authorization("Proxy-Authorization", proxy);
         }
         format!(
-            "GET {origin}{} HTTP/1.1\r\nHost: {}\r\nUser-Agent: {USER_AGENT}\r\nAccept: */*\r\n{authorizations}Connection: close\r\n\r\n",
+            "GET {origin}{} HTTP/1.1\r\nHost: {}\r\nUser-Agent: {USER_AGENT}\r\nAccept: */*\r\n{authorizations}\
+             Connection: close\r\n\r\n",
             url.target(),
             url.authority()
         )
@@ -130,6 +131,7 @@ impl Asking {
         let is_redirect = head.is_redirect();
         let mut is_whole = body.feed(begun).map_err(failed)?;
         let mut part = vec![0; READ_LEN];
+        let mut untold = 0;
         stream.limit_wait(Some(LULL));
         loop {
             // The place to look at next is in the head, and some servers are slow to send the rest.
@@ -142,7 +144,14 @@ impl Asking {
             }
             match stream.read(&mut part) {
                 Ok(0) => return Ok(body.bytes),
-                Ok(len) => is_whole |= body.feed(&part[..len]).map_err(failed)?,
+                Ok(len) => {
+                    is_whole |= body.feed(&part[..len]).map_err(failed)?;
+                    untold += len;
+                    if untold >= READ_LEN {
+                        untold = 0;
+                        stages.answering();
+                    }
+                }
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {
                     deadline.left()?;
                     if is_whole || (self.wish.is_whole)(&body.bytes) {
