@@ -1,7 +1,8 @@
 //! How far an address reaches. Pure.
 //!
-//! A server elsewhere must not be able to have this machine ask its own services, or those of its network, for anything:
-//! a redirect may lead to an address of the same scope or a wider one.
+//! A server elsewhere must not be able to have this machine ask its own services, or those of its network, for
+//! anything: a redirect may lead to an address of the same scope or a wider one. Behind a proxy, which looks names up
+//! by itself, this holds for names that spell an address.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 

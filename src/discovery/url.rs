@@ -1,4 +1,5 @@
-//! The URLs that trackers have: `http`, `https` or `udp`, a host, a port, a path with a query. Pure.
+//! The URLs of trackers, of torrents that are fetched and of proxies: `http`, `https` or `udp`, a host, a port, a path
+//! with a query. Pure.
 //!
 //! Announce URLs come from torrents and redirects from servers, so both are hostile: what a [`Url`] renders to is
 //! visible ASCII only (a line break cannot smuggle a header into the request), its scheme is one of three, and that of
@@ -64,8 +65,8 @@ pub struct Url {
     target: String,
 }
 
-/// Why a text is not a URL that a tracker can be asked by. What was taken for the host or the port is not told: it may be
-/// a part of a password that should have been percent-encoded.
+/// Why a text is not a URL that a tracker can be asked by. What was taken for the host or the port is not told: it may
+/// be a part of a password that should have been percent-encoded.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum UrlError {
     /// It is longer than [`URL_LEN_MAX`].
@@ -131,8 +132,8 @@ impl Url {
         Ok(Self { scheme, user_info, host, port, target: clean_target(target) })
     }
 
-    /// Where a redirect leads: `location` is absolute or relative to this URL (RFC 3986, section 5). Never to `udp`. The
-    /// user information goes along to the same scheme, host and port and to no others.
+    /// Where a redirect leads: `location` is absolute or relative to this URL (RFC 3986, section 5). Never to `udp`.
+    /// The user information goes along to the same scheme, host and port and to no others.
     pub fn resolve(&self, location: &str) -> Result<Self, UrlError> {
         let mut next = self.join(location)?;
         if next.scheme == Scheme::Udp {
@@ -539,7 +540,10 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_rendered_url_is_visible_ascii_and_reads_back(text in "(https?|udp)://([a-z.]{1,9}|\\[[0-9:]{2,9}\\])(:[0-9]{1,5})?[/?].{0,40}", location in ".{0,40}") {
+        fn a_rendered_url_is_visible_ascii_and_reads_back(
+            text in "(https?|udp)://([a-z.]{1,9}|\\[[0-9:]{2,9}\\])(:[0-9]{1,5})?[/?].{0,40}",
+            location in ".{0,40}",
+        ) {
             if let Ok(url) = Url::parse(&text) {
                 prop_assert_eq!(Url::parse(&url.to_string()), Ok(url.clone()));
                 if let Ok(next) = url.resolve(&location) {

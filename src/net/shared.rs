@@ -304,8 +304,8 @@ impl Shared {
         self.verifier.is_behind() || (self.output.is_crowded() && self.verifier.has_jobs())
     }
 
-    /// Blocks that one more receive may be aimed at: a part of those that there is memory for, so that some is left for the
-    /// next.
+    /// Blocks that one more receive may be aimed at: a part of those that there is memory for, so that some is left for
+    /// the next.
     pub(super) fn aim_room(&self) -> usize {
         match self.output.io() {
             Io::Pwrite => {
@@ -364,9 +364,7 @@ impl Desk<'_> {
             }
         }
     }
-}
 
-impl Desk<'_> {
     /// Has a peer show itself before it gets a piece that was wrong.
     fn doubt(&self, mut claim: Claim<PieceLease>) -> Claim<PieceLease> {
         if claim.is_doubted() {

@@ -1,12 +1,14 @@
 //! A few blocks that a peer has to send before it gets a piece that was wrong.
 //!
 //! Whether a piece is right is known of the whole alone, so every peer that lies costs one: of 300 liars, a large piece
-//! each. But most that lie lie alike, or never twice in the same way. So who wants such a piece is asked for the same few
-//! of its blocks, twice. Who sends them otherwise the second time, or as somebody did whose whole piece was wrong, has to
-//! wait until no other peer wants the piece. That proves nothing, and so nobody is banned for it.
+//! each. But most that lie lie alike, or never twice in the same way. So who wants such a piece is asked for the same
+//! few of its blocks, twice. Who sends them otherwise the second time, or as somebody did whose whole piece was wrong,
+//! has to wait until no other peer wants the piece. That proves nothing, and so nobody is banned for it.
 //!
-//! **The bound.** One piece for each different lie, and [`TRIAL_BLOCKS`] twice for each liar: for a piece of 1,000 blocks
-//! and 300 liars that lie alike, or never alike, some three pieces.
+//! **The bound.** Of lies that change most blocks: one piece for each different lie, and [`TRIAL_BLOCKS`] twice for
+//! each liar: for a piece of 1,000 blocks and 300 liars that lie alike, or never alike, some three pieces. Who spoils
+//! one block of many passes for honest, as its answers are right, and so costs a piece; honest peers, who answer the
+//! same from then on, are taken for such liars and wait for as many refusals as these before they get the piece.
 
 use super::poison::BlockDigest;
 

@@ -1,7 +1,10 @@
 //! One HTTP or HTTPS request: blocking, with a deadline for the whole of it and a cap on everything a server sends.
 //!
-//! `message` knows the bytes of an answer and `proxy` the rules of the environment; both are pure. `line` is a connection
-//! with a deadline, `tls` encrypts it, `exchange` asks one address, and `race` the addresses of a host.
+//! `message` knows the bytes of an answer and `proxy` the rules of the environment; both are pure. `line` is a
+//! connection with a deadline, `tls` encrypts it, `exchange` asks one address, and `race` the addresses of a host.
+//!
+//! A redirect leads no further in, see [`scope`](super::scope): behind a proxy as far as the name of the host spells an
+//! address.
 //!
 //! Servers lie about their bodies: about what packed them, how long they are, and whether they come in chunks. So the
 //! caller says when a body is whole, and unpacks what he gets by its own bytes.
