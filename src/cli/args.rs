@@ -372,8 +372,8 @@ pub(super) fn parse(args: &[OsString]) -> Result<Parsed, Error> {
         .map_err(|exit| Error::Usage(complaint(&exit.output, words.first().unwrap_or(&""))))
 }
 
-/// What argh dislikes of a value, in one line: the argument, what was given, what was expected. All else that argh could
-/// dislike was looked at before.
+/// What argh dislikes of a value, in one line: the argument, what was given, what was expected. All else that argh
+/// could dislike was looked at before.
 fn complaint(output: &str, command: &str) -> String {
     let told = ["Error parsing option '", "Error parsing positional argument '"].iter().find_map(|start| {
         let (name, rest) = output.strip_prefix(start)?.split_once("' with value '")?;

@@ -1,5 +1,5 @@
-//! The events of `--json=events`: how a download goes, as a line of JSON each on stdout, before the object of its result.
-//! `docs/json.md` has the keys.
+//! The events of `--json=events`: how a download goes, as a line of JSON each on stdout, before the object of its
+//! result. `docs/json.md` has the keys.
 
 use std::io::{self, Write};
 use std::time::{Duration, Instant};

@@ -34,8 +34,8 @@ pub(super) fn from_environment() {
     }
 }
 
-/// Logs what a user asks for who gave `-v` so often: events for once, everything from twice on. What the environment asks
-/// for is logged instead, if it does.
+/// Logs what a user asks for who gave `-v` so often: events for once, everything from twice on. What the environment
+/// asks for is logged instead, if it does.
 pub(super) fn at(verbose: u8) {
     let level = match verbose {
         0 => return,
@@ -51,8 +51,8 @@ pub(super) fn at(verbose: u8) {
     let _ = tracing_subscriber::registry().with(lines).with(filter).try_init();
 }
 
-/// The filter that a text stands for; `None` where something is wrong with it. A word that is no level would be taken for
-/// a target of which nothing is ever logged.
+/// The filter that a text stands for; `None` where something is wrong with it. A word that is no level would be taken
+/// for a target of which nothing is ever logged.
 fn filter(text: &str) -> Option<Targets> {
     let filter = text.parse().ok()?;
     let is_level = |word: &str| word.parse::<LevelFilter>().is_ok();

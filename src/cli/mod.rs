@@ -1,7 +1,7 @@
 //! The command line: one structure and one short function for each subcommand.
 //!
-//! stdout is an interface: it carries what the CodeCrafters course prescribes and nothing else, or with `--json` one object
-//! (before it, with `--json=events`, one for each event). Progress, notices and errors go to stderr.
+//! stdout is an interface: it carries what the CodeCrafters course prescribes and nothing else, or with `--json` one
+//! object (before it, with `--json=events`, one for each event). Progress, notices and errors go to stderr.
 //!
 //! | part | what it is |
 //! |---|---|
@@ -309,7 +309,8 @@ fn check_stdout(output: Option<&OsStr>, is_json: bool) -> Result<(), Error> {
     Ok(())
 }
 
-/// The path of a destination, and the folders that were made for it: none for standard output, which nothing else may use.
+/// The path of a destination, and the folders that were made for it: none for standard output, which nothing else may
+/// use.
 fn prepare(destination: Destination) -> Result<(PathBuf, Option<Parents>), Error> {
     match destination {
         Destination::Path(output) => {
@@ -484,9 +485,9 @@ fn result(request: &Request, finished: &Finished) -> Value {
     })
 }
 
-/// Makes SIGINT, SIGTERM and SIGHUP end the download in good order, and a later second one end the process at once, or a
-/// third where the second would leave behind what was made in vain. What the caller has this process ignore stays ignored.
-/// SIGUSR1 expresses a wish for a table of the peers.
+/// Makes SIGINT, SIGTERM and SIGHUP end the download in good order, and a later second one end the process at once, or
+/// a third where the second would leave behind what was made in vain. What the caller has this process ignore stays
+/// ignored. SIGUSR1 expresses a wish for a table of the peers.
 fn interrupts(table: progress::TableWish) -> Result<Interrupt, Error> {
     let interrupt = Interrupt::default();
     let told = Arc::clone(&interrupt);
@@ -528,8 +529,8 @@ fn threads(asked: Option<usize>) -> Result<usize, Error> {
     }
 }
 
-/// The peers that the user names, and those of which he names the host. He hears of it where they are more than would be
-/// asked.
+/// The peers that the user names, and those of which he names the host. He hears of it where they are more than would
+/// be asked.
 fn peers_to_ask(named: Vec<PeerAddr>) -> Result<(Vec<SocketAddr>, Vec<PeerAddr>), Error> {
     let (mut peers, mut hosts) = (Vec::new(), Vec::new());
     for peer in named {

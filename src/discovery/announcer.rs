@@ -5,8 +5,8 @@
 //!
 //! One tracker of each tier is asked at the start. One that answers is enough, as long as what it says is of use. One
 //! that names nobody makes room for the next of its tier, and where the peers of all come to nothing
-//! ([`Announcer::request_more`]) those are asked that were not: no tracker hides the others, whether it means to or not.
-//! Who has answered hears again when its interval is over.
+//! ([`Announcer::request_more`]) those are asked that were not: no tracker hides the others, whether it means to or
+//! not. Who has answered hears again when its interval is over.
 
 use std::collections::{HashSet, VecDeque};
 use std::convert::Infallible;
@@ -24,8 +24,8 @@ use super::tracker::{Announce, Event, HostPeer, Reply, Scrape, Totals};
 use super::url::Host;
 use crate::os::limits;
 
-/// Requests under way at a time. A torrent that names more trackers than that, all of them silent, has the rest wait for
-/// the first to time out.
+/// Requests under way at a time. A torrent that names more trackers than that, all of them silent, has the rest wait
+/// for the first to time out.
 pub const REQUESTS_MAX: usize = 64;
 /// Of how many descriptors that the process may have one is for a request. Attempts at further addresses of a host are
 /// counted apart, see `http::race`.
@@ -51,7 +51,8 @@ const LOOK_EVERY: Duration = Duration::from_millis(50);
 pub struct Timing {
     /// How long one request may take. Who has nobody else to ask hears of a silent tracker after this.
     pub request: Duration,
-    /// How long one tracker is waited for before the next of its tier is asked as well; shorter when several are silent.
+    /// How long one tracker is waited for before the next of its tier is asked as well; shorter when several are
+    /// silent.
     pub patience: Duration,
     /// The wait after every tracker has failed; doubled each time that happens again.
     pub retry_min: Duration,
@@ -182,8 +183,8 @@ impl Announcer {
         let _ = self.inputs.send(Input::More);
     }
 
-    /// Tells the trackers that may have heard of this run that it is over, and before that, when `completed`, those that
-    /// have answered that the last missing piece has come in during it. Does not wait: the farewell does.
+    /// Tells the trackers that may have heard of this run that it is over, and before that, when `completed`, those
+    /// that have answered that the last missing piece has come in during it. Does not wait: the farewell does.
     pub fn finish(self, completed: bool) -> Farewell {
         let (done, all_done) = mpsc::channel();
         let end = Instant::now() + self.finish;
@@ -689,8 +690,8 @@ fn silence(named: &Named, timeout: Duration) -> TrackerError {
     }
 }
 
-/// Asks every tracker for the counts of the torrent, all at once as far as there are descriptors, and tells each answer as
-/// soon as it is there; those that are silent for [`Timing::once`] last. Says nothing of this client to anybody.
+/// Asks every tracker for the counts of the torrent, all at once as far as there are descriptors, and tells each answer
+/// as soon as it is there; those that are silent for [`Timing::once`] last. Says nothing of this client to anybody.
 pub fn scrape_all(config: &AnnounceConfig, mut on_answer: impl FnMut(&str, Result<Scrape, TrackerError>)) {
     let tiers = Tiers::new(&config.tiers, config.seed);
     let (answers, queue) = mpsc::channel();

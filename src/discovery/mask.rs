@@ -181,7 +181,8 @@ mod tests {
         #[test]
         fn a_passkey_is_masked_wherever_it_stands(
             key in "[0-9a-zA-Z]{15}[0-9][0-9a-zA-Z]{4,30}",
-            form in "http://h/(x/)?KEY(/announce|\\.php)?|http://h/a\\?(b=c&)?(z=)?KEY|http://(KEY|a:KEY|a:[$]?[/?#]KEY)@h/",
+            form in "http://h/(x/)?KEY(/announce|\\.php)?|http://h/a\\?(b=c&)?(z=)?KEY|\
+                http://(KEY|a:KEY|a:[$]?[/?#]KEY)@h/",
         ) {
             prop_assert!(!masked(&form.replace("KEY", &key)).contains(&key));
         }

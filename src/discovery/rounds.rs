@@ -1,12 +1,12 @@
 //! Whom to ask next (BEP 12). Pure: `now` and a seed come in.
 //!
-//! [`Tiers`] keeps the order of the trackers of a torrent. A [`Round`] goes through all tiers at once and through each in
-//! its order: a tracker that fails makes room for the next of its tier, and one that keeps silent for a while gets
-//! company, since a download that starts should not wait for a dead tracker's timeout. The first answer that names a peer
-//! wins the round.
+//! [`Tiers`] keeps the order of the trackers of a torrent. A [`Round`] goes through all tiers at once and through each
+//! in its order: a tracker that fails makes room for the next of its tier, and one that keeps silent for a while gets
+//! company, since a download that starts should not wait for a dead tracker's timeout. The first answer that names a
+//! peer wins the round.
 //!
-//! BEP 12 has a tier asked only when the ones before it have failed. Lists in the wild are tiers of one tracker each, most
-//! of them dead, and trackers of different tiers know different peers.
+//! BEP 12 has a tier asked only when the ones before it have failed. Lists in the wild are tiers of one tracker each,
+//! most of them dead, and trackers of different tiers know different peers.
 
 use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;

@@ -1,5 +1,5 @@
-//! The tracker protocol over HTTP: the query of an announce and the reply to it (BEP 3), and of a scrape (BEP 48). Pure.
-//! What is announced and what is answered are the same over UDP.
+//! The tracker protocol over HTTP: the query of an announce and the reply to it (BEP 3), and of a scrape (BEP 48).
+//! Pure. What is announced and what is answered are the same over UDP.
 //!
 //! A reply is hostile. Nothing in it can fail the whole but a `failure reason` and bytes that are not a bencoded
 //! dictionary: a part that is missing, out of range or of the wrong type is left out.

@@ -54,8 +54,8 @@ impl CloseReason {
         matches!(self, Self::Dial(error) | Self::Io(error) if limits::is_shortage(error))
     }
 
-    /// Why a connection ended that the peer has closed, or that broke with this error. A peer that has dialed us was told
-    /// nothing that it could have left unanswered, and counts as one that `has_spoken`.
+    /// Why a connection ended that the peer has closed, or that broke with this error. A peer that has dialed us was
+    /// told nothing that it could have left unanswered, and counts as one that `has_spoken`.
     pub(super) fn lost(error: Option<io::Error>, has_spoken: bool) -> Self {
         match (error, has_spoken) {
             (error, false) => Self::Unanswered(error),

@@ -1,5 +1,5 @@
-//! Sockets on readiness, for kernels that give no ring: the same operations as in `uring`, done by this thread as soon as
-//! the kernel says that they will not wait.
+//! Sockets on readiness, for kernels that give no ring: the same operations as in `uring`, done by this thread as soon
+//! as the kernel says that they will not wait.
 //!
 //! An operation happens as a whole in one call of the kernel, while its future is polled and owns what is read or
 //! written. So nothing is pending when a future is dropped, and no byte is lost: what was not received is still in the
@@ -117,8 +117,8 @@ impl Socket {
 
     /// Receives by `attempt` as soon as there is something.
     ///
-    /// A receive that was not filled has not emptied the socket for sure: it also ends where the kernel cannot write on,
-    /// and only the next one says why. So each is attempted until the socket itself says that it is empty.
+    /// A receive that was not filled has not emptied the socket for sure: it also ends where the kernel cannot write
+    /// on, and only the next one says why. So each is attempted until the socket itself says that it is empty.
     async fn receive(&self, mut attempt: impl FnMut() -> io::Result<usize>) -> io::Result<usize> {
         if self.has_received.take() {
             // A fast peer would keep the thread from sending its requests, from timers and from all other peers.

@@ -1,8 +1,8 @@
 //! Where other peers may dial us: a listening socket, and a thread that takes what comes.
 //!
-//! Whoever calls is a stranger, and may be a thousand. So a [`Ticket`] stands for each connection that came in: how many
-//! there are is bounded, in all, of one machine, and of those that have not said yet what they want. Where there is no
-//! place the thread waits and the rest stay in the kernel's queue, which is bounded too.
+//! Whoever calls is a stranger, and may be a thousand. So a [`Ticket`] stands for each connection that came in: how
+//! many there are is bounded, in all, of one machine, and of those that have not said yet what they want. Where there
+//! is no place the thread waits and the rest stay in the kernel's queue, which is bounded too.
 
 use std::collections::HashMap;
 use std::fmt;

@@ -1,5 +1,5 @@
-//! The metadata exchange of a magnet link (BEP 9, BEP 10): a thread that dials peers, or takes over those that have dialed
-//! us, and asks them for the info dictionary. Whom to ask for what is decided in
+//! The metadata exchange of a magnet link (BEP 9, BEP 10): a thread that dials peers, or takes over those that have
+//! dialed us, and asks them for the info dictionary. Whom to ask for what is decided in
 //! [`swarm::metadata`](crate::swarm::metadata). What they say of other peers meanwhile is passed on.
 //!
 //! It is small and short, so it runs on readiness alone, whatever backend the download has: one task a peer, in which
@@ -44,7 +44,7 @@ use crate::wire::mse;
 use crate::wire::pex::PeerExchange;
 
 /// Connections at a time, those being dialed among them; more are refused. A peer takes up to 64 KiB of memory, and a
-/// descriptor of the 1024 that a process has as a rule.
+/// descriptor: of the 1024 that a process has where the limit cannot be raised this leaves enough for all else.
 pub const CONNECTIONS_MAX: usize = 640;
 /// Those among them that came in: whoever calls cannot keep us from those that we dial.
 pub const CALLERS_MAX: usize = 128;
@@ -155,8 +155,8 @@ pub enum Places {
 }
 
 impl MetadataFetch {
-    /// Starts the thread, which knows no peers yet. With `pex` it takes part in the peer exchange, as far as it listens;
-    /// `welcome` is for those who have dialed us.
+    /// Starts the thread, which knows no peers yet. With `pex` it takes part in the peer exchange, as far as it
+    /// listens; `welcome` is for those who have dialed us.
     ///
     /// # Errors
     /// When the system gives no thread or no epoll.
@@ -181,10 +181,11 @@ impl MetadataFetch {
         Ok(Self { commands, stopped })
     }
 
-    /// Connects to a peer, which has so long to be there. With an offer the connection is an encrypted one, or begins as
-    /// such. Of two connections to one address the second is refused.
+    /// Connects to a peer, which has so long to be there. With an offer the connection is an encrypted one, or begins
+    /// as such. Of two connections to one address the second is refused.
     ///
-    /// A peer that closes before it has said anything is told as [`CloseReason::Unanswered`]: it may speak the other way.
+    /// A peer that closes before it has said anything is told as [`CloseReason::Unanswered`]: it may speak the other
+    /// way.
     pub fn dial(&self, addr: SocketAddr, encryption: Option<mse::Offer>, timeout: Duration) {
         let _ = self.commands.send(Command::Dial(addr, encryption, timeout));
     }

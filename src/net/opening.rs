@@ -70,8 +70,8 @@ pub(super) struct Opened {
 }
 
 impl Opening {
-    /// Begins a connection. What we say first, if it is for us to begin, is appended to `out`. `welcome` is for those who
-    /// have dialed us.
+    /// Begins a connection. What we say first, if it is for us to begin, is appended to `out`. `welcome` is for those
+    /// who have dialed us.
     pub(super) fn new(way: Way, ours: Handshake, welcome: Welcome, out: &mut Vec<u8>) -> Self {
         let stage = match way {
             Way::Dialed(None) => {
@@ -141,8 +141,8 @@ impl Opening {
         Ok(())
     }
 
-    /// Takes what one who has dialed us says first. The key that begins an encrypted handshake looks like anything but the
-    /// protocol's name, so it is known by the first byte that is another.
+    /// Takes what one who has dialed us says first. The key that begins an encrypted handshake looks like anything but
+    /// the protocol's name, so it is known by the first byte that is another.
     fn on_call(&mut self, welcome: Welcome, out: &mut Vec<u8>) -> Result<Stage, CloseReason> {
         match (handshake::called(&self.received), welcome.encryption()) {
             (Err(_), Some(offer)) => {

@@ -4,8 +4,8 @@
 //! that sends what the others leave in `out`, so that a receive and a send go to the kernel together), and the core's
 //! clock, a few times a second. No borrow is held across an await.
 //!
-//! A receive is never dropped and never put under a timeout, as its bytes would be lost: whoever wants a peer gone notes
-//! the reason and shuts the socket down, and the receive ends by itself.
+//! A receive is never dropped and never put under a timeout, as its bytes would be lost: whoever wants a peer gone
+//! notes the reason and shuts the socket down, and the receive ends by itself.
 
 use std::cell::{Cell, RefCell};
 use std::io;
@@ -34,8 +34,8 @@ use crate::wire::handshake::{self, Handshake};
 use crate::wire::message;
 use crate::wire::mse;
 
-/// Bytes received at a time from a peer that is read through the decoder because predictions keep failing, or because it
-/// is encrypted.
+/// Bytes received at a time from a peer that is read through the decoder because predictions keep failing, or because
+/// it is encrypted.
 const BUFFER_LEN_DECODING: usize = 128 * 1024;
 /// HAVE messages written per peer and tick.
 const HAVES_PER_TICK_MAX: usize = 1024;
@@ -91,8 +91,8 @@ pub(super) struct Peer {
 }
 
 impl Peer {
-    /// A peer about to be dialed, encrypted if there is an offer for that, which is given up when it is not there within
-    /// `timeout`, and again when it is there and has not shaken hands within that.
+    /// A peer about to be dialed, encrypted if there is an offer for that, which is given up when it is not there
+    /// within `timeout`, and again when it is there and has not shaken hands within that.
     pub(super) fn new(
         addr: SocketAddr,
         backend: Backend,

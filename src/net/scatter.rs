@@ -94,8 +94,9 @@ impl Scatter {
     #[expect(unsafe_code, reason = "nobody wraps a recvmsg to places that are no slices")]
     pub(super) fn receive(&mut self, socket: &impl AsRawFd) -> io::Result<usize> {
         let message = self.message_header();
-        // SAFETY: the vectors are those of the last aim, or none. They are places in the header slots of the forecast and
-        // in the blocks of the leases that it has held since then, and no one else can reach either during the call.
+        // SAFETY: the vectors are those of the last aim, or none. They are places in the header slots of the forecast
+        // and in the blocks of the leases that it has held since then, and no one else can reach either during the
+        // call.
         let received = unsafe { libc::recvmsg(socket.as_raw_fd(), message, libc::MSG_DONTWAIT) };
         usize::try_from(received).map_err(|_| io::Error::last_os_error())
     }
@@ -105,7 +106,8 @@ impl Scatter {
         self.blocks
     }
 
-    /// Why the kernel could not write to the places, as far as it can be told. To be asked before the receive is settled.
+    /// Why the kernel could not write to the places, as far as it can be told. To be asked before the receive is
+    /// settled.
     pub(super) fn trouble(&mut self) -> Option<DiskError> {
         let mut at = 0;
         while let Some(Part { lease, begin, len, .. }) = self.forecast.part(at) {
@@ -117,8 +119,8 @@ impl Scatter {
         None
     }
 
-    /// The forecast, to settle it when the receive is complete. Its leases may go elsewhere, so this is aimed at nothing
-    /// from here on.
+    /// The forecast, to settle it when the receive is complete. Its leases may go elsewhere, so this is aimed at
+    /// nothing from here on.
     pub(super) fn forecast(&mut self) -> &mut Forecast<PieceLease> {
         self.segments.clear();
         &mut self.forecast

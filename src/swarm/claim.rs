@@ -190,8 +190,8 @@ impl Progress {
     }
 
     /// The last missing block that at most so many helpers were asked for: one more is now. Helpers go backward, so
-    /// that they meet the holder, who goes forward, as late as possible. Those that `is_mine` names the caller was asked
-    /// for before.
+    /// that they meet the holder, who goes forward, as late as possible. Those that `is_mine` names the caller was
+    /// asked for before.
     pub fn ask(&self, helpers: u8, is_mine: impl Fn(u32) -> bool) -> Option<u32> {
         if !self.takes_help() {
             return None;

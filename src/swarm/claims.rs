@@ -115,8 +115,8 @@ impl<L> Claims<L> {
         }
     }
 
-    /// The claim that lacks that block and has yet to ask for it, where it is coming all the same; it counts as asked for
-    /// from now on.
+    /// The claim that lacks that block and has yet to ask for it, where it is coming all the same; it counts as asked
+    /// for from now on.
     pub fn adopt(&mut self, block: Block) -> Option<Slot> {
         let index = block.index();
         let held = self.slots.iter_mut().flatten().find(|held| held.claim.piece() == block.piece)?;

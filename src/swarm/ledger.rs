@@ -309,8 +309,9 @@ impl<L> Ledger<L> {
         self.verified.push(piece);
     }
 
-    /// The piece is wrong and wanted again, from one peer alone if that can be: either it is right then, which shows who
-    /// lied before, or that peer lies. With several sources each time, a liar could spoil it for ever and not be found.
+    /// The piece is wrong and wanted again, from one peer alone if that can be: either it is right then, which shows
+    /// who lied before, or that peer lies. With several sources each time, a liar could spoil it for ever and not be
+    /// found.
     pub fn reject(&mut self, piece: PieceIndex) {
         let failed = self.failed.entry(piece).or_default();
         failed.times += 1;
@@ -324,8 +325,8 @@ impl<L> Ledger<L> {
     /// take longer than `worth`, and have a block that no more than `helpers` were asked for.
     ///
     /// While pieces are free, whoever holds one has `HELP_MIDWAY_LAG` for it: a peer that lacks all that are free is no
-    /// sign of the end, and would fetch a second time what is on its way. Who has to show that it is there, and so helps
-    /// anyone, is not held to that.
+    /// sign of the end, and would fetch a second time what is on its way. Who has to show that it is there, and so
+    /// helps anyone, is not held to that.
     pub fn help(&self, has: &Bitfield, worth: Duration, helpers: u8) -> Option<Arc<Progress>> {
         let is_end = self.picker.free() == 0 || worth.is_zero();
         let worth = if is_end { worth } else { worth.max(HELP_MIDWAY_LAG) };

@@ -1,12 +1,12 @@
-//! The info dictionary of a magnet link, put together from what peers send (BEP 9): whom to ask for which piece, and whom
-//! to believe.
+//! The info dictionary of a magnet link, put together from what peers send (BEP 9): whom to ask for which piece, and
+//! whom to believe.
 //!
 //! Only the whole has a hash. Its length is a claim of each peer, and so is every piece. So each peer is asked for the
 //! first piece as soon as it takes part, and its answer says to which `Assembly` it belongs: there is one for each size
 //! and first piece, in which what its peers send is put together, in parallel. Who never answers holds up nobody, and a
-//! piece that does not come is asked of more and more of the others. When the hash is wrong and one peer sent everything,
-//! that peer lied. With several, nobody knows which. From then on each of the others has an assembly of its own, in which
-//! a wrong hash shows the liar.
+//! piece that does not come is asked of more and more of the others. When the hash is wrong and one peer sent
+//! everything, that peer lied. With several, nobody knows which. From then on each of the others has an assembly of its
+//! own, in which a wrong hash shows the liar.
 //!
 //! No assembly waits for another. They are bounded by the bytes that they hold together, [`HELD_MAX`]: where these are
 //! used up, one to which nothing comes makes room, or else the one that lacks most, and its peers are left alone for a
@@ -22,8 +22,8 @@ use sha1::{Digest, Sha1};
 use crate::meta::torrent::InfoHash;
 use crate::wire::metadata::{METADATA_PIECE_LEN, MetadataMessage};
 
-/// Bytes of an info dictionary that are fetched from peers: 1.6 million pieces. A torrent file may be larger, but nobody
-/// can make this client fetch more than that for a claim.
+/// Bytes of an info dictionary that are fetched from peers: 1.6 million pieces. A torrent file may be larger, but
+/// nobody can make this client fetch more than that for a claim.
 pub const METADATA_LEN_MAX: u32 = 32 << 20;
 /// Bytes that all assemblies hold together: the largest there is, and as much of others.
 pub const HELD_MAX: usize = 2 * METADATA_LEN_MAX as usize;
@@ -31,8 +31,8 @@ pub const HELD_MAX: usize = 2 * METADATA_LEN_MAX as usize;
 pub const SOURCES_MAX: usize = 1024;
 /// Requests that a peer is asked at a time at first, and after it has rejected one or answered none for long.
 pub const REQUESTS_MIN: usize = 4;
-/// What that grows to, by one with each answer: some answer all that they hold together, every few seconds. Others reject
-/// what goes beyond 64.
+/// What that grows to, by one with each answer: some answer all that they hold together, every few seconds. Others
+/// reject what goes beyond 64.
 pub const REQUESTS_MAX: usize = 32;
 /// Peers beyond which each is asked for the first piece alone before it has answered: what all of them send together
 /// then is little, even if they are many.
@@ -493,8 +493,8 @@ impl Exchange {
         }
     }
 
-    /// Asks a peer that has given nothing yet for the first piece; some expect that to be the first request. While there
-    /// are few peers it is asked for more than that: many answer only every few seconds.
+    /// Asks a peer that has given nothing yet for the first piece; some expect that to be the first request. While
+    /// there are few peers it is asked for more than that: many answer only every few seconds.
     fn ask_first(&mut self, peer: SocketAddr, now: Instant, actions: &mut Vec<Action>) {
         let is_crowd = self.sources.len() > CROWD_MIN;
         let Some(source) = self.sources.get_mut(&peer) else { return };

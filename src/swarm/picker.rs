@@ -167,8 +167,8 @@ impl Picker {
 
     /// Claims a piece for a peer with these pieces: the rarest free one (of very many, one of the rarest). Of equally
     /// rare ones it is the one behind `after`, the piece that the peer claimed last, or else one of an extent that was
-    /// begun, or else a random one, at the start of a run of free pieces if there is one near. `None` says that the peer
-    /// has no free piece.
+    /// begun, or else a random one, at the start of a run of free pieces if there is one near. `None` says that the
+    /// peer has no free piece.
     pub fn claim(&mut self, has: &Bitfield, after: Option<PieceIndex>) -> Option<PieceIndex> {
         if self.free.count_ones() == 0 {
             return None;

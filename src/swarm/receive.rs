@@ -1,7 +1,7 @@
 //! From received bytes to a session: by a forecast where what comes is known, by the decoder where it is not.
 //!
-//! Peers answer in order, so what comes next on the socket is known: 13 header bytes, a block, 13 header bytes, a block.
-//! A [`Forecast`] names the place of each part, so that a receive can put it there:
+//! Peers answer in order, so what comes next on the socket is known: 13 header bytes, a block, 13 header bytes, a
+//! block. A [`Forecast`] names the place of each part, so that a receive can put it there:
 //!
 //! ```text
 //! socket ──▶ [rest of the arriving block] [header][block] [header][block] … [header]
@@ -91,8 +91,8 @@ impl<L> Default for Forecast<L> {
 }
 
 impl<L: PieceWriter> Forecast<L> {
-    /// Aims at the blocks that the session expects and takes its claims. Returns false, and takes nothing, where nothing
-    /// can be foreseen.
+    /// Aims at the blocks that the session expects and takes its claims. Returns false, and takes nothing, where
+    /// nothing can be foreseen.
     ///
     /// `look` tells 13 bytes of the stream, so many bytes behind those that were received, without receiving them;
     /// `None` where they are not there yet, or where that cannot be done.
@@ -405,8 +405,9 @@ mod tests {
     const PIECES: u32 = 40;
     const BLOCKS_A_PIECE: u32 = 4;
 
-    /// Downloads from a peer that answers the request at the place that `order` says, with a HAVE before it now and then,
-    /// in receives of at most those lengths. Returns how many blocks were received in place and how many were copied.
+    /// Downloads from a peer that answers the request at the place that `order` says, with a HAVE before it now and
+    /// then, in receives of at most those lengths. Returns how many blocks were received in place and how many were
+    /// copied.
     fn download(orders: &[usize], haves: &[bool], lens: &[usize], can_look: bool) -> (u64, u64) {
         let piece_len = BLOCKS_A_PIECE * BLOCK_LEN;
         let geometry = Geometry::new(u64::from(PIECES * piece_len) - 100, piece_len).unwrap();

@@ -3,8 +3,8 @@
 //! No socket and no clock: decoded messages and `now` come in, bytes to send go to the caller's `out`, pieces are
 //! claimed from and handed to the caller's [`Work`]. The caller tells of received bytes in the order of the stream:
 //! [`Session::message`] for a whole message, [`Session::block_start`], [`Session::block_data`] and
-//! [`Session::block_end`] for a block. After a batch of them comes one [`Session::fill`], which asks for more, and a few
-//! times a second one [`Session::tick`].
+//! [`Session::block_end`] for a block. After a batch of them comes one [`Session::fill`], which asks for more, and a
+//! few times a second one [`Session::tick`].
 //!
 //! **Scatter receives.** The requests are a queue in the order in which they were sent, and most peers answer in that
 //! order, so a receive can be aimed at the places where the next blocks belong ([`Session::expected`]). While the
@@ -15,9 +15,9 @@
 //! once; it leaves the queue before its claim leaves the session. While claims are held some block of them is
 //! requested, arriving, or yet to be asked for.
 //!
-//! `fetch` has what is asked of a peer, `requests` the queue of it, `help` the endgame, `fast` what is special where both
-//! ends speak the fast extension, `clock` what has to be done from time to time, `gossip` what is said beside pieces,
-//! `standing` what an observer sees of it.
+//! `fetch` has what is asked of a peer, `requests` the queue of it, `help` the endgame, `fast` what is special where
+//! both ends speak the fast extension, `clock` what has to be done from time to time, `gossip` what is said beside
+//! pieces, `standing` what an observer sees of it.
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
@@ -52,8 +52,8 @@ const LAPSED_MAX: usize = 4096;
 /// Blocks that were never asked for, before the peer is closed.
 const UNREQUESTED_MAX: u32 = 16;
 /// Bytes of messages without a block in between, before the peer is closed: more than the longest bitfield of a torrent
-/// that is taken, and more than a peer that is never asked for anything says in a month. HAVE of a piece that it had not
-/// told of does not count.
+/// that is taken, and more than a peer that is never asked for anything says in a month. HAVE of a piece that it had
+/// not told of does not count.
 pub const CHATTER_MAX: u64 = 2 << 20;
 /// Messages that tell all pieces of a peer, before it is closed: each costs a walk over the pieces, and one is enough.
 pub const SETS_TOLD_MAX: u32 = 16;
@@ -189,8 +189,8 @@ pub struct Session<L> {
     /// Since when it owes something without a break and has sent no block.
     owing_since: Option<Instant>,
     pipeline: Pipeline,
-    /// For how long it has owed something since its last block that was wanted, in ticks: not while it is idle or chokes
-    /// us.
+    /// For how long it has owed something since its last block that was wanted, in ticks: not while it is idle or
+    /// chokes us.
     owed_for: Duration,
     ticked: Instant,
     /// It owed something for so long that its claims were taken away.
@@ -486,8 +486,8 @@ impl<L: PieceWriter> Session<L> {
         Ok(())
     }
 
-    /// Takes what the peer has, whatever it has said before: some say HAVE before BITFIELD, or BITFIELD anew when they have
-    /// looked at their disk.
+    /// Takes what the peer has, whatever it has said before: some say HAVE before BITFIELD, or BITFIELD anew when they
+    /// have looked at their disk.
     fn on_pieces(&mut self, has: Bitfield, work: &mut impl Work<L>) -> Result<(), Fault> {
         self.sets_told += 1;
         if self.sets_told > SETS_TOLD_MAX {

@@ -21,8 +21,9 @@ use crate::meta::torrent::PIECES_MAX;
 /// The longest message that is taken in, counted as on the wire without its four bytes of length.
 pub const MESSAGE_MAX: u32 = 1 << 20;
 
-/// The longest EXTENDED that is taken in, counted likewise: handshakes are far shorter, and a block of metadata with its
-/// dictionary fits (BEP 9). Each connection may have one such message half-received, and there are hundreds of them.
+/// The longest EXTENDED that is taken in, counted likewise: handshakes are far shorter, and a block of metadata with
+/// its dictionary fits (BEP 9). Each connection may have one such message half-received, and there are hundreds of
+/// them.
 pub const EXTENDED_MAX: u32 = 32 * 1024;
 
 /// How long messages may be whose length the protocol leaves open.

@@ -277,8 +277,8 @@ fn fill(len: usize, buffer: &mut Vec<u8>, input: &mut &[u8]) -> bool {
     buffer.len() == len
 }
 
-/// Moves bytes to the buffer until it ends with the mark, which may stand behind so much padding; where it does not, that
-/// is the error.
+/// Moves bytes to the buffer until it ends with the mark, which may stand behind so much padding; where it does not,
+/// that is the error.
 fn find(mark: &[u8], error: MseError, buffer: &mut Vec<u8>, input: &mut &[u8]) -> Result<bool, MseError> {
     while let Some((&byte, rest)) = input.split_first() {
         *input = rest;

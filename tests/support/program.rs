@@ -175,8 +175,8 @@ impl Run {
         assert!(!self.stderr.contains("panicked"), "{}", self.stderr);
     }
 
-    /// Asserts the exit code, nothing on stdout but the failure as JSON, if anything, and on stderr one line that begins with `ringtide: ` and contains
-    /// `text`, but for lines of progress. Gives that line.
+    /// Asserts the exit code, nothing on stdout but the failure as JSON, if anything, and on stderr one line that
+    /// begins with `ringtide: ` and contains `text`, but for lines of progress. Gives that line.
     #[track_caller]
     pub fn assert_fails(&self, code: i32, text: &str) -> &str {
         let json = || serde_json::from_slice::<serde_json::Value>(&self.stdout).ok();

@@ -1,9 +1,9 @@
 //! The command line as users type it, put into the words that argh knows.
 //!
 //! argh takes `--name value` and `-n value` and nothing else, in UTF-8. What is done here before: `--name=value`,
-//! `-nvalue`, `-abn value`, options given again (the last one counts), `--`, any order, words that are not UTF-8, help and
-//! version wherever they stand, a torrent without a command, and proposals for what was misspelt. What the commands and
-//! their options are is asked of argh's own definitions, so that there is one list of them.
+//! `-nvalue`, `-abn value`, options given again (the last one counts), `--`, any order, words that are not UTF-8, help
+//! and version wherever they stand, a torrent without a command, and proposals for what was misspelt. What the commands
+//! and their options are is asked of argh's own definitions, so that there is one list of them.
 
 pub(super) mod bytes;
 mod closest;

@@ -1,6 +1,7 @@
 //! One line that tells how it goes, in as much room as there is.
 
-/// The longest bar, and the shortest ones that are worth their place: beside everything else, and when that is left out.
+/// The longest bar, and the shortest ones that are worth their place: beside everything else, and when that is left
+/// out.
 const BAR_MAX: usize = 40;
 const BAR_FAIR: usize = 10;
 const BAR_MIN: usize = 5;

@@ -1,9 +1,10 @@
 //! How a download is shown on stderr: a bar on a terminal, a line every ten seconds elsewhere, nothing with `--quiet`.
 //!
-//! `view` makes of a state what is to be told, `line` makes of that a line no wider than the terminal, `screen` keeps the
-//! line where it belongs, below all other output; `rate` and `units` are for both, `table` shows peers. All but `screen`
-//! is pure. Two hundred lines do this rather than a crate for progress bars: they know nothing of what may be left out
-//! where there is little room, wrap a line that is too wide, and redraw that in the wrong place after a resize.
+//! `view` makes of a state what is to be told, `line` makes of that a line no wider than the terminal, `screen` keeps
+//! the line where it belongs, below all other output; `rate` and `units` are for both, `table` shows peers. All but
+//! `screen` is pure. Two hundred lines do this rather than a crate for progress bars: they know nothing of what may be
+//! left out where there is little room, wrap a line that is too wide, and redraw that in the wrong place after a
+//! resize.
 
 mod line;
 mod rate;

@@ -12,7 +12,8 @@ const SAMPLE_EVERY: Duration = Duration::from_millis(200);
 /// Bytes a second, counted since the first call.
 #[derive(Debug, Default)]
 pub(super) struct Rate {
-    /// When it was looked, and how many bytes there had been by then, oldest first. At most one is older than the window.
+    /// When it was looked, and how many bytes there had been by then, oldest first. At most one is older than the
+    /// window.
     samples: VecDeque<(Instant, u64)>,
 }
 

@@ -1,7 +1,7 @@
 //! The last line of the terminal, and what is printed above it.
 //!
-//! The cursor waits in the first column of the bar. So a bar that is wrapped by a terminal that becomes narrower is behind
-//! the cursor as a whole, and what clears the screen from there clears it.
+//! The cursor waits in the first column of the bar. So a bar that is wrapped by a terminal that becomes narrower is
+//! behind the cursor as a whole, and what clears the screen from there clears it.
 
 use std::fmt;
 use std::io::{self, Write};
@@ -41,8 +41,8 @@ pub(crate) fn clear() {
     }
 }
 
-/// Prints one line on stderr, above the bar if there is one, with what is hidden in it escaped. Where that cannot be done,
-/// the download goes on unseen.
+/// Prints one line on stderr, above the bar if there is one, with what is hidden in it escaped. Where that cannot be
+/// done, the download goes on unseen.
 pub(crate) fn say(line: fmt::Arguments<'_>) {
     let line = line.to_string();
     let line = escape(&line);
@@ -52,8 +52,8 @@ pub(crate) fn say(line: fmt::Arguments<'_>) {
     }
 }
 
-/// Does something to the screen, and waits no longer than a moment for it: where nobody reads stderr, or the terminal is
-/// held, whoever writes there waits, and with him all who want the bar.
+/// Does something to the screen, and waits no longer than a moment for it: where nobody reads stderr, or the terminal
+/// is held, whoever writes there waits, and with him all who want the bar.
 pub(crate) fn briefly(job: impl FnOnce() + Send + 'static) {
     let (done, is_done) = mpsc::channel::<()>();
     let run = move || {

@@ -95,8 +95,8 @@ impl Dht {
         let _ = self.inputs.send(Input::Node(addr));
     }
 
-    /// Asks for another lookup, as soon as that is polite: 30 s after the first began, and each time twice as long after
-    /// the one before, up to 15 min. To be called whenever there are too few peers.
+    /// Asks for another lookup, as soon as that is polite: 30 s after the first began, and each time twice as long
+    /// after the one before, up to 15 min. To be called whenever there are too few peers.
     pub fn request_more(&self) {
         // The thread lives for as long as `self`.
         let _ = self.inputs.send(Input::More);

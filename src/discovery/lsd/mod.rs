@@ -40,8 +40,8 @@ pub const GROUP_V6: Ipv6Addr = Ipv6Addr::new(0xff15, 0, 0, 0, 0, 0, 0xefc0, 0x98
 
 /// Routers that an announce may pass, and one: it stays on its network.
 const HOPS: u32 = 1;
-/// The wait between the first announce and the second, which makes up for a first one that got lost. BEP 14 allows one a
-/// minute.
+/// The wait between the first announce and the second, which makes up for a first one that got lost. BEP 14 allows one
+/// a minute.
 const AGAIN_AFTER: Duration = Duration::from_secs(61);
 /// The wait between all others.
 const EVERY: Duration = Duration::from_secs(5 * 60);

@@ -9,8 +9,8 @@ use crate::wire::message::{self, Message};
 pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
 /// A peer that sends nothing at all, not even a keep-alive (BEP 3: every two minutes), is closed.
 pub const SILENCE_MAX: Duration = Duration::from_secs(150);
-/// We say something at least so often, so that peers keep the connection. Two minutes are usual (BEP 3), but rqbit closes
-/// after ten seconds, and aria2 takes two within five for a flood.
+/// We say something at least so often, so that peers keep the connection. Two minutes are usual (BEP 3), but rqbit
+/// closes after ten seconds, and aria2 takes two within five for a flood.
 pub const KEEP_ALIVE_EVERY: Duration = Duration::from_secs(8);
 /// A peer that has not told all pieces by then gets to know which we have.
 const INTRODUCED_AFTER: Duration = Duration::from_millis(500);
@@ -30,8 +30,8 @@ const IDLE_MAX: Duration = Duration::from_secs(30);
 const SNUB_AGAIN_AFTER: Duration = Duration::from_secs(10);
 /// The longest time between two ticks that counts: a process that was stopped blames nobody.
 const TICK_MAX: Duration = Duration::from_secs(1);
-/// With so many bytes unsent, HAVEs and requests wait: a peer that does not read must not fill our memory. What is being
-/// sent is another such buffer at most.
+/// With so many bytes unsent, HAVEs and requests wait: a peer that does not read must not fill our memory. What is
+/// being sent is another such buffer at most.
 pub(super) const UNSENT_MAX: usize = 64 * 1024;
 
 /// What becomes of a peer that owes us blocks for too long, until it sends one.
@@ -77,8 +77,8 @@ impl<L: PieceWriter> Session<L> {
         now.duration_since(self.useful_at) > IDLE_MAX
     }
 
-    /// Tells the peer which pieces we have, unless it knows or needs nothing. A peer of the fast extension has to hear it
-    /// before all else (BEP 6), any other need not hear it at all (BEP 3); but some tell HAVE only to who has sent a
+    /// Tells the peer which pieces we have, unless it knows or needs nothing. A peer of the fast extension has to hear
+    /// it before all else (BEP 6), any other need not hear it at all (BEP 3); but some tell HAVE only to who has sent a
     /// BITFIELD, be it one without a bit.
     pub fn introduce(&mut self, work: &mut impl Work<L>, out: &mut Vec<u8>) {
         if self.was_introduced || (self.has.is_full() && !self.terms.fast) {
@@ -94,9 +94,9 @@ impl<L: PieceWriter> Session<L> {
         }
     }
 
-    /// Writes HAVE for each newly verified piece; `verified` is the whole log, in order. At most `max` a call. A peer that
-    /// told of the piece hears of it too: a super-seeder shows no other until it knows that one to have arrived (BEP 16).
-    /// Full peers are told nothing: they need nothing.
+    /// Writes HAVE for each newly verified piece; `verified` is the whole log, in order. At most `max` a call. A peer
+    /// that told of the piece hears of it too: a super-seeder shows no other until it knows that one to have arrived
+    /// (BEP 16). Full peers are told nothing: they need nothing.
     pub fn announce_haves(&mut self, verified: &[PieceIndex], max: usize, out: &mut Vec<u8>) {
         if self.has.is_full() {
             self.have_cursor = verified.len();
@@ -143,8 +143,8 @@ impl<L: PieceWriter> Session<L> {
         }
     }
 
-    /// A snubbed peer keeps nothing that others could fetch; it is asked for one block at a time from then on. Where that
-    /// is a block of its own because nobody else fetches anything, others get their chance from time to time.
+    /// A snubbed peer keeps nothing that others could fetch; it is asked for one block at a time from then on. Where
+    /// that is a block of its own because nobody else fetches anything, others get their chance from time to time.
     fn on_snub(&mut self, now: Instant, work: &mut impl Work<L>, out: &mut Vec<u8>) {
         let is_due = self.snub.as_ref().is_none_or(|snub| now >= snub.again_at);
         if !self.pipeline.is_snubbed() || !is_due {

@@ -62,8 +62,9 @@ impl Dry {
     }
 }
 
-/// What a peer's REJECTs (BEP 6) come to, and its chokes. Some among blocks only say that it was asked for too much. One that refuses
-/// everything is left alone for a while, or the two would go round in a circle as fast as the network carries them.
+/// What a peer's REJECTs (BEP 6) come to, and its chokes. Some among blocks only say that it was asked for too much.
+/// One that refuses everything is left alone for a while, or the two would go round in a circle as fast as the network
+/// carries them.
 #[derive(Debug, Default)]
 pub(super) struct Refusals {
     /// A REJECT came since the last block: the rest of the answers is waited for.
@@ -197,7 +198,8 @@ impl<L: PieceWriter> Session<L> {
         }
     }
 
-    /// Takes in a claim. If this peer was helping with it, what it was asked for and is still missing is now for itself.
+    /// Takes in a claim. If this peer was helping with it, what it was asked for and is still missing is now for
+    /// itself.
     fn take_in(&mut self, claim: Claim<L>) {
         self.claims.insert(claim, &self.geometry);
         self.requests.adopt_helps(|block| self.claims.adopt(block));

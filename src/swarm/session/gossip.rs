@@ -1,5 +1,5 @@
-//! What is said beside pieces: the peer tells of others (BEP 11), of its DHT node (BEP 5), of itself and of us (BEP 10),
-//! and is told of others.
+//! What is said beside pieces: the peer tells of others (BEP 11), of its DHT node (BEP 5), of itself and of us (BEP
+//! 10), and is told of others.
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
@@ -149,8 +149,9 @@ impl<L: PieceWriter> Session<L> {
         self.terms.pex && self.talk.pex_id.is_some() && now >= self.talk.tell_at
     }
 
-    /// Tells the peer of those that are `connected` and were not when it was last told, and of those that no longer are:
-    /// [`LIST_MAX`] of each at most, the others next time. Nothing is said of addresses that mean another machine there.
+    /// Tells the peer of those that are `connected` and were not when it was last told, and of those that no longer
+    /// are: [`LIST_MAX`] of each at most, the others next time. Nothing is said of addresses that mean another machine
+    /// there.
     pub fn tell_peers(&mut self, connected: &[Contact], now: Instant, out: &mut Vec<u8>) {
         let Some(id) = self.talk.pex_id else { return };
         if out.len() > UNSENT_MAX {
