@@ -335,13 +335,7 @@ async fn tick(desk: Rc<Desk>) {
         desk.act();
         let places = (desk.callers() + CALLERS_SPARE).saturating_sub(CALLERS_MAX);
         desk.make_room(places, |peer| peer.way == Way::Called);
-        for peer in desk.peers.borrow().values() {
-            if peer.metadata_id.get().is_some()
-                && clock::now().duration_since(peer.spoke.get()) > KEEP_ALIVE_EVERY
-            {
-                peer.send(message::write_keep_alive);
-            }
-        }
+        desk.keep_alive(clock::now());
     }
 }
 
@@ -407,6 +401,15 @@ impl Desk {
         let mut idle: Vec<_> = peers.values().filter(gives_nothing).collect();
         idle.sort_by_key(|peer| peer.since);
         idle.into_iter().take(places).for_each(|peer| peer.close(CloseReason::Crowded));
+    }
+
+    /// Says something to those to whom nothing was said for long, so that they keep the connection.
+    fn keep_alive(&self, now: Instant) {
+        for peer in self.peers.borrow().values() {
+            if !peer.is_stranger() && now.duration_since(peer.spoke.get()) > KEEP_ALIVE_EVERY {
+                peer.send(message::write_keep_alive);
+            }
+        }
     }
 
     fn close(&self, addr: SocketAddr, reason: CloseReason) {
@@ -783,8 +786,8 @@ mod tests {
 
     use super::*;
 
-    #[test]
-    fn who_does_not_read_is_asked_no_more() {
+    /// A desk, and a peer there that has told how it takes messages of the exchange.
+    fn desk() -> (Desk, Rc<Peer>) {
         let info_hash = InfoHash([1; 20]);
         let desk = Desk {
             info_hash,
@@ -801,6 +804,27 @@ mod tests {
         let peer = Rc::new(Peer::new(addr, Way::Dialed(None)));
         peer.metadata_id.set(Some(1));
         desk.peers.borrow_mut().insert(addr, Rc::clone(&peer));
+        (desk, peer)
+    }
+
+    #[test]
+    fn who_has_metadata_hears_something_within_ten_seconds() {
+        let (desk, peer) = desk();
+        let now = peer.since;
+        desk.keep_alive(now + Duration::from_secs(7));
+        assert!(peer.out.borrow().is_empty());
+        desk.keep_alive(now + Duration::from_secs(9));
+        assert_eq!(*peer.out.borrow(), [0; 4]);
+        peer.out.borrow_mut().clear();
+        peer.metadata_id.set(None);
+        desk.keep_alive(now + Duration::from_secs(100));
+        assert!(peer.out.borrow().is_empty(), "nothing goes before its extension handshake");
+    }
+
+    #[test]
+    fn who_does_not_read_is_asked_no_more() {
+        let (desk, peer) = desk();
+        let addr = peer.addr;
         for number in 0..10_000 {
             // It says another size each time, which makes it a new peer of the exchange.
             desk.exchange.borrow_mut().offered(addr, 1_000_000 + number % 2, clock::now()).unwrap();
