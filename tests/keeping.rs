@@ -96,6 +96,13 @@ impl Place {
         pieces.filter(|(at, piece)| *piece == self.content.piece(*at)).map(|(at, _)| at).collect()
     }
 
+    /// The pieces that the record names as being on the disk.
+    fn recorded(&self) -> BTreeSet<usize> {
+        let Ok(bytes) = fs::read(self.path("out.ringtide")) else { return BTreeSet::new() };
+        let durable = Record::parse(&bytes).unwrap().durable;
+        (0..durable.len() * 8).filter(|at| durable[at / 8] & (0x80 >> (at % 8)) != 0).collect()
+    }
+
     #[track_caller]
     fn assert_complete(&self, note: &str) {
         assert_eq!(self.right_pieces().len(), self.content.piece_count(), "{note}");
@@ -166,10 +173,8 @@ fn nothing_is_replaced_before_something_is_there_to_replace_it() {
         fs::write(place.path("out"), &wrong).unwrap();
         let before = folder::list(place.dir.path());
         for io in ["auto", "mmap", "pwrite"] {
-            place
-                .download(&["--overwrite", "--io", io, "--peer", &dead])
-                .run()
-                .assert_fails(NO_PEERS, "are verified");
+            let run = place.download(&["--overwrite", "--io", io, "--peer", &dead]).run();
+            assert!(run.code == Some(NO_PEERS) && run.stderr.contains("are verified"), "{}", run.stderr);
             let mut after = folder::list(place.dir.path());
             after.remove(&PathBuf::from("out.ringtide"));
             let kept = after.get_mut(&PathBuf::from("out")).unwrap().as_mut().unwrap();
@@ -258,6 +263,152 @@ fn a_file_that_cannot_be_written_is_verified() {
     if is_root() {
         let run = place.download(&[]).prepared(as_ordinary_user).run();
         run.assert_fails(BAD_OUTPUT, "no permission to write out/d/f02");
+    }
+}
+
+#[test]
+fn a_right_file_that_cannot_be_written_is_recorded_with_the_others() {
+    let lens = [3 * PIECE_LEN, 60 * PIECE_LEN];
+    for end in ["run", "kill"] {
+        let place = Place::folder(&lens);
+        place.put(0, place.right(0));
+        for (path, mode) in [("out/d/f00", 0o444), ("", 0o777), ("out", 0o777), ("out/d", 0o777)] {
+            fs::set_permissions(place.path(path), fs::Permissions::from_mode(mode)).unwrap();
+        }
+        let script = Script { block_after: Duration::from_millis(2), ..Script::default() };
+        let peer = Peer::start(&place.content, script);
+        let args = ["--peer", &peer.addr.to_string()];
+        let mut running = place.download(&args).prepared(as_ordinary_user).start();
+        if end == "kill" {
+            wait_for(LIMIT, || place.recorded().contains(&0).then_some(())).expect("it is recorded");
+            running.kill();
+            running = place.download(&args).prepared(as_ordinary_user).start();
+        }
+        let run = running.wait(LIMIT);
+        assert_eq!(run.code, Some(0), "{}", run.stderr);
+        place.assert_complete(end);
+    }
+}
+
+#[test]
+fn a_right_copy_may_have_holes() {
+    // The last piece is short, and a hole too.
+    let mut bytes = text(10 * PIECE_LEN + 100);
+    for zeroes in [2 * PIECE_LEN..5 * PIECE_LEN, 9 * PIECE_LEN..10 * PIECE_LEN + 100] {
+        bytes[zeroes].fill(0);
+    }
+    let place = Place::new(Content::of_bytes("kept", bytes, PIECE_LEN), &[]);
+    let file = fs::File::create(place.path("out")).unwrap();
+    file.set_len(place.content.bytes.len() as u64).unwrap();
+    for data in [0..2 * PIECE_LEN, 5 * PIECE_LEN..9 * PIECE_LEN] {
+        file.write_all_at(&place.content.bytes[data.clone()], data.start as u64).unwrap();
+    }
+    let blocks = file.metadata().unwrap().blocks();
+    assert_eq!(number(&place.download(&[]).run(), "bytes_kept"), place.content.bytes.len() as u64);
+    assert_eq!(file.metadata().unwrap().blocks(), blocks, "the holes stay");
+}
+
+/// Writes to a file as another program, from its first byte on.
+fn write_over(path: PathBuf, bytes: &[u8]) {
+    fs::File::options().write(true).open(path).unwrap().write_all_at(bytes, 0).unwrap();
+}
+
+/// After an orderly end nobody but others can have written to the files.
+#[test]
+fn what_others_wrote_over_a_half_done_file_after_the_end_stays() {
+    let place = Place::folder(&[60 * PIECE_LEN, 4 * PIECE_LEN]);
+    let running = place.run_to(8, &["--io", "mmap"]);
+    running.signal("INT");
+    running.wait(LIMIT).assert_fails(130, "verified");
+    let untouched = (0..2).find(|&file| fs::read(place.file(file)).unwrap().iter().all(|&byte| byte == 0));
+    let Some(file) = untouched else { return };
+    // Each of its pieces has a block of zeroes still.
+    write_over(place.file(file), &text(PIECE_LEN / 4));
+    let before = fs::read(place.file(file)).unwrap();
+    let run = place.download(&["--peer", &Peer::honest(&place.content).addr.to_string()]).run();
+    assert_eq!(run.code, Some(BAD_OUTPUT), "{}", run.stderr);
+    assert!(run.stderr.contains(&format!("out/d/f{file:02} already holds something else")), "{}", run.stderr);
+    assert!(fs::read(place.file(file)).unwrap() == before);
+}
+
+#[test]
+fn a_run_that_gets_nothing_leaves_the_record_of_the_last() {
+    for io in ["mmap", "pwrite"] {
+        let place = Place::folder(&[2 * PIECE_LEN, 40_000]);
+        let peer = Peer::start(&place.content, Script { blocks_max: 1, ..Script::default() });
+        let mut running = place.download(&["--io", "mmap", "--peer", &peer.addr.to_string()]).start();
+        let has_data = || {
+            let mut files = (0..2).filter_map(|file| fs::read(place.file(file)).ok());
+            files.any(|bytes| bytes.iter().any(|&byte| byte != 0))
+        };
+        wait_for(LIMIT, || has_data().then_some(())).expect("a block comes");
+        running.kill();
+        let dead = dead_addr().to_string();
+        for _ in 0..2 {
+            let run = place.download(&["--io", io, "--peer", &dead]).run();
+            run.assert_fails(NO_PEERS, "0 B of");
+        }
+        let honest = Peer::honest(&place.content);
+        let run = place.download(&["--io", io, "--peer", &honest.addr.to_string()]).run();
+        assert_eq!(run.code, Some(0), "{}", run.stderr);
+        place.assert_complete(&run.stderr);
+    }
+}
+
+/// Files of others that nothing was put into get their old length back, and the record knows it.
+#[test]
+fn a_record_is_not_made_stale_by_what_is_put_back() {
+    let lens = [60 * PIECE_LEN, 5 * PIECE_LEN];
+    let place = Place::folder(&lens);
+    let mine = text(2 * PIECE_LEN);
+    place.put(1, &mine);
+    let peer = Peer::start(&place.content, Script { blocks_max: 41, ..Script::default() });
+    let running = place.download(&["--overwrite", "--peer", &peer.addr.to_string()]).start();
+    wait_for(LIMIT, || (place.recorded().len() >= 15).then_some(())).expect("the pieces are recorded");
+    running.signal("INT");
+    running.wait(LIMIT).assert_fails(130, "verified");
+    if place.right_pieces().iter().all(|&piece| piece < 60) {
+        assert!(fs::read(place.file(1)).unwrap() == mine, "it has its old length");
+    }
+    let honest = Peer::honest(&place.content);
+    let run = place.download(&["--overwrite", "--peer", &honest.addr.to_string()]).run();
+    assert_eq!(run.code, Some(0), "{}", run.stderr);
+    assert!(!run.stderr.contains("out.ringtide"), "{}", run.stderr);
+    place.assert_complete(&run.stderr);
+}
+
+/// Halves of pieces are no reason to replace anything, nor is the want of memory for them.
+#[test]
+fn half_done_pieces_replace_nothing_of_others() {
+    const LONG: usize = 8 << 20;
+    for io in ["mmap", "pwrite"] {
+        let content = Content::single("kept", 8 * LONG, LONG);
+        let place = Place::new(content, &[]);
+        let mine = text(8 * LONG + 100);
+        fs::write(place.path("out"), &mine).unwrap();
+        let mut args = vec!["--io".to_owned(), io.to_owned(), "--overwrite".to_owned()];
+        // Each sends most of a piece, and nothing more.
+        let script = || Script { blocks_max: 400, ..Script::default() };
+        let peers: Vec<_> = (0..8).map(|_| Peer::start(&place.content, script())).collect();
+        args.extend(peers.iter().flat_map(|peer| ["--peer".to_owned(), peer.addr.to_string()]));
+        args.extend(["--timeout", "2"].map(str::to_owned));
+        let args: Vec<_> = args.iter().map(String::as_str).collect();
+        let run = place.download(&args).run();
+        let sent: usize = peers.iter().map(|peer| peer.seen().blocks.len()).sum();
+        assert!(sent > 2_500, "{sent} blocks were sent");
+        let after = fs::read(place.path("out")).unwrap();
+        let right: Vec<_> =
+            (0..8).filter(|at| after[at * LONG..][..LONG] == *place.content.piece(*at)).collect();
+        if right.is_empty() {
+            assert!(after == mine, "{io}: {}", run.stderr);
+        }
+        for at in (0..8).filter(|at| !right.contains(at)) {
+            assert!(
+                after[at * LONG..][..LONG] == mine[at * LONG..][..LONG],
+                "{io}, piece {at}: {}",
+                run.stderr
+            );
+        }
     }
 }
 

@@ -9,12 +9,13 @@ use std::io;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
+use super::opener::Access;
 use super::{DiskError, Output, sys};
 
 impl Output {
     /// Why a mapped file, by its index, cannot be written or read at `at`.
     pub(super) fn cause(&self, index: usize, at: u64) -> DiskError {
-        match self.tree.open(index) {
+        match self.tree.open(index, Access::Write) {
             Ok(file) => of_page(&file, &self.tree.path(index), at),
             Err(err) => err,
         }

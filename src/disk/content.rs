@@ -7,6 +7,7 @@ use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 
 use super::error::Change;
+use super::opener::Access;
 use super::output::Backing;
 use super::{DiskError, Output, cause};
 
@@ -23,7 +24,7 @@ impl Output {
     pub(super) fn write(&self, at: u64, data: &[u8]) -> Result<(), DiskError> {
         for Stretch { place, bytes } in self.stretches(at, data.len()) {
             let Some((backing, start)) = place else { continue };
-            let file = self.file(backing)?;
+            let file = self.file(backing.index, Access::Write)?;
             let data = &data[bytes];
             file.write_all_at(data, start).map_err(|err| {
                 cause::of_write("write", &self.tree.path(backing.index), &file, data.len() as u64, &err)
@@ -45,7 +46,7 @@ impl Output {
                 out.fill(0);
                 continue;
             };
-            self.file(backing)?.read_exact_at(out, start).map_err(|err| {
+            self.file(backing.index, Access::Read)?.read_exact_at(out, start).map_err(|err| {
                 let path = self.tree.path(backing.index);
                 match err.kind() {
                     // The length was right a moment ago; where it is now, nobody knows.
@@ -67,8 +68,8 @@ impl Output {
     }
 
     /// The file, found to be as long as it must be: written behind its end it would grow again, with a hole in it.
-    fn file(&self, backing: &Backing) -> Result<Arc<File>, DiskError> {
-        let open = || self.handles.get(backing.index, || self.tree.open(backing.index));
+    pub(super) fn file(&self, index: usize, access: Access) -> Result<Arc<File>, DiskError> {
+        let open = || self.handles.get(index, access, || self.tree.open(index, access));
         let file = match open() {
             Err(DiskError::Io { errno: libc::EMFILE | libc::ENFILE, .. }) => {
                 // Those that are kept open for later are the first to do without.
@@ -77,7 +78,7 @@ impl Output {
             }
             opened => opened?,
         };
-        self.tree.check_len(&file, backing.index)?;
+        self.tree.check_len(&file, index)?;
         Ok(file)
     }
 

@@ -13,12 +13,19 @@
 //! hashed, which costs, but bounds what half-done pieces of slow peers can hold.
 //!
 //! Where there is no address space for a draft at all, its bytes go to the files as they come and none is ever here.
+//!
+//! A piece whose files hold bytes of others *waits*: nothing of it reaches them before it is sealed, for nothing would
+//! bring back what it replaced. What would be saved before goes to a slot of the scratch file, and from there to the
+//! files when the piece is sealed.
 
+use std::io;
 use std::ops::Range;
+use std::path::Path;
 
 use super::blocks::{Blocks, Runs};
 use super::pool::Buffer;
-use super::{DiskError, Output};
+use super::scratch::Slot;
+use super::{DiskError, Output, cause};
 use crate::meta::geometry::BLOCK_LEN;
 
 /// Bytes that are read back to have a piece in memory as a whole; with more away it is read bit by bit.
@@ -42,11 +49,16 @@ pub(super) struct Draft {
     is_direct: bool,
     /// Why bytes that were to go to the files at once are not there.
     lost: Option<DiskError>,
+    /// Whether nothing may reach the files before the piece is sealed.
+    waits: bool,
+    slot: Option<Slot>,
+    /// The blocks whose bytes are in the slot, and are to go to the files.
+    aside: Blocks,
 }
 
 impl Draft {
-    /// The draft of the piece of `size` bytes from `start` of the content.
-    pub(super) fn new(start: u64, size: u32) -> Self {
+    /// The draft of the piece of `size` bytes from `start` of the content, that `waits` where its files hold bytes of others.
+    pub(super) fn new(start: u64, size: u32, waits: bool) -> Self {
         let none = Blocks::none(size.div_ceil(BLOCK_LEN));
         Self {
             start,
@@ -54,21 +66,24 @@ impl Draft {
             buffer: None,
             here: none.clone(),
             unsaved: none.clone(),
-            landed: none,
+            landed: none.clone(),
             is_direct: false,
             lost: None,
+            waits,
+            slot: None,
+            aside: none,
         }
     }
 
-    /// Copies `data` to the start of `range`, which is as long. Where there is no memory they are written to the files at
-    /// once; should that fail, whoever wants to have the piece will hear of it.
+    /// Copies `data` to the start of `range`, which is as long. Where there is no memory they are put away at once; should
+    /// that fail, whoever wants to have the piece will hear of it.
     pub(super) fn write(&mut self, output: &Output, range: &Range<usize>, data: &[u8]) {
         if data.is_empty() {
             return;
         }
         if let Some(buffer) = self.touch(output, range) {
             buffer.window.write(range.start, data);
-        } else if let Err(error) = output.write(self.start + range.start as u64, data) {
+        } else if let Err(error) = self.put_away(output, range.start, data) {
             self.lost.get_or_insert(error);
         }
     }
@@ -84,15 +99,15 @@ impl Draft {
         Some(&buffer.window.bytes()[..self.size as usize])
     }
 
-    /// Copies a range to `out`, which is as long. Of a draft without memory it is what the files hold, or nothing where
-    /// they cannot be read: the digest will tell.
+    /// Copies a range to `out`, which is as long. Of a draft without memory it is what was put away, or nothing where
+    /// that cannot be read: the digest will tell.
     ///
     /// # Panics
     /// When a block of the range is away.
     pub(super) fn copy(&self, output: &Output, range: &Range<usize>, out: &mut [u8]) {
         if !self.is_direct {
             self.copy_out(range, out);
-        } else if let Err(error) = output.read(self.start + range.start as u64, out) {
+        } else if let Err(error) = self.bring(output, range.start, out) {
             tracing::debug!("cannot read back what was written: {error}");
         }
     }
@@ -117,7 +132,7 @@ impl Draft {
             if is_here {
                 self.copy_out(&part, out);
             } else {
-                output.read(self.start + part.start as u64, out)?;
+                self.bring(output, part.start, out)?;
             }
         }
         Ok(())
@@ -136,7 +151,7 @@ impl Draft {
             }
             for at in part.clone().step_by(READ_LEN) {
                 copy.resize(READ_LEN.min(part.end - at), 0);
-                output.read(self.start + at as u64, &mut copy)?;
+                self.bring(output, at, &mut copy)?;
                 if !see(&copy) {
                     return Ok(());
                 }
@@ -160,7 +175,7 @@ impl Draft {
         let loaded = missing.iter().try_for_each(|run| {
             let bytes = self.bytes_of(run);
             run.clone().for_each(|block| output.pool.hold(&mut buffer, block));
-            output.read(self.start + bytes.start as u64, &mut buffer.window.bytes_mut()[bytes])
+            self.bring(output, bytes.start, &mut buffer.window.bytes_mut()[bytes])
         });
         self.buffer = Some(buffer);
         loaded?;
@@ -214,17 +229,31 @@ impl Draft {
         }
     }
 
-    /// Saves all blocks.
+    /// Saves all blocks: the piece is verified.
     pub(super) fn save(&mut self, output: &Output) -> Result<(), DiskError> {
         self.check_lost()?;
+        let mut copy = Vec::new();
+        for bytes in self.aside.runs().iter().map(|run| self.bytes_of(run)) {
+            for at in bytes.clone().step_by(READ_LEN) {
+                copy.resize(READ_LEN.min(bytes.end - at), 0);
+                self.bring(output, at, &mut copy)?;
+                output.write(self.start + at as u64, &copy)?;
+            }
+        }
+        let Some(buffer) = &self.buffer else { return Ok(()) };
         for run in self.unsaved.runs() {
-            self.save_run(output, &run)?;
+            let bytes = self.bytes_of(&run);
+            output.write(self.start + bytes.start as u64, &buffer.window.bytes()[bytes])?;
+            self.unsaved.remove_run(run);
         }
         Ok(())
     }
 
-    /// Gives the memory back.
+    /// Gives back the memory, and what else it has taken.
     pub(super) fn end(&mut self, output: &Output) {
+        if let Some(slot) = self.slot.take() {
+            output.scratch.give(slot);
+        }
         if let Some(mut buffer) = self.buffer.take() {
             for block in self.here.runs().into_iter().flatten() {
                 output.pool.hold(&mut buffer, block);
@@ -233,32 +262,54 @@ impl Draft {
         }
     }
 
-    /// Saves what has landed and gives up its memory. What cannot be saved stays, and [`Draft::save`] will tell.
+    /// Puts away what has landed and gives up its memory. What cannot be put away stays, and [`Draft::save`] will tell.
     fn spill(&mut self, output: &Output) {
+        let Some(mut buffer) = self.buffer.take() else { return };
         for run in self.unsaved.runs_in(&self.landed) {
             let bytes = self.bytes_of(&run);
-            let Some(buffer) = &self.buffer else { return };
+            let (at, bytes) = (bytes.start, &buffer.window.bytes()[bytes]);
             // Pad bytes are in no file, and read back as zeroes.
-            if !output.pads_are_zeroes(self.start + bytes.start as u64, &buffer.window.bytes()[bytes]) {
+            if !self.waits && !output.pads_are_zeroes(self.start + at as u64, bytes) {
                 continue;
             }
-            if let Err(err) = self.save_run(output, &run) {
+            if let Err(err) = self.put_away(output, at, bytes) {
                 tracing::debug!("cannot make room in memory: {err}");
-                return;
+                break;
             }
+            self.unsaved.remove_run(run.clone());
             self.here.remove_run(run);
         }
-        if let Some(buffer) = &mut self.buffer {
-            output.pool.trim(buffer, &self.here);
-        }
+        output.pool.trim(&mut buffer, &self.here);
+        self.buffer = Some(buffer);
     }
 
-    fn save_run(&mut self, output: &Output, run: &Range<u32>) -> Result<(), DiskError> {
-        let bytes = self.bytes_of(run);
-        if let Some(buffer) = &self.buffer {
-            output.write(self.start + bytes.start as u64, &buffer.window.bytes()[bytes])?;
+    /// Writes bytes of the piece, from its byte `at` on, to where they may be before it is verified.
+    fn put_away(&mut self, output: &Output, at: usize, data: &[u8]) -> Result<(), DiskError> {
+        if !self.waits {
+            return output.write(self.start + at as u64, data);
         }
-        self.unsaved.remove_run(run.clone());
+        let error = |err| DiskError::new("keep what came for", output.tree.root(), &err);
+        let slot = match &mut self.slot {
+            Some(slot) => slot,
+            none => none.insert(output.scratch.take(|| output.tree.make_scratch()).map_err(error)?),
+        };
+        slot.write(at, data).map_err(|err| of_scratch(slot, output.tree.root(), data.len(), &err))?;
+        self.aside.insert_run(blocks_of(&(at..at + data.len())));
+        Ok(())
+    }
+
+    /// Fills `out` with bytes of the piece that are away, from its byte `at` on.
+    fn bring(&self, output: &Output, at: usize, out: &mut [u8]) -> Result<(), DiskError> {
+        let Some(slot) = &self.slot else { return output.read(self.start + at as u64, out) };
+        for (part, is_aside) in parts_in(&self.aside, &(at..at + out.len())) {
+            let out = &mut out[part.start - at..part.end - at];
+            if is_aside {
+                slot.read(part.start, out)
+                    .map_err(|err| DiskError::new("read what came for", output.tree.root(), &err))?;
+            } else {
+                output.read(self.start + part.start as u64, out)?;
+            }
+        }
         Ok(())
     }
 
@@ -307,19 +358,7 @@ impl Draft {
 
     /// A range in parts that are here or away.
     fn stretches(&self, range: &Range<usize>) -> impl Iterator<Item = (Range<usize>, bool)> {
-        let end = range.end;
-        let mut at = range.start;
-        std::iter::from_fn(move || {
-            if at == end {
-                return None;
-            }
-            let start = at;
-            let is_here = self.here.contains(start as u32 / BLOCK_LEN);
-            while at < end && self.here.contains(at as u32 / BLOCK_LEN) == is_here {
-                at = (at / BLOCK_LEN as usize * BLOCK_LEN as usize + BLOCK_LEN as usize).min(end);
-            }
-            Some((start..at, is_here))
-        })
+        parts_in(&self.here, range)
     }
 
     fn bytes_of(&self, blocks: &Range<u32>) -> Range<usize> {
@@ -333,6 +372,28 @@ fn blocks_of(range: &Range<usize>) -> Range<u32> {
     range.start as u32 / BLOCK_LEN..(range.end as u32).div_ceil(BLOCK_LEN)
 }
 
+/// A range of a piece in parts whose blocks are in the set or not; whether they are.
+fn parts_in(set: &Blocks, range: &Range<usize>) -> impl Iterator<Item = (Range<usize>, bool)> {
+    let end = range.end;
+    let mut at = range.start;
+    std::iter::from_fn(move || {
+        if at == end {
+            return None;
+        }
+        let start = at;
+        let is_in = set.contains(start as u32 / BLOCK_LEN);
+        while at < end && set.contains(at as u32 / BLOCK_LEN) == is_in {
+            at = (at / BLOCK_LEN as usize * BLOCK_LEN as usize + BLOCK_LEN as usize).min(end);
+        }
+        Some((start..at, is_in))
+    })
+}
+
+/// What it means that bytes could not be written to the scratch of the output at `root`.
+fn of_scratch(slot: &Slot, root: &Path, len: usize, err: &io::Error) -> DiskError {
+    cause::of_write("keep what came for", root, slot.file(), len as u64, err)
+}
+
 #[cfg(test)]
 mod tests {
     use std::fs;
@@ -341,7 +402,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::disk::{Existing, Io, PieceLease, Plan, Target};
+    use crate::disk::{Existing, Io, PieceLease, Plan, Site, Target, Verdict};
     use crate::meta::geometry::{Geometry, PieceIndex};
 
     #[test]
@@ -595,6 +656,58 @@ mod tests {
             assert_eq!(fs::read(&path).unwrap()[BLOCK_LEN as usize], written);
             drop(lease);
             assert_eq!(fs::read(&path).unwrap()[BLOCK_LEN as usize], written);
+        }
+    }
+
+    /// An output whose only file is somebody else's, with nothing for memory, or not even address space.
+    fn foreign(path: &Path, size: u32, buffers_max: usize) -> Arc<Output> {
+        let geometry = Geometry::new(u64::from(size), size).unwrap();
+        let plan = Plan::file(path, geometry).with_io(Io::Mmap);
+        let site = Site::find(plan, Existing::Overwrite, None).unwrap();
+        let mut output = site.make(&[Verdict::Foreign]).unwrap();
+        let pool = &mut Arc::get_mut(&mut output).unwrap().pool;
+        (pool.memory_max, pool.buffers_max) = (0, buffers_max);
+        output
+    }
+
+    #[test]
+    fn what_is_not_verified_replaces_nothing_of_others_however_short_memory_is() {
+        const SIZE: u32 = 64 * BLOCK_LEN + 5;
+        let temp = tempfile::tempdir().unwrap();
+        let path = temp.path().join("f");
+        let theirs: Vec<u8> = (0..SIZE + 100).map(|at| (at % 249) as u8).collect();
+        let content: Vec<u8> = (0..SIZE).map(|at| (at % 251) as u8).collect();
+        for buffers_max in [usize::MAX, 0] {
+            fs::write(&path, &theirs).unwrap();
+            let output = foreign(&path, SIZE, buffers_max);
+            assert_eq!(output.io(), Io::Pwrite, "a map would take what comes at once");
+            for is_right in [false, true] {
+                let mut lease = output.lease(output.geometry.piece(0).unwrap()).unwrap();
+                for (block, bytes) in content.chunks(BLOCK_LEN as usize).enumerate() {
+                    let begin = block as u32 * BLOCK_LEN;
+                    lease.write(begin, bytes);
+                    lease.landed(begin, bytes.len() as u32);
+                    if block % 9 == 0 {
+                        lease.park();
+                    }
+                }
+                let mut shown = Vec::new();
+                lease
+                    .show(|bytes| {
+                        shown.extend_from_slice(bytes);
+                        true
+                    })
+                    .unwrap();
+                assert!(shown == content, "it is somewhere");
+                assert!(fs::read(&path).unwrap() == theirs, "and not there");
+                assert!(output.memory_in_use() <= 2 * BLOCK_LEN as usize);
+                match is_right {
+                    true => lease.seal().unwrap(),
+                    false => drop(lease),
+                }
+            }
+            assert!(fs::read(&path).unwrap() == content);
+            assert_eq!(temp.path().read_dir().unwrap().count(), 1, "the scratch has no name");
         }
     }
 

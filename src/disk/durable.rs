@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::error::Change;
+use super::opener::Access;
 use super::output::pieces_in;
 use super::record::Stamp;
 use super::tree::sync_to_disk;
@@ -69,7 +70,8 @@ impl Output {
     pub fn sync_pieces(&self, pieces: impl Iterator<Item = PieceIndex>) -> Result<(), DiskError> {
         let files: BTreeSet<usize> = pieces.flat_map(|piece| self.files_of(piece)).collect();
         for index in files {
-            let file = self.handles.get(index, || self.tree.open(index))?;
+            // What was right from the start need not be writable.
+            let file = self.file(index, Access::Read)?;
             sync_to_disk(&file, &self.tree.path(index)).inspect_err(|_| self.forget_cached())?;
         }
         Ok(())

@@ -18,7 +18,8 @@
 //!   memory cannot be had;
 //! - `upkeep`: the pages of mapped files, made ready ahead of the receives and dropped from this process afterwards;
 //! - `draft`: a piece that will be written, in memory from `pool`; `content`: the writing and reading, through a few
-//!   open files (`handles`); `blocks`: sets of a piece's blocks;
+//!   open files (`handles`); `blocks`: sets of a piece's blocks; `scratch`: where a piece waits that no memory is left for
+//!   and that must not be written yet;
 //! - `record`: what was verified, written down beside the output, so that it need not be hashed again; `durable`: what
 //!   that needs of the files; `metafile`: what a magnet link stands for, kept there too;
 //! - `watch`: which files others have written to meanwhile;
@@ -51,6 +52,7 @@ mod plan;
 mod pool;
 mod prealloc;
 pub mod record;
+mod scratch;
 mod site;
 mod sys;
 mod tree;

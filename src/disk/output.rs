@@ -13,9 +13,11 @@ use super::handles::Handles;
 use super::lease::Leases;
 use super::map::{Map, Window};
 use super::method::{Need, Room};
+use super::opener::Access;
 use super::parts::Parts;
 use super::plan::{Span, Target};
 use super::pool::{Buffer, Pool};
+use super::scratch::Scratch;
 use super::tree::{Existing, Tree};
 use super::upkeep::Upkeep;
 use super::watch::Watch;
@@ -55,6 +57,8 @@ pub struct Output {
     /// For files that are written.
     pub(super) pool: Pool,
     pub(super) handles: Handles,
+    /// For pieces in files of others, that have to leave memory before they are verified.
+    pub(super) scratch: Scratch,
 }
 
 /// A stretch of the content and where it is.
@@ -109,6 +113,8 @@ impl Output {
         spans: Box<[Placed]>,
         is_fresh: bool,
     ) -> Arc<Self> {
+        // A piece may be said to be longer than all there is.
+        let buffer_len = u64::from(geometry.piece_len()).min(geometry.total_len()) as u32;
         let mut output = Self {
             geometry,
             io,
@@ -121,9 +127,9 @@ impl Output {
             writes_back: AtomicBool::new(false),
             is_fresh,
             watch: None,
-            // A piece may be said to be longer than all there is.
-            pool: Pool::new(u64::from(geometry.piece_len()).min(geometry.total_len()) as u32),
+            pool: Pool::new(buffer_len),
             handles: Handles::default(),
+            scratch: Scratch::new(buffer_len),
         };
         if io == Io::Auto {
             *output.is_written.get_mut() = !(Room::now().has(output.need()) && output.is_mappable());
@@ -160,7 +166,9 @@ impl Output {
                 Err(error) => return Err(error.into()),
             }
         }
-        lease.set_draft(Draft::new(range.start, size));
+        let mut files = self.spans_in(range.clone()).filter_map(|span| span.file.as_ref());
+        let waits = files.any(|file| self.tree.holds_others(file.index));
+        lease.set_draft(Draft::new(range.start, size, waits));
         Ok(lease)
     }
 
@@ -244,7 +252,7 @@ impl Output {
     /// made longer their old length (their holes may have become reserved space). For a download that
     /// failed before anything was verified, or that was refused because the files are someone else's.
     ///
-    /// No piece can be leased afterwards. Let all leases go first: while one is out, files that were there before
+    /// No piece can be leased afterwards. Let all leases go first: while one is out, files of ours that were there before
     /// are not cut, because its owner may still write to what would be cut off.
     ///
     /// # Errors
@@ -260,9 +268,8 @@ impl Output {
     /// # Errors
     /// The first one.
     pub fn restore_untouched(&self) -> Result<(), DiskError> {
-        if !self.leases.close() {
-            return Ok(());
-        }
+        // A lease that is out writes to these files only when it is sealed, and not at all once they are shorter.
+        self.leases.close();
         let files = self.spans.iter().filter(|span| span.file.is_some());
         let is_sealed = |piece| self.leases.is_sealed(piece);
         let touched: Vec<_> = files.map(|span| pieces_in(self.geometry, span).any(is_sealed)).collect();
@@ -291,14 +298,14 @@ impl Output {
     ) -> Result<(), DiskError> {
         let swept = self.upkeep.verified(places);
         if let Some(index) = swept.first().and_then(|(map, _)| map.file_index()) {
-            self.tree.open(index)?;
+            self.tree.open(index, Access::Write)?;
         }
         if !self.writes_back.load(Ordering::Relaxed) {
             return Ok(());
         }
         for (map, range) in swept {
             let Some(index) = map.file_index() else { continue };
-            if let Ok(file) = self.handles.get(index, || self.tree.open(index)) {
+            if let Ok(file) = self.file(index, Access::Write) {
                 self.start_writeback(&file, range.start as u64, range.len() as u64);
             }
         }
@@ -413,7 +420,7 @@ impl Output {
     }
 
     fn make_map(&self, file: &Backing, len: u64) -> Result<Map, DiskError> {
-        let opened = self.tree.open(file.index)?;
+        let opened = self.tree.open(file.index, Access::Write)?;
         Map::file(&opened, len, file.index, self.is_fresh).map_err(|err| {
             let path = self.tree.path(file.index);
             match err.raw_os_error() {

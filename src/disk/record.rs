@@ -314,12 +314,14 @@ impl RecordFile {
         name.into()
     }
 
-    /// Removes the record, and a draft that was left.
+    /// Removes the record, and drafts that were left.
     ///
     /// # Errors
     /// What the system says, but for its not being there.
     pub fn remove(&self) -> io::Result<()> {
-        let _ = remove_record(&self.draft(0));
+        for number in 0..DRAFTS_MAX {
+            let _ = remove_record(&self.draft(number));
+        }
         remove_record(&self.path)
     }
 }
@@ -419,6 +421,9 @@ mod tests {
         file.write(&record, false).unwrap();
         let Standing::Ours(bytes) = file.read(record.geometry).unwrap() else { panic!("it is ours") };
         assert_eq!(Record::parse(&bytes), Ok(record));
+        // They may have found other names taken.
+        fs::write(file.draft(3), MAGIC).unwrap();
+        fs::write(file.draft(DRAFTS_MAX - 1), "").unwrap();
         file.remove().unwrap();
         file.remove().unwrap();
         assert_eq!(folder.path().read_dir().unwrap().count(), 0);

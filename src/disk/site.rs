@@ -64,6 +64,8 @@ pub(super) struct There {
     pub(super) len: u64,
     /// The bytes of its blocks.
     pub(super) allocated: u64,
+    /// When it was changed: what it holds, and anything else of it.
+    changed: [i64; 4],
 }
 
 impl There {
@@ -74,6 +76,7 @@ impl There {
             counts_names: metadata.nlink() > 0,
             len: metadata.len(),
             allocated: metadata.blocks().saturating_mul(sys::STAT_BLOCK_LEN),
+            changed: [metadata.mtime(), metadata.mtime_nsec(), metadata.ctime(), metadata.ctime_nsec()],
         }
     }
 }
@@ -92,7 +95,7 @@ pub struct Part {
 /// What is to become of a file that was found.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Verdict {
-    /// All its bytes are right: it is not written, at most cut.
+    /// All its bytes are right, or taken to be right for now: it is not written, at most cut.
     Whole,
     /// It is ours, or holds nothing: what it lacks is written to it.
     Ours,
@@ -268,6 +271,24 @@ impl Site {
         Ok(())
     }
 
+    /// Whether every file is as it was found. Only from now on others are watched.
+    fn check_unchanged(&self) -> Result<(), DiskError> {
+        let Ground { root, layout, handle, files, .. } = &self.ground;
+        let Some(handle) = handle else { return Ok(()) };
+        let mut opener = Opener::new(root, *layout, handle);
+        for (index, file) in files.iter().enumerate() {
+            let Some(there) = &file.there else { continue };
+            let opened = opener.open(&file.path, there.id, Access::Read)?;
+            let path = || self.path(index);
+            let now = opened.metadata().map_err(|err| DiskError::new("look at", &path(), &err))?;
+            let now = There::of(&now);
+            if (now.len, now.changed) != (there.len, there.changed) {
+                return Err(DiskError::Changed { path: path(), change: Change::Written });
+            }
+        }
+        Ok(())
+    }
+
     fn open_to_read(&self, file: usize) -> Result<File, DiskError> {
         let Ground { root, layout, handle, files, .. } = &self.ground;
         let removed = || DiskError::Changed { path: self.path(file), change: Change::Removed };
@@ -277,16 +298,18 @@ impl Site {
     }
 
     /// Makes an output of it: makes the files that are missing, and reserves the space of those that are to be written.
-    /// There is a verdict on each file. Where bytes of somebody else are to be replaced, and the way to write is free to
-    /// choose, it is by `pwrite`, so that no byte goes before a verified one is there.
+    /// There is a verdict on each file. Where bytes of somebody else are to be replaced, it is by `pwrite`, whatever the
+    /// plan says: what is received would land in a map before it is verified.
     ///
     /// # Errors
     /// Every [`DiskError`] about what cannot be made, or written. What was made is gone then, and files that were made longer
-    /// have their old length.
+    /// have their old length. [`DiskError::Changed`] for a file that somebody has written to since it was found: what was
+    /// learned of it need not hold any more.
     pub fn make(self, verdicts: &[Verdict]) -> Result<Arc<Output>, DiskError> {
+        self.check_unchanged()?;
         let Self { geometry, io, programs, spans, ground, found, .. } = self;
         let replaces = verdicts.contains(&Verdict::Foreign);
-        let io = if io == Io::Auto && replaces { Io::Pwrite } else { io };
+        let io = if replaces { Io::Pwrite } else { io };
         let tree = Tree::make(ground, verdicts, &programs)?;
         Ok(Output::new(geometry, io, tree, spans, !found.holds_data()))
     }
@@ -309,4 +332,35 @@ fn find_below(
         return Ok(None);
     }
     opener::find_file(Some(walker.here()), name, Links::Refuse, shown)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::thread;
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn what_changes_before_the_output_is_made_is_noticed() {
+        type Touch = fn(&Path);
+        let cases: [Option<Touch>; 3] = [
+            None,
+            Some(|path| File::options().write(true).open(path).unwrap().write_all_at(&[1], 7).unwrap()),
+            Some(|path| File::options().write(true).open(path).unwrap().set_len(9).unwrap()),
+        ];
+        for touch in cases {
+            let folder = tempfile::tempdir().unwrap();
+            let path = folder.path().join("f");
+            fs::write(&path, [0; 10]).unwrap();
+            let plan = Plan::file(&path, Geometry::new(10, 5).unwrap());
+            let site = Site::find(plan, Existing::Keep, None).unwrap();
+            // The clock of the file system ticks a few hundred times a second.
+            thread::sleep(Duration::from_millis(20));
+            touch.into_iter().for_each(|touch| touch(&path));
+            let made = site.make(&[Verdict::Whole]).map(drop);
+            let expected = DiskError::Changed { path, change: Change::Written };
+            assert_eq!(made.err(), touch.map(|_| expected));
+        }
+    }
 }

@@ -4,7 +4,10 @@
 //! longer than it is to be keeps its surplus until bytes of it were replaced by verified ones, or all others are right.
 
 use std::collections::{BTreeSet, HashSet};
+use std::env;
+use std::ffi::OsStr;
 use std::fs::{File, Permissions};
+use std::io;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
@@ -133,7 +136,7 @@ impl Tree {
                     (there, true)
                 }
             };
-            let There { id, counts_names, len: len_before, allocated: allocated_before } = there;
+            let There { id, counts_names, len: len_before, allocated: allocated_before, .. } = there;
             let verdict = *verdict;
             let entry = Entry { path, len, id, counts_names, created, verdict, len_before, allocated_before };
             entries.push(entry);
@@ -150,8 +153,7 @@ impl Tree {
         let mut length_only = false;
         for entry in entries.iter() {
             let path = shown(root, &entry.path);
-            let has_its_length = entry.len == entry.len_before;
-            if has_its_length && (entry.len == 0 || entry.verdict == Verdict::Whole) {
+            if entry.is_done() {
                 continue;
             }
             let file = opener.open(&entry.path, entry.id, Access::Write)?;
@@ -185,10 +187,10 @@ impl Tree {
         Ok(())
     }
 
-    /// Opens a file again, by its index, for reading and writing.
-    pub(super) fn open(&self, index: usize) -> Result<File, DiskError> {
+    /// Opens a file again, by its index. To be looked at, any file is; those that are right already need not be writable.
+    pub(super) fn open(&self, index: usize, access: Access) -> Result<File, DiskError> {
         let entry = &self.entries[index];
-        let opened = self.opener().open(&entry.path, entry.id, Access::Write);
+        let opened = self.opener().open(&entry.path, entry.id, access);
         let file = opened.map_err(|err| match err {
             // It was writable when the output was made.
             DiskError::ReadOnly { path } => DiskError::TurnedReadOnly { path },
@@ -212,6 +214,23 @@ impl Tree {
             }
             Err(err) => Err(DiskError::new("look at", &self.path(index), &err)),
         }
+    }
+
+    /// Whether a file holds bytes of others that nothing but verified ones may replace: all it has, or what is too much.
+    pub(super) fn holds_others(&self, index: usize) -> bool {
+        let entry = &self.entries[index];
+        entry.verdict == Verdict::Foreign || entry.len_before > entry.len
+    }
+
+    /// A file without a name, as close to the output as can be.
+    pub(super) fn make_scratch(&self) -> io::Result<File> {
+        let flags = libc::O_TMPFILE | libc::O_RDWR;
+        let beside = match self.layout {
+            Layout::Folder => sys::open_at(Some(&self.handle), OsStr::new("."), flags),
+            Layout::File => sys::open_at(None, parent(&self.root).as_os_str(), flags),
+        };
+        // The folder may be closed to us though its file is not, and not all file systems have such files.
+        beside.or_else(|err| sys::open_at(None, env::temp_dir().as_os_str(), flags).map_err(|_| err))
     }
 
     /// Cuts what a file has beyond its length since before the download: verified bytes have replaced others of it.
@@ -276,16 +295,20 @@ impl Tree {
         if sync { self.sync_folders() } else { Ok(()) }
     }
 
-    /// What the files are and when they were changed; they must be as long as they are to be.
+    /// What the files are and when they were changed; they must be as long as they are to be, but for those of others that
+    /// got their old length back.
     pub(super) fn stamp(&self) -> Result<Stamp, DiskError> {
         let mut opener = self.opener();
         let mut stamper = Stamper::default();
         for (index, entry) in self.entries.iter().enumerate() {
             let file = opener.open(&entry.path, entry.id, Access::Read)?;
-            // One that was cut is not what was verified.
-            self.check_len(&file, index)?;
             let metadata = file.metadata();
-            stamper.add(&metadata.map_err(|err| DiskError::new("look at", &self.path(index), &err))?);
+            let metadata = metadata.map_err(|err| DiskError::new("look at", &self.path(index), &err))?;
+            if entry.verdict != Verdict::Foreign || metadata.len() != entry.len_before {
+                // One that was cut is not what was verified.
+                self.check_len(&file, index)?;
+            }
+            stamper.add(&metadata);
         }
         Ok(stamper.finish())
     }
@@ -327,7 +350,8 @@ impl Tree {
         }
     }
 
-    /// Removes the files and folders that were made, and with `cut` makes those longer ones as long as they were.
+    /// Removes the files and folders that were made, and makes longer ones as long as they were: those of others, and with
+    /// `cut` all. A lease that is still out writes to those of others only when it is sealed, and not to what was cut.
     /// What is not ours (any more) stays. Tries everything; the first error is given.
     pub(super) fn undo(&self, cut: bool) -> Result<(), DiskError> {
         if spare::refill() < UNDO_DESCRIPTORS {
@@ -343,7 +367,7 @@ impl Tree {
             Err(err) => _ = first.get_or_insert(err),
         };
         for entry in &self.entries {
-            note(match (entry.created, cut) {
+            note(match (entry.created, cut || entry.verdict == Verdict::Foreign) {
                 (true, _) => opener.remove(&entry.path, entry.id),
                 (false, true) => entry.cut_back(&mut opener, &self.root),
                 (false, false) => Ok(()),
@@ -382,11 +406,11 @@ impl Tree {
         }
     }
 
-    /// Bytes that the files had no blocks for.
+    /// Bytes that the files had no blocks for, and are to get.
     fn needed(&self, which: impl Fn(&Entry) -> bool) -> u64 {
         self.entries
             .iter()
-            .filter(|entry| which(entry))
+            .filter(|entry| which(entry) && !entry.is_done())
             .fold(0, |sum, entry| sum.saturating_add(entry.len.saturating_sub(entry.allocated_before)))
     }
 
@@ -408,6 +432,11 @@ impl Tree {
 }
 
 impl Entry {
+    /// Whether it is as it is to be, so that it is not written, and gets no block for its holes.
+    fn is_done(&self) -> bool {
+        self.len == self.len_before && (self.len == 0 || self.verdict == Verdict::Whole)
+    }
+
     /// Whether `len` is the length that it had before, and more than it is to have.
     const fn has_surplus(&self, len: u64) -> bool {
         self.len_before > self.len && len == self.len_before
@@ -452,5 +481,28 @@ pub(super) fn sync_to_disk(file: &File, path: &Path) -> Result<(), DiskError> {
             Err(cause::of_write("write to the disk", path, file, len, &err))
         }
         _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::disk::{Plan, Site};
+    use crate::meta::geometry::Geometry;
+
+    #[test]
+    fn a_file_that_is_whole_gets_no_blocks_and_needs_no_room() {
+        const LEN: u64 = 1 << 20;
+        for (verdict, needed) in [(Verdict::Whole, 0), (Verdict::Ours, LEN)] {
+            let folder = tempfile::tempdir().unwrap();
+            let path = folder.path().join("f");
+            // All of it is a hole.
+            File::create(&path).unwrap().set_len(LEN).unwrap();
+            let plan = Plan::file(&path, Geometry::new(LEN, 1 << 14).unwrap());
+            let output = Site::find(plan, Existing::Keep, None).unwrap().make(&[verdict]).unwrap();
+            assert_eq!(output.tree.needed(|_| true), needed);
+            let blocks = File::open(&path).unwrap().metadata().unwrap().blocks();
+            assert_eq!(blocks * sys::STAT_BLOCK_LEN >= LEN, verdict == Verdict::Ours);
+        }
     }
 }

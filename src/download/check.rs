@@ -87,10 +87,11 @@ pub(super) fn pieces(
         {
             bench.submit(read, piece, geometry.piece_offset(piece), size(piece))?;
         }
+        let heed = || check_interrupt(interrupt, Progress { done: right_bytes, total: total(request) });
         let (piece, is_right) = match bench.next(request, see) {
             Some(judged) => judged,
             None => match next.next() {
-                Some(&piece) => (piece, long_piece(request, read, piece, see)?),
+                Some(&piece) => (piece, long_piece(request, read, piece, &heed, see)?),
                 None => return Ok(checked),
             },
         };
@@ -153,18 +154,21 @@ impl Bench {
     }
 }
 
-/// Hashes a piece bit by bit, and reads it once more to show it.
+/// Hashes a piece bit by bit, and reads it once more to show it. As that can take seconds, it asks `heed` all the time
+/// whether to go on.
 fn long_piece(
     request: &Request,
     read: &Read<'_>,
     piece: PieceIndex,
+    heed: &dyn Fn() -> Result<(), Error>,
     see: &mut dyn FnMut(&Sight<'_>),
-) -> Result<bool, DiskError> {
+) -> Result<bool, Error> {
     let geometry = request.metainfo.geometry;
     let (start, size) = (geometry.piece_offset(piece), u64::from(geometry.piece_size(piece)));
     let mut buffer = vec![0; READ_LEN];
-    let mut each = |use_bytes: &mut dyn FnMut(u64, &[u8])| -> Result<(), DiskError> {
+    let mut each = |use_bytes: &mut dyn FnMut(u64, &[u8])| -> Result<(), Error> {
         for at in (start..start + size).step_by(READ_LEN) {
+            heed()?;
             let bytes = &mut buffer[..(start + size - at).min(READ_LEN as u64) as usize];
             read(at, bytes)?;
             use_bytes(at, bytes);

@@ -67,7 +67,10 @@ pub(super) fn run(
     let kept = bytes_of(run.request, |piece| have.get(piece) || known.provisional.get(piece));
     let mut control = match Control::start(run, search, have, known, kept) {
         Ok(control) => control,
-        Err(error) => return (kept, Err(error)),
+        Err(error) => {
+            restore_untouched(run, kept);
+            return (kept, Err(error));
+        }
     };
     let mut result = control.run(run.interrupt, observer);
     control.stop();
@@ -83,19 +86,31 @@ pub(super) fn run(
     }
     // After trouble nobody knows what has become of what was verified: the record stays open, and its pieces are hashed.
     let is_sound = trouble.is_none() && !matches!(result, Err(Error::Disk(_) | Error::Panicked));
-    if let Some(recorder) = recorder
-        && is_sound
-        && result.is_err()
-        && done > 0
-    {
-        recorder.close();
-    }
     if result.is_ok()
         && let Some(trouble) = trouble
     {
         result = Err(trouble);
     }
+    if result.is_err() {
+        restore_untouched(run, done);
+        if let Some(recorder) = recorder
+            && is_sound
+            && done > 0
+        {
+            recorder.close();
+        }
+    }
     (done, result.map(|()| summary))
+}
+
+/// Gives files of others that nothing was put into their old length, where the output stays. Before the record is closed,
+/// which knows their lengths.
+fn restore_untouched(run: &Run<'_>, done: u64) {
+    if done > 0
+        && let Err(error) = run.output.restore_untouched()
+    {
+        tracing::warn!("cannot clean up: {error}");
+    }
 }
 
 struct Control<'a> {
@@ -595,7 +610,7 @@ impl<'a> Control<'a> {
             misses: counters.misses.load(Ordering::Relaxed),
             receives: counters.receives.load(Ordering::Relaxed),
             backend: self.backend,
-            fetching: self.started.elapsed(),
+            fetching: clock::now().saturating_duration_since(self.started),
             ..Summary::default()
         }
     }

@@ -4,6 +4,10 @@
 //! names it, it may also hold nothing but pieces that are half done. All others are somebody else's, also those of which
 //! nothing can be told: a small file whose only pieces it shares with others that are not right.
 
+use std::cell::OnceCell;
+
+use sha1::{Digest as _, Sha1};
+
 use super::check::{self, Checked, Sight, is_zeroes};
 use super::resume::Known;
 use super::{Interrupt, Observer, Request, bytes_of, wanted};
@@ -69,12 +73,15 @@ pub(super) fn around(
     } else {
         judge.probe(&mut looked, &mut check)?;
     }
+    let holes = Holes { request, site, of_zeroes: Default::default() };
     let is_open = |piece: &PieceIndex| {
-        site.found().may_hold(*piece) && !looked.have.get(*piece) && !looked.known.provisional.get(*piece)
+        (site.found().may_hold(*piece) || holes.may_be_right(*piece))
+            && !looked.have.get(*piece)
+            && !looked.known.provisional.get(*piece)
     };
     let candidates: Vec<_> = wanted(request).filter(is_open).collect();
     check(&mut judge, &mut looked, &candidates)?;
-    looked.verdicts = judge.verdicts(&looked.have, looked.known.names_files);
+    looked.verdicts = judge.verdicts(&looked.have, &looked.known);
     if request.existing == Existing::Keep {
         refuse_foreign(site, &looked.verdicts)?;
     }
@@ -87,6 +94,43 @@ fn refuse_foreign(site: &Site, verdicts: &[Verdict]) -> Result<(), Error> {
         Some(first) => Err(Error::NotOurs { path: site.path(first), others: foreign.count() }),
         None => Ok(()),
     }
+}
+
+/// Pieces that are right where nothing was ever written: they are nothing but zeroes.
+struct Holes<'a> {
+    request: &'a Request,
+    site: &'a Site,
+    /// The hash of zeroes, of a whole piece and of a shorter one at the end.
+    of_zeroes: [OnceCell<[u8; 20]>; 2],
+}
+
+impl Holes<'_> {
+    /// Whether the piece is nothing but zeroes, and lies in files that reach so far.
+    fn may_be_right(&self, piece: PieceIndex) -> bool {
+        let Self { request, site, of_zeroes } = self;
+        let geometry = request.metainfo.geometry;
+        let len = geometry.piece_size(piece);
+        let is_there = |part: Part| {
+            let end = part.at + part.bytes.len() as u64;
+            site.present_len(part.file).is_some_and(|present| present >= end)
+        };
+        // Hashing a long piece takes a while, so only where it may help.
+        site.parts(geometry.piece_offset(piece), len as usize).all(is_there) && {
+            let of_zeroes = &of_zeroes[usize::from(len < geometry.piece_len())];
+            request.metainfo.piece_hash(piece) == of_zeroes.get_or_init(|| hash_of_zeroes(len as usize))
+        }
+    }
+}
+
+fn hash_of_zeroes(len: usize) -> [u8; 20] {
+    let (zeroes, mut hash) = ([0; 64 << 10], Sha1::new());
+    let mut left = len;
+    while left > 0 {
+        let now = left.min(zeroes.len());
+        hash.update(&zeroes[..now]);
+        left -= now;
+    }
+    hash.finalize().into()
 }
 
 struct Judge<'a> {
@@ -103,7 +147,7 @@ impl Judge<'_> {
     }
 
     /// Has one of the recorded pieces of each file hashed, as the record does not tell whether somebody has written there
-    /// since. Where it is wrong, the next.
+    /// since. Where it is wrong, others.
     fn probe(
         &mut self,
         looked: &mut Looked,
@@ -112,24 +156,30 @@ impl Judge<'_> {
         if looked.known.provisional.count_ones() == 0 {
             return Ok(());
         }
-        let pieces: Vec<Vec<PieceIndex>> = {
+        let mut left: Vec<(usize, Vec<PieceIndex>)> = {
             let recorded = |piece: &PieceIndex| looked.known.provisional.get(*piece);
-            self.site.pieces_of_each().map(|pieces| pieces.filter(recorded).collect()).collect()
+            let pieces = self.site.pieces_of_each().map(|pieces| pieces.filter(recorded).collect());
+            pieces.enumerate().filter(|(_, pieces): &(_, Vec<_>)| !pieces.is_empty()).collect()
         };
-        for (file, pieces) in pieces.into_iter().enumerate() {
-            if pieces.is_empty() || pieces.iter().any(|&piece| looked.have.get(piece)) {
-                continue;
+        // More of each file in every round, so that there are few of them however much is wrong.
+        let mut each = 1;
+        loop {
+            let have = &looked.have;
+            left.retain(|(_, pieces)| !pieces.iter().any(|&piece| have.get(piece)));
+            let mut round = Vec::new();
+            for (_, pieces) in &left {
+                let next = pieces.iter().filter(|&&piece| looked.known.provisional.clear(piece));
+                round.extend(next.take(each));
             }
+            if round.is_empty() {
+                break;
+            }
+            round.sort_unstable();
+            check(self, looked, &round)?;
+            each *= 2;
+        }
+        for (file, _) in left {
             self.traits[file].is_disproved = true;
-            for piece in pieces {
-                if looked.known.provisional.clear(piece) {
-                    check(self, looked, &[piece])?;
-                }
-                if looked.have.get(piece) {
-                    self.traits[file].is_disproved = false;
-                    break;
-                }
-            }
         }
         Ok(())
     }
@@ -150,9 +200,9 @@ impl Judge<'_> {
         }
     }
 
-    fn verdicts(&self, have: &Bitfield, names_files: bool) -> Vec<Verdict> {
+    fn verdicts(&self, have: &Bitfield, known: &Known) -> Vec<Verdict> {
         let files = self.traits.iter().zip(self.site.pieces_of_each()).enumerate();
-        files.map(|(file, (traits, pieces))| self.verdict(file, traits, pieces, have, names_files)).collect()
+        files.map(|(file, (traits, pieces))| self.verdict(file, traits, pieces, have, known)).collect()
     }
 
     fn verdict(
@@ -161,19 +211,22 @@ impl Judge<'_> {
         traits: &Traits,
         mut pieces: impl Iterator<Item = PieceIndex>,
         have: &Bitfield,
-        names_files: bool,
+        known: &Known,
     ) -> Verdict {
         let (len, present) = (self.site.file_len(file), self.site.present_len(file));
         if len == 0 && present > Some(0) {
             // All that it holds is too much.
             return Verdict::Foreign;
         }
-        if present.is_some() && pieces.all(|piece| have.get(piece)) {
+        // What is only taken to be there does not have to be written either, but nothing may be cut for it.
+        let is_there =
+            |piece: PieceIndex| have.get(piece) || present == Some(len) && known.provisional.get(piece);
+        if present.is_some() && pieces.all(is_there) {
             return Verdict::Whole;
         }
         // Ours have their length from the start.
         let may_be_half_done =
-            names_files && present == Some(len) && !traits.is_disproved && !traits.has_full_piece;
+            known.names_files && present == Some(len) && !traits.is_disproved && !traits.has_full_piece;
         match traits.has_others && !traits.is_proven && !may_be_half_done {
             true => Verdict::Foreign,
             false => Verdict::Ours,

@@ -35,7 +35,7 @@ use self::resume::{Known, Notes};
 pub use self::search::{DhtReach, HOSTS_MAX, Reach, Search};
 use self::stream::Stream;
 use crate::discovery::announcer::{AnnounceConfig, Farewell, Timing};
-use crate::disk::{self, DiskError, Existing, Io, MetaFile, Output, Plan, Site, Target};
+use crate::disk::{self, DiskError, Existing, Io, MetaFile, Output, Plan, Site, Target, Verdict};
 use crate::error::{Error, Progress};
 use crate::meta::geometry::PieceIndex;
 use crate::meta::names::Rules;
@@ -266,18 +266,9 @@ fn run_with(
             return Err(error);
         }
     };
-    if let Err(error) = run.check_disturbed(&mut summary, observer) {
-        run.notes.iter().for_each(Notes::remove);
+    if let Err(error) = run.finish(&mut summary, observer) {
+        farewell.into_iter().for_each(Farewell::wait);
         return Err(error);
-    }
-    observer.finishing(request.sync);
-    if let Some(stream) = run.stream.take() {
-        stream.into_inner().finish(request, interrupt)?;
-    }
-    let finished = stop::heeding(interrupt, || run.output.finish(request.sync));
-    finished.map_err(|error| ended(error, interrupt, request, total(request)))?;
-    if let Some(notes) = &run.notes {
-        notes.remove();
     }
     summary.checked += checked;
     Ok(Finished { summary, io: run.output.io(), farewell })
@@ -309,16 +300,14 @@ impl Run<'_> {
             let summary = match ended {
                 Err(error) if done == 0 => {
                     let error = undo(&self.output, error);
-                    // After that there are descriptors for it.
-                    self.notes.iter().for_each(Notes::remove);
-                    return Err(error);
-                }
-                Err(error) => {
-                    if let Err(error) = self.output.restore_untouched() {
-                        tracing::warn!("cannot clean up: {error}");
+                    // After that there are descriptors for it. A record of an earlier run stays, where it is all that
+                    // tells whose the half-done files are.
+                    if !known.names_files {
+                        self.notes.iter().for_each(Notes::remove);
                     }
                     return Err(error);
                 }
+                Err(error) => return Err(error),
                 Ok(summary) => summary,
             };
             sum.add(&summary);
@@ -334,6 +323,23 @@ impl Run<'_> {
             }
             known = Known::nothing(self.request.metainfo.geometry);
         }
+    }
+
+    /// Does what is left once all is verified, and removes the notes.
+    fn finish(&mut self, summary: &mut Summary, observer: &mut dyn Observer) -> Result<(), Error> {
+        let (request, interrupt) = (self.request, self.interrupt);
+        if let Err(error) = self.check_disturbed(summary, observer) {
+            self.notes.iter().for_each(Notes::remove);
+            return Err(error);
+        }
+        observer.finishing(request.sync);
+        if let Some(stream) = self.stream.take() {
+            stream.into_inner().finish(request, interrupt)?;
+        }
+        let finished = stop::heeding(interrupt, || self.output.finish(request.sync));
+        finished.map_err(|error| ended(error, interrupt, request, total(request)))?;
+        self.notes.iter().for_each(Notes::remove);
+        Ok(())
     }
 
     /// Hashes the pieces of files that others have written to during the run.
@@ -500,6 +506,10 @@ fn open_under(
     };
     let Looked { mut have, known, verdicts, checked } =
         look::around(request, &site, known, interrupt, observer)?;
+    if request.io == Io::Mmap && verdicts.contains(&Verdict::Foreign) {
+        observer
+            .notice("what is there is replaced piece by piece, each once it is verified: it is not mapped");
+    }
     let output = site.make(&verdicts)?;
     for piece in wanted(request) {
         // It can be refused by a bug only; then it is fetched once more.

@@ -3,9 +3,11 @@
 //! What is believed depends on how the last run ended:
 //!
 //! - It closed its record, and no file has changed since: the pieces that were synced are there, as far as it could tell
-//!   that nobody else wrote to their files during the run, which it cannot where it writes to them itself by `pwrite`. Those that were only
-//!   verified may be lost without a trace where the disk fails later, or with the machine: if that has not gone down they
-//!   are not fetched again, and hashed before the download is called done.
+//!   that nobody else wrote to their files during the run, which it cannot where it writes to them itself by `pwrite`.
+//!   Those that were only verified may be lost without a trace where the disk fails later, or with the machine: if that
+//!   has not gone down they are not fetched again, and hashed before the download is called done.
+//! - It closed its record, and a file has changed since: no piece of it is believed, and no file passes for half done,
+//!   for somebody has written after us.
 //! - It was killed, the machine went down, or the disk failed: the record stayed open. Its pieces were synced before they
 //!   were recorded, but the times of the files cannot tell whether somebody has changed them. They are treated like those
 //!   that were only verified.
@@ -23,6 +25,7 @@ use crate::disk::record::{Record, RecordFile, Standing, Unreadable, boot};
 use crate::disk::{DiskError, Output, Site};
 use crate::meta::geometry::{Geometry, PieceIndex};
 use crate::net::shared::Shared;
+use crate::os::clock;
 use crate::swarm::bitfield::Bitfield;
 
 /// Between records lies so many times the time that it takes to sync for one.
@@ -90,9 +93,9 @@ impl Notes {
                 observer.notice(&format!("{path} {why}: everything there is checked"));
                 nothing
             }
-            Err(Unusable::Stale) => {
+            Err(Unusable::Stale { names_files }) => {
                 observer.notice(&format!("{path} is older than the files: everything there is checked"));
-                Known { names_files: true, ..nothing }
+                Known { names_files, ..nothing }
             }
             Ok(known) => known.unwrap_or(nothing),
         };
@@ -131,13 +134,14 @@ impl Notes {
         let mut known = Known { names_files: true, ..Known::nothing(self.geometry) };
         if !record.is_closed {
             if found.written_at > record.open_until {
-                return Err(Unusable::Stale);
+                return Err(Unusable::Stale { names_files: true });
             }
             known.provisional = durable;
             return Ok(known);
         }
         if record.times != found.times {
-            return Err(Unusable::Stale);
+            // Our last write came before it, so that what is there and not right may be somebody else's.
+            return Err(Unusable::Stale { names_files: false });
         }
         known.is_unchanged = true;
         if self.boot == Some(record.boot) {
@@ -177,8 +181,9 @@ enum Unusable {
     Keep(String),
     /// It may be replaced.
     Replace(String),
-    /// It names these files, but somebody has written to them since. It may be replaced.
-    Stale,
+    /// It is of these files, but they were written to since. It may be replaced. `names_files` says whether that may have
+    /// been us.
+    Stale { names_files: bool },
 }
 
 impl Unusable {
@@ -234,7 +239,7 @@ impl Recorder {
         // From now on the files change. And should this run be killed before anything is verified, the next one shall know
         // whose they are.
         writer.save_open(every, false);
-        Self { writer, every, first_at: Instant::now() + every, thread: None }
+        Self { writer, every, first_at: clock::now() + every, thread: None }
     }
 
     /// Starts to write records once the download has lasted so long.
@@ -272,7 +277,8 @@ impl Recorder {
         lock(&self.writer.sets).is_final = true;
     }
 
-    /// Writes the record of a download that has ended before it was done. To be called when this was stopped.
+    /// Writes the record of a download that has ended before it was done. To be called when this was stopped, and when
+    /// nothing is changed in the files any more, nor in their lengths.
     pub(super) fn close(self) {
         let Writer { notes, output, sets, .. } = &self.writer;
         output.rest();

@@ -34,7 +34,12 @@ impl Content {
 
     /// A single file of that many bytes, which look random and differ from piece to piece.
     pub fn single(name: &str, len: usize, piece_len: usize) -> Self {
-        let bytes: Vec<u8> = noise(len);
+        Self::of_bytes(name, noise(len), piece_len)
+    }
+
+    /// A single file with these bytes.
+    pub fn of_bytes(name: &str, bytes: Vec<u8>, piece_len: usize) -> Self {
+        let len = bytes.len();
         let hashes: Vec<u8> = bytes.chunks(piece_len).flat_map(Sha1::digest).collect();
         let mut info = format!("d6:lengthi{len}e4:name{}:{name}", name.len()).into_bytes();
         info.extend(format!("12:piece lengthi{piece_len}e6:pieces{}:", hashes.len()).bytes());
