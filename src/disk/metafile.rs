@@ -10,6 +10,7 @@ use std::io::{self, Read, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
+use super::sys;
 use crate::meta::torrent::{METAINFO_LEN_MAX, is_our_torrent_file};
 
 /// What is added to the name of the output.
@@ -72,7 +73,7 @@ impl MetaFile {
             None => {}
         }
         let (draft, mut file) = self.draft()?;
-        let written = file.write_all(bytes).and_then(|()| publish(&draft, &self.path, bytes));
+        let written = file.write_all(bytes).and_then(|()| publish(&draft, &self.path));
         let _ = fs::remove_file(&draft);
         written.map(|()| true)
     }
@@ -102,13 +103,27 @@ impl MetaFile {
     }
 }
 
-/// Gives a draft its name, unless somebody has that meanwhile. Some file systems have no second names for a file; there
-/// it is written anew.
-fn publish(draft: &Path, path: &Path, bytes: &[u8]) -> io::Result<()> {
+/// Gives a draft its name, unless somebody has that meanwhile: at once, so that whatever ends this process, what has the
+/// name is whole.
+fn publish(draft: &Path, path: &Path) -> io::Result<()> {
+    match sys::rename_to_free(draft, path) {
+        Err(error) if matches!(error.raw_os_error(), Some(libc::EINVAL | libc::ENOSYS)) => {
+            publish_without(draft, path)
+        }
+        renamed => renamed,
+    }
+}
+
+/// The same on file systems that cannot rename in this way.
+fn publish_without(draft: &Path, path: &Path) -> io::Result<()> {
     match fs::hard_link(draft, path) {
         Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
-            let mut file = OpenOptions::new().write(true).create_new(true).open(path)?;
-            file.write_all(bytes).inspect_err(|_| drop(fs::remove_file(path)))
+            // Some have no second names for a file either. Between the look and the renaming lies a moment at most.
+            match path.symlink_metadata() {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => fs::rename(draft, path),
+                Err(error) => Err(error),
+                Ok(_) => Err(io::ErrorKind::AlreadyExists.into()),
+            }
         }
         linked => linked,
     }
@@ -162,11 +177,15 @@ mod tests {
 
     #[test]
     fn a_name_that_others_have_taken_meanwhile_is_left_to_them() {
-        let folder = tempfile::tempdir().unwrap();
-        let [draft, path] = ["draft", "path"].map(|name| folder.path().join(name));
-        fs::write(&draft, "ours").unwrap();
-        fs::write(&path, "theirs").unwrap();
-        assert_eq!(publish(&draft, &path, b"ours").unwrap_err().kind(), io::ErrorKind::AlreadyExists);
-        assert_eq!(fs::read(&path).unwrap(), b"theirs");
+        for publish in [publish, publish_without] {
+            let folder = tempfile::tempdir().unwrap();
+            let [draft, path, free] = ["draft", "path", "free"].map(|name| folder.path().join(name));
+            fs::write(&draft, "ours").unwrap();
+            fs::write(&path, "theirs").unwrap();
+            assert_eq!(publish(&draft, &path).unwrap_err().kind(), io::ErrorKind::AlreadyExists);
+            assert_eq!(fs::read(&path).unwrap(), b"theirs");
+            publish(&draft, &free).unwrap();
+            assert_eq!(fs::read(&free).unwrap(), b"ours");
+        }
     }
 }

@@ -11,6 +11,7 @@ use std::io;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
 use std::ptr;
 use std::sync::OnceLock;
 
@@ -61,6 +62,24 @@ pub(super) fn remove_file_at(folder: Option<&File>, name: &OsStr) -> io::Result<
 /// Removes an empty folder from `folder` (the working folder when `None`).
 pub(super) fn remove_folder_at(folder: Option<&File>, name: &OsStr) -> io::Result<()> {
     unlink_at(folder, name, libc::AT_REMOVEDIR)
+}
+
+/// Gives a file another name, which must be free; EINVAL where the file system cannot do both in one step.
+pub(super) fn rename_to_free(from: &Path, to: &Path) -> io::Result<()> {
+    let (from, to) = (c_name(from.as_os_str())?, c_name(to.as_os_str())?);
+    retry(|| {
+        // SAFETY: both names are NUL-terminated strings that outlive the call.
+        unsafe {
+            libc::renameat2(
+                libc::AT_FDCWD,
+                from.as_ptr(),
+                libc::AT_FDCWD,
+                to.as_ptr(),
+                libc::RENAME_NOREPLACE,
+            )
+        }
+    })?;
+    Ok(())
 }
 
 fn unlink_at(folder: Option<&File>, name: &OsStr, flags: libc::c_int) -> io::Result<()> {
