@@ -1,8 +1,8 @@
 //! Finds out what is wrong with a file of the output that can no longer be written or read.
 //!
-//! A system call that fails names the reason. An access to a map does not: all there is to know is that a page could not
-//! be had, be it that the file was cut short, that the disk is full or that it fails. So the same is tried again in ways
-//! that are answered.
+//! A system call that fails names the reason. An access to a map does not: all there is to know is that a page could
+//! not be had, be it that the file was cut short, that the disk is full or that it fails. So the same is tried again in
+//! ways that are answered.
 
 use std::fs::File;
 use std::io;
@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 
 use super::opener::Access;
 use super::{DiskError, Output, sys};
+use crate::os::limits;
 
 impl Output {
     /// Why a mapped file, by its index, cannot be written or read at `at`.
@@ -67,7 +68,7 @@ pub(super) fn of_write(
 
 /// What it means that a file of `len` bytes is too big (EFBIG): for this process, or for the file system.
 pub(super) fn too_big(path: PathBuf, len: u64) -> DiskError {
-    match sys::file_size_limit() {
+    match limits::file_size() {
         Some(limit) if limit < len => DiskError::FileLimit { path, len, limit },
         _ => DiskError::FileTooBig { path, len },
     }

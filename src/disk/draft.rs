@@ -57,7 +57,8 @@ pub(super) struct Draft {
 }
 
 impl Draft {
-    /// The draft of the piece of `size` bytes from `start` of the content, that `waits` where its files hold bytes of others.
+    /// The draft of the piece of `size` bytes from `start` of the content, that `waits` where its files hold bytes of
+    /// others.
     pub(super) fn new(start: u64, size: u32, waits: bool) -> Self {
         let none = Blocks::none(size.div_ceil(BLOCK_LEN));
         Self {
@@ -75,8 +76,8 @@ impl Draft {
         }
     }
 
-    /// Copies `data` to the start of `range`, which is as long. Where there is no memory they are put away at once; should
-    /// that fail, whoever wants to have the piece will hear of it.
+    /// Copies `data` to the start of `range`, which is as long. Where there is no memory they are put away at once;
+    /// should that fail, whoever wants to have the piece will hear of it.
     pub(super) fn write(&mut self, output: &Output, range: &Range<usize>, data: &[u8]) {
         if data.is_empty() {
             return;

@@ -77,8 +77,8 @@ pub enum DiskError {
         /// What could not be made.
         path: PathBuf,
     },
-    /// The disk had room when the download began and has none left. Where many bytes are free all the same, what the file
-    /// system lies on (a thin volume, an image on another file system) is full.
+    /// The disk had room when the download began and has none left. Where many bytes are free all the same, what the
+    /// file system lies on (a thin volume, an image on another file system) is full.
     Full {
         /// The file that cannot be written.
         path: PathBuf,

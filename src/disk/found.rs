@@ -29,9 +29,8 @@ impl Found {
         Self { geometry, words, holds_data: false }
     }
 
-    /// Whether any file held data. When it did, the pieces of [`Found::candidates`] must be hash-checked before
-    /// anything is written. When none of them passes and not all of them are
-    /// [zeroes](super::PieceLease::is_zeroes), the output is someone else's file.
+    /// Whether any file held data. When one did, the pieces that [may be there](Found::may_hold) must be hashed before
+    /// anything is written, and each file is judged by what is right in it.
     pub const fn holds_data(&self) -> bool {
         self.holds_data
     }

@@ -6,8 +6,8 @@
 //! is repeated, on memory that belongs to no file. Nobody may trust what was read or written; so whoever has used the
 //! bytes of a map asks for its [`Guard::damage`] before anything is made of them. A damaged map stays so.
 //!
-//! Any other address is a crash like any other: the handler steps aside for good, puts back the action that it found, and
-//! has the signal come again.
+//! Any other address is a crash like any other: the handler steps aside for good, puts back the action that it found,
+//! and has the signal come again.
 //!
 //! The handler may interrupt anything anywhere, so it takes no lock and no memory. The maps stand in a table of
 //! fixed size, of atomics: a slot counts from the moment its start is stored until the start is 0 again.
@@ -177,8 +177,8 @@ fn replace_page(address: usize) -> bool {
     true
 }
 
-/// Puts back what was done about the signal before, and has it come again: an access will be repeated, and a signal that
-/// was sent is sent once more.
+/// Puts back what was done about the signal before, and has it come again: an access will be repeated, and a signal
+/// that was sent is sent once more.
 fn step_aside(signal: libc::c_int, is_access: bool) {
     let Some(before) = BEFORE.get() else { return };
     // SAFETY: the action is one that the kernel gave.

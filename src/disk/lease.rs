@@ -14,9 +14,9 @@
 //! 5. Writes by this process need `&mut PieceLease`, reads `&PieceLease`. The kernel's writes go to the places given by
 //!    [`PieceLease::iovecs`], and whoever gives these to the kernel must own the lease, unused, until the operation is
 //!    complete. Then a late completion finds the piece still leased: it was neither given to anyone else nor verified.
-//! 6. Where files are written and not mapped, the windows of a lease are private memory of its own, taken from a pool and
-//!    given back when it ends; its files are written by calls that need `&mut PieceLease`, or the lease itself, and are
-//!    over when they return. So rules 1, 2 and 5 are all it takes.
+//! 6. Where files are written and not mapped, the windows of a lease are private memory of its own, taken from a pool
+//!    and given back when it ends; its files are written by calls that need `&mut PieceLease`, or the lease itself, and
+//!    are over when they return. So rules 1, 2 and 5 are all it takes.
 //!
 //! The acquire of a free piece meets the release of the lease before it, so the new owner sees its bytes.
 
@@ -130,8 +130,8 @@ fn change(state: &AtomicU8, from: u8, to: u8) -> Result<(), u8> {
     state.compare_exchange(from, to, Ordering::AcqRel, Ordering::Acquire).map(|_| ())
 }
 
-/// The right to write one piece, and to read it. Dropping it gives the piece back as it is: what was written to a map is
-/// in the file, what was kept in memory to be written later is not.
+/// The right to write one piece, and to read it. Dropping it gives the piece back as it is: what was written to a map
+/// is in the file, what was kept in memory to be written later is not.
 pub struct PieceLease {
     output: Arc<Output>,
     piece: PieceIndex,
@@ -222,8 +222,8 @@ impl PieceLease {
         }
     }
 
-    /// Notes that these bytes, which are a whole block or several, have been written and are of no use: they are written
-    /// again before anybody looks at them.
+    /// Notes that these bytes, which are a whole block or several, have been written and are of no use: they are
+    /// written again before anybody looks at them.
     ///
     /// # Panics
     /// When they do not lie inside the piece.
@@ -243,8 +243,8 @@ impl PieceLease {
     }
 
     /// Has all bytes in memory, for [`PieceLease::segments`]; reads those that are only in the files. False where that
-    /// would take too much memory, so that they must be looked at by [`PieceLease::show`]. Bytes that nobody has written
-    /// are what the files hold. Always true for mapped pieces, and for those that were received without delay.
+    /// would take too much memory, so that they must be looked at by [`PieceLease::show`]. Bytes that nobody has
+    /// written are what the files hold. Always true for mapped pieces, and for those that were received without delay.
     ///
     /// # Errors
     /// What the disk answers.
@@ -255,8 +255,8 @@ impl PieceLease {
         }
     }
 
-    /// The bytes of the piece in order, cut where mapped files meet. Where the disk failed they are zeroes that nobody wrote:
-    /// [`PieceLease::seal`] and [`PieceLease::read`] know.
+    /// The bytes of the piece in order, cut where mapped files meet. Where the disk failed they are zeroes that nobody
+    /// wrote: [`PieceLease::seal`] and [`PieceLease::read`] know.
     ///
     /// # Panics
     /// When they are not all in memory: [`PieceLease::load`] must have said so.
@@ -271,8 +271,8 @@ impl PieceLease {
         }
     }
 
-    /// Shows the bytes of the piece to `see`, in order, bit by bit, until it returns false. Takes little memory wherever
-    /// they are.
+    /// Shows the bytes of the piece to `see`, in order, bit by bit, until it returns false. Takes little memory
+    /// wherever they are.
     ///
     /// # Errors
     /// What the disk answers.
@@ -330,8 +330,8 @@ impl PieceLease {
         Ok(zeroes)
     }
 
-    /// The piece will be received soon: has its pages made ready, by another thread. Not for a piece that is only looked
-    /// at, as its pages count as changed from then on.
+    /// The piece will be received soon: has its pages made ready, by another thread. Not for a piece that is only
+    /// looked at, as its pages count as changed from then on.
     pub fn prefault(&self) {
         if let Bytes::Mapped(parts) = &self.bytes
             && self.output.works_ahead()

@@ -50,16 +50,16 @@ enum Kind {
 }
 
 impl Map {
-    /// Maps the first `len` bytes of a file that is open for reading and writing, in large pages where that can be. `len`
-    /// is above 0. The index is for whoever asks the map for it.
+    /// Maps the first `len` bytes of a file that is open for reading and writing, in large pages where that can be.
+    /// `len` is above 0. The index is for whoever asks the map for it.
     pub(super) fn file(file: &File, len: u64, index: usize, in_large_pages: bool) -> io::Result<Self> {
         let memory = MmapOptions::new().len(address_len(len)?).map_raw(file)?;
         let guard = Some(Guard::new(memory.as_ptr(), memory.len())?);
         if in_large_pages && memory.len() >= LARGE_PAGE_LEN {
             // One fault for 2 MiB instead of one for 4 to 64 KiB, which is most of what a mapped write costs beside the
-            // copy. Kernels and file systems without large pages in the page cache refuse or ignore it. With it the second
-            // advice only means: one large page a fault, and no small ones read ahead in between. Without it, it would
-            // mean pages of 4 KiB.
+            // copy. Kernels and file systems without large pages in the page cache refuse or ignore it. With it the
+            // second advice only means: one large page a fault, and no small ones read ahead in between. Without it, it
+            // would mean pages of 4 KiB.
             let _ = memory.advise(Advice::HugePage).and_then(|()| memory.advise(Advice::Random));
         }
         let pages = memory.len().div_ceil(LARGE_PAGE_LEN);
@@ -68,8 +68,8 @@ impl Map {
         Ok(Self { guard, memory, kind: Kind::File(index), ordered, verified })
     }
 
-    /// Takes all pages that `range` touches out of this process; the file keeps them. Whoever has a window on them meets
-    /// the same bytes at the next touch.
+    /// Takes all pages that `range` touches out of this process; the file keeps them. Whoever has a window on them
+    /// meets the same bytes at the next touch.
     ///
     /// # Panics
     /// When the range does not lie inside the map, or the map is of private bytes, which are nowhere else.
@@ -110,7 +110,8 @@ impl Map {
         large_pages(range).filter(is_new).map(|page| self.large_page(page))
     }
 
-    /// Notes that `range`, which was not verified before, is. Returns the large pages that are verified as a whole since.
+    /// Notes that `range`, which was not verified before, is. Returns the large pages that are verified as a whole
+    /// since.
     pub(super) fn note_verified(&self, range: &Range<usize>) -> impl Iterator<Item = Range<usize>> {
         large_pages(range).map(|page| (page, self.large_page(page))).filter_map(move |(page, bytes)| {
             let len = (range.end.min(bytes.end) - range.start.max(bytes.start)) as u32;
@@ -136,8 +137,8 @@ impl Map {
         }
     }
 
-    /// The first page of `range` that cannot be written, by its offset; `None` where all can be, or where that cannot be
-    /// told (before Linux 5.14). Pages that can be written count as changed afterwards.
+    /// The first page of `range` that cannot be written, by its offset; `None` where all can be, or where that cannot
+    /// be told (before Linux 5.14). Pages that can be written count as changed afterwards.
     pub(super) fn first_unwritable(&self, range: &Range<usize>) -> Option<usize> {
         let page_len = sys::page_len();
         (range.start / page_len * page_len..range.end).step_by(page_len).find(|&page| {
@@ -170,7 +171,8 @@ impl Map {
     fn private(len: u32) -> io::Result<Self> {
         let memory = MmapOptions::new().len(address_len(u64::from(len))?).no_reserve_swap().map_anon()?;
         let memory = MmapRaw::from(memory);
-        // Pages of their usual size, so that what is written is what there is memory for. Kernels without others refuse.
+        // Pages of their usual size, so that what is written is what there is memory for. Kernels without others
+        // refuse.
         let _ = memory.advise(Advice::NoHugePage);
         Ok(Self {
             guard: None,

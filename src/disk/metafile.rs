@@ -1,5 +1,5 @@
-//! The torrent file of a magnet link beside its output, `OUT.ringtide.torrent`: what the link stands for, so that the next
-//! run need not ask peers for it.
+//! The torrent file of a magnet link beside its output, `OUT.ringtide.torrent`: what the link stands for, so that the
+//! next run need not ask peers for it.
 //!
 //! It is a proper torrent file that any client takes. Nothing in it is believed for its place or its owner, but for the
 //! hash of what it says, which whoever reads it compares with the link's. A file of that name that this program did not
@@ -103,8 +103,8 @@ impl MetaFile {
     }
 }
 
-/// Gives a draft its name, unless somebody has that meanwhile: at once, so that whatever ends this process, what has the
-/// name is whole.
+/// Gives a draft its name, unless somebody has that meanwhile: at once, so that whatever ends this process, what has
+/// the name is whole.
 fn publish(draft: &Path, path: &Path) -> io::Result<()> {
     match sys::rename_to_free(draft, path) {
         Err(error) if matches!(error.raw_os_error(), Some(libc::EINVAL | libc::ENOSYS)) => {

@@ -57,8 +57,8 @@ pub(super) fn is_unmappable(file: &File) -> bool {
     sys::file_system(file).is_ok_and(|magic| UNMAPPABLE.contains(&magic))
 }
 
-/// Which part of the maps that a process may have the files of an output take. Those of pieces in flight that lie beyond
-/// what is kept, the stacks of threads and the libraries need theirs too.
+/// Which part of the maps that a process may have the files of an output take. Those of pieces in flight that lie
+/// beyond what is kept, the stacks of threads and the libraries need theirs too.
 const MAPS_SHARE: usize = 4;
 
 /// Files of one piece, above which they are not mapped: to lease the piece, a thread of the rings opens and maps each.

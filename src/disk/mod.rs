@@ -1,7 +1,7 @@
 //! Where bytes land: the files of a download, preallocated and memory-mapped, written in place.
 //!
-//! [`Site::find`] looks at what stands where the files of a [`Plan`] are to be, and [`Site::make`] makes an [`Output`] of
-//! it. [`Output::lease`] then hands out pieces: a [`PieceLease`]
+//! [`Site::find`] looks at what stands where the files of a [`Plan`] are to be, and [`Site::make`] makes an [`Output`]
+//! of it. [`Output::lease`] then hands out pieces: a [`PieceLease`]
 //! is the only way to write one, nobody else has it meanwhile, and a piece that was sealed is never leased again.
 //! `lease` says why that holds even for writes that the kernel is still doing. Where a file system cannot map, or where
 //! the user prefers it ([`Io`]), the bytes of a lease are private memory and are written when the piece is sealed. The
@@ -18,8 +18,8 @@
 //!   memory cannot be had;
 //! - `upkeep`: the pages of mapped files, made ready ahead of the receives and dropped from this process afterwards;
 //! - `draft`: a piece that will be written, in memory from `pool`; `content`: the writing and reading, through a few
-//!   open files (`handles`); `blocks`: sets of a piece's blocks; `scratch`: where a piece waits that no memory is left for
-//!   and that must not be written yet;
+//!   open files (`handles`); `blocks`: sets of a piece's blocks; `scratch`: where a piece waits that no memory is left
+//!   for and that must not be written yet;
 //! - `record`: what was verified, written down beside the output, so that it need not be hashed again; `durable`: what
 //!   that needs of the files; `metafile`: what a magnet link stands for, kept there too;
 //! - `watch`: which files others have written to meanwhile;
@@ -27,9 +27,9 @@
 //! - `sys`: the system calls that `std` does not have.
 //!
 //! Knows nothing of peers, sockets or digests. Everything but [`PieceLease`] may wait for the disk, so it belongs at
-//! the start or the end of a download, or on a thread that may wait; [`Output::lease`] only opens and maps. Of the lease,
-//! [`PieceLease::seal`], [`PieceLease::load`] and the reading from files may wait too, and [`PieceLease::landed`] and
-//! [`PieceLease::park`] write a block or two where memory is short.
+//! the start or the end of a download, or on a thread that may wait; [`Output::lease`] only opens and maps. Of the
+//! lease, [`PieceLease::seal`], [`PieceLease::load`] and the reading from files may wait too, and
+//! [`PieceLease::landed`] and [`PieceLease::park`] write a block or two where memory is short.
 
 mod blocks;
 mod cause;

@@ -14,8 +14,8 @@ const OF_WINDOWS: [u32; 7] =
 
 const ECRYPTFS: u32 = 0x0000_F15F;
 
-/// The rules for names at a path, or in the nearest folder above it that exists. A file system that does not say what it
-/// is counts as one of Linux.
+/// The rules for names at a path, or in the nearest folder above it that exists. A file system that does not say what
+/// it is counts as one of Linux.
 pub fn rules(path: &Path) -> Rules {
     let absolute = std::path::absolute(path).unwrap_or_default();
     // Only to ask where it lies: opened for reading, a pipe would wait for a writer, and a device could act on it.

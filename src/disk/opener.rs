@@ -16,10 +16,11 @@ use super::walker::{Missing, Walker};
 use super::{DiskError, sys};
 use crate::os::limits;
 
-/// Files that are locked one by one at most, and the share of all descriptors that this may take.
+/// Files that are locked one by one at most.
 const LOCKS_MAX: usize = 256;
 /// Descriptors that connections, and those who look for peers, need before any is spent on a lock.
 const DESCRIPTORS_FIRST: usize = 64;
+/// Of how many descriptors beyond those one may be for a lock.
 const LOCKS_SHARE: usize = 4;
 
 /// Which file it is, whatever its name. The time of birth (where the file system has one) tells it from a later file
@@ -207,8 +208,8 @@ pub(super) fn make_root_folder(root: &Path) -> Result<(File, bool), DiskError> {
     }
 }
 
-/// Keeps other processes (and other outputs of this one) away from a file or folder for as long as the descriptor lives. A
-/// file system without locks gives no such promise, and the download goes on.
+/// Keeps other processes (and other outputs of this one) away from a file or folder for as long as the descriptor
+/// lives. A file system without locks gives no such promise, and the download goes on.
 pub(super) fn lock(file: &File, path: &Path) -> Result<(), DiskError> {
     match file.try_lock() {
         Err(TryLockError::WouldBlock) => Err(DiskError::Busy { path: path.to_path_buf() }),

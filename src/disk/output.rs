@@ -39,7 +39,8 @@ pub struct Output {
     pub(super) geometry: Geometry,
     /// How the files are to be written.
     io: Io,
-    /// Whether they are written piece by piece. Where the user leaves it open that begins as soon as a map cannot be had.
+    /// Whether they are written piece by piece. Where the user leaves it open that begins as soon as a map cannot be
+    /// had.
     is_written: AtomicBool,
     pub(super) tree: Tree,
     pub(super) spans: Box<[Placed]>,
@@ -49,8 +50,8 @@ pub struct Output {
     upkeep: Upkeep,
     /// Whether verified pieces are written back at once.
     writes_back: AtomicBool,
-    /// Whether the files held nothing. A page that is made ready or written counts as changed as a whole, and large ones
-    /// reach far: what was there before is not written again for its neighbours.
+    /// Whether the files held nothing. A page that is made ready or written counts as changed as a whole, and large
+    /// ones reach far: what was there before is not written again for its neighbours.
     is_fresh: bool,
     /// What others write to mapped files; `None` where that cannot be told from what is written here.
     pub(super) watch: Option<Watch>,
@@ -93,8 +94,8 @@ struct MapSlot {
 }
 
 impl Output {
-    /// Makes or opens the files and reserves their space, for whoever need not know what they hold before. Nothing is known
-    /// to be right: [`Site::make`] is for where something may be.
+    /// Makes or opens the files and reserves their space, for whoever need not know what they hold before. Nothing is
+    /// known to be right: [`Site::make`] is for where something may be.
     ///
     /// # Errors
     /// Those of [`Site::find`] and [`Site::make`].
@@ -147,8 +148,8 @@ impl Output {
 
     /// The lease of a piece: the right to write it until the lease is dropped.
     ///
-    /// Where files are mapped, the first lease of a piece in a file opens and maps it (two quick system calls for a file
-    /// at the top). Where they are written, nothing happens yet.
+    /// Where files are mapped, the first lease of a piece in a file opens and maps it (two quick system calls for a
+    /// file at the top). Where they are written, nothing happens yet.
     ///
     /// # Errors
     /// See [`Refused`]. [`DiskError::Changed`] when a file to map is not the one that was opened, or was cut.
@@ -227,8 +228,8 @@ impl Output {
         finished
     }
 
-    /// Has the system forget the bytes that are in memory and not changed, as a sync has failed: what could not be written
-    /// stays there and counts as written, and the next run would believe it.
+    /// Has the system forget the bytes that are in memory and not changed, as a sync has failed: what could not be
+    /// written stays there and counts as written, and the next run would believe it.
     pub(super) fn forget_cached(&self) {
         self.maps().for_each(|(_, map)| map.drop_pages(&(0..map.len())));
         self.tree.forget_cached();
@@ -248,12 +249,12 @@ impl Output {
         self.maps().find_map(|(index, map)| Some(self.cause(index, map.damage()? as u64)))
     }
 
-    /// Leaves everything as it was found: removes exactly the files and folders that were made, and gives files that were
-    /// made longer their old length (their holes may have become reserved space). For a download that
+    /// Leaves everything as it was found: removes exactly the files and folders that were made, and gives files that
+    /// were made longer their old length (their holes may have become reserved space). For a download that
     /// failed before anything was verified, or that was refused because the files are someone else's.
     ///
-    /// No piece can be leased afterwards. Let all leases go first: while one is out, files of ours that were there before
-    /// are not cut, because its owner may still write to what would be cut off.
+    /// No piece can be leased afterwards. Let all leases go first: while one is out, files of ours that were there
+    /// before are not cut, because its owner may still write to what would be cut off.
     ///
     /// # Errors
     /// The first one; what can be undone is undone all the same.
@@ -262,8 +263,8 @@ impl Output {
         self.tree.undo(all_in)
     }
 
-    /// Gives files of others that were to be replaced, and of which no byte was, their old length: for a download that failed
-    /// before it came to them. No piece can be leased afterwards.
+    /// Gives files of others that were to be replaced, and of which no byte was, their old length: for a download that
+    /// failed before it came to them. No piece can be leased afterwards.
     ///
     /// # Errors
     /// The first one.
@@ -290,8 +291,8 @@ impl Output {
         &self.upkeep
     }
 
-    /// Notes that a piece in these mapped files is verified. Every now and then it looks whether they are still in their
-    /// place: a map of a file that was removed takes everything, for nothing.
+    /// Notes that a piece in these mapped files is verified. Every now and then it looks whether they are still in
+    /// their place: a map of a file that was removed takes everything, for nothing.
     pub(super) fn verified<'a>(
         &self,
         places: impl Iterator<Item = (&'a Arc<Map>, Range<usize>)>,
@@ -312,8 +313,8 @@ impl Output {
         Ok(())
     }
 
-    /// Has the disk write a range, if it is to write early. What goes wrong then is told at the end: everything is written
-    /// in any case.
+    /// Has the disk write a range, if it is to write early. What goes wrong then is told at the end: everything is
+    /// written in any case.
     pub(super) fn start_writeback(&self, file: &File, from: u64, len: u64) {
         if self.writes_back.load(Ordering::Relaxed)
             && let Err(err) = sys::start_writeback(file, from, len)

@@ -139,7 +139,8 @@ impl Pool {
         }
     }
 
-    /// Gives up the memory behind these blocks, of which none is needed; they may share a page with one that `is_needed`.
+    /// Gives up the memory behind these blocks, of which none is needed; they may share a page with one that
+    /// `is_needed`.
     pub(super) fn release(&self, buffer: &mut Buffer, blocks: Range<u32>, is_needed: impl Fn(u32) -> bool) {
         let count = self.buffer_len.div_ceil(BLOCK_LEN);
         // Pages are smaller than blocks nearly everywhere.

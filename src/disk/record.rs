@@ -10,15 +10,15 @@
 //! Numbers are little-endian, pieces stand as in a BITFIELD. `files` is a digest of which files there are (inode and
 //! birth), `times` one of their mtimes, ctimes and lengths.
 //!
-//! Two sets, because a piece that was verified is in the page cache, not on the disk: *durable* pieces were synced before
-//! the record was written, *verified* ones should be there as long as the machine has not gone down, which `boot` tells.
-//! And two states: a *closed* record was written when nothing wrote to the files any more, so files with other times were
-//! changed by somebody. An *open* one was left behind by a process that was killed, or by a machine that went down; the
-//! times of its files say little.
+//! Two sets, because a piece that was verified is in the page cache, not on the disk: *durable* pieces were synced
+//! before the record was written, *verified* ones should be there as long as the machine has not gone down, which
+//! `boot` tells. And two states: a *closed* record was written when nothing wrote to the files any more, so files with
+//! other times were changed by somebody. An *open* one was left behind by a process that was killed, or by a machine
+//! that went down; the times of its files say little.
 //!
-//! Everything in a record is checked, but it is a note of our own, not a proof. So it is believed only where nobody else
-//! can have written it ([`RecordFile::read`]). And what stands under its name, or under that of a draft, is replaced or
-//! removed only where it begins with the magic, or holds nothing: anything else is the user's.
+//! Everything in a record is checked, but it is a note of our own, not a proof. So it is believed only where nobody
+//! else can have written it ([`RecordFile::read`]). And what stands under its name, or under that of a draft, is
+//! replaced or removed only where it begins with the magic, or holds nothing: anything else is the user's.
 
 use std::fs::{self, File, Metadata, OpenOptions};
 use std::io::{self, Read, Write};
@@ -31,6 +31,7 @@ use sha1::{Digest, Sha1};
 use super::opener::parent;
 use super::sys;
 use crate::meta::geometry::Geometry;
+use crate::os::user;
 
 /// How every record begins, of whatever version.
 const MAGIC: &[u8; 16] = b"ringtide resume\n";
@@ -40,6 +41,7 @@ const VERSION: u32 = 1;
 const DIGEST_LEN: usize = 20;
 /// Bytes before the pieces.
 const HEAD_LEN: usize = MAGIC.len() + 4 + DIGEST_LEN + 8 + 4 + 8 + 16 + 1 + 2 * DIGEST_LEN;
+
 /// What the files of an output are, and when they were changed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Stamp {
@@ -68,8 +70,8 @@ impl Stamper {
         self.written_at = self.written_at.max(metadata.mtime());
     }
 
-    /// Adds which file it is, and nothing of when it was changed. The time of birth tells a file from a later one of the same
-    /// inode number. Not the device: it may have another number after the next start of the machine.
+    /// Adds which file it is, and nothing of when it was changed. The time of birth tells a file from a later one of
+    /// the same inode number. Not the device: it may have another number after the next start of the machine.
     pub(super) fn identify(&mut self, inode: u64, born: Option<SystemTime>) {
         let born = born.and_then(|born| born.duration_since(SystemTime::UNIX_EPOCH).ok());
         self.files.update(inode.to_le_bytes());
@@ -89,7 +91,8 @@ pub struct Record {
     pub info_hash: [u8; DIGEST_LEN],
     /// The cut of the content.
     pub geometry: Geometry,
-    /// Until when whoever wrote it may have gone on to write to the files, in Unix seconds. Says nothing once it is closed.
+    /// Until when whoever wrote it may have gone on to write to the files, in Unix seconds. Says nothing once it is
+    /// closed.
     pub open_until: i64,
     /// Which run of the machine it was written in: see [`boot`].
     pub boot: [u8; 16],
@@ -250,8 +253,9 @@ impl RecordFile {
 
     /// What is there, for a record of such a content.
     ///
-    /// It is ours where it is a regular file of this user with one name, which others may not write. Where the file system
-    /// knows no owners, whoever could write the record can write the files just as well, so that nothing is lost by it.
+    /// It is ours where it is a regular file of this user with one name, which others may not write. Where the file
+    /// system knows no owners, whoever could write the record can write the files just as well, so that nothing is lost
+    /// by it.
     ///
     /// # Errors
     /// What the system says.
@@ -261,7 +265,7 @@ impl RecordFile {
         let is_ours = metadata.is_file()
             && metadata.nlink() <= 1
             && (!sys::has_owners(&file)
-                || metadata.uid() == sys::user() && metadata.permissions().mode() & OTHERS_WRITE == 0);
+                || metadata.uid() == user::effective() && metadata.permissions().mode() & OTHERS_WRITE == 0);
         let mut bytes = Vec::new();
         let len = HEAD_LEN + 2 * set_len(geometry) + DIGEST_LEN;
         (&file).take(len as u64 + 1).read_to_end(&mut bytes)?;
@@ -270,7 +274,8 @@ impl RecordFile {
     }
 
     /// Puts a record in the place of the one that is there: whatever ends this process, one of the two is there as a
-    /// whole. With `sync` it is on the disk when this returns; without, a machine that goes down may leave a damaged one.
+    /// whole. With `sync` it is on the disk when this returns; without, a machine that goes down may leave a damaged
+    /// one.
     ///
     /// # Errors
     /// What the system says, and that something else than a record stands there.
@@ -290,8 +295,8 @@ impl RecordFile {
         written
     }
 
-    /// A new file beside the record, with its path. The name is one that nobody has, or that only a draft has which was left
-    /// by a process that was killed.
+    /// A new file beside the record, with its path. The name is one that nobody has, or that only a draft has which was
+    /// left by a process that was killed.
     fn make_draft(&self) -> io::Result<(File, PathBuf)> {
         let mut result = Err(io::ErrorKind::AlreadyExists.into());
         for number in 0..DRAFTS_MAX {
@@ -476,7 +481,7 @@ mod tests {
         assert_eq!(file.read(record.geometry).unwrap(), Standing::Doubtful);
         file.write(&record, false).unwrap();
         assert!(is_ours(), "a record of one name has taken its place");
-        if sys::user() == 0 {
+        if user::effective() == 0 {
             std::os::unix::fs::chown(file.path(), Some(12_345), None).unwrap();
             assert_eq!(file.read(record.geometry).unwrap(), Standing::Doubtful);
         }

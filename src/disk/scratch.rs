@@ -1,4 +1,5 @@
-//! Room on the disk for pieces that have to leave memory before they are verified, where their files hold bytes of others.
+//! Room on the disk for pieces that have to leave memory before they are verified, where their files hold bytes of
+//! others.
 //!
 //! It is one file without a name, made when it is first needed and gone with the process. Every piece has a slot of it,
 //! which the next piece gets afterwards, so it grows no longer than the pieces that are half done at a time.

@@ -1,8 +1,8 @@
 //! The place of an output before anything is made or changed there: which files stand there, and what they hold.
 //!
-//! [`Site::find`] opens what is there to be read, locks it, and refuses what can never be an output. Whose the bytes are is
-//! for those to judge who know the hashes of the pieces ([`Site::read`]). Only then [`Site::make`] touches the disk: it
-//! makes what is missing, and opens for writing only the files that are to be written.
+//! [`Site::find`] opens what is there to be read, locks it, and refuses what can never be an output. Whose the bytes
+//! are is for those to judge who know the hashes of the pieces ([`Site::read`]). Only then [`Site::make`] touches the
+//! disk: it makes what is missing, and opens for writing only the files that are to be written.
 
 use std::cell::RefCell;
 use std::collections::HashSet;
@@ -298,13 +298,13 @@ impl Site {
     }
 
     /// Makes an output of it: makes the files that are missing, and reserves the space of those that are to be written.
-    /// There is a verdict on each file. Where bytes of somebody else are to be replaced, it is by `pwrite`, whatever the
-    /// plan says: what is received would land in a map before it is verified.
+    /// There is a verdict on each file. Where bytes of somebody else are to be replaced, it is by `pwrite`, whatever
+    /// the plan says: what is received would land in a map before it is verified.
     ///
     /// # Errors
-    /// Every [`DiskError`] about what cannot be made, or written. What was made is gone then, and files that were made longer
-    /// have their old length. [`DiskError::Changed`] for a file that somebody has written to since it was found: what was
-    /// learned of it need not hold any more.
+    /// Every [`DiskError`] about what cannot be made, or written. What was made is gone then, and files that were made
+    /// longer have their old length. [`DiskError::Changed`] for a file that somebody has written to since it was found:
+    /// what was learned of it need not hold any more.
     pub fn make(self, verdicts: &[Verdict]) -> Result<Arc<Output>, DiskError> {
         self.check_unchanged()?;
         let Self { geometry, io, programs, spans, ground, found, .. } = self;

@@ -142,14 +142,6 @@ pub(super) fn ignore_size_signal() {
     }
 }
 
-/// The bytes that a file of this process may have at most; `None` for no limit.
-pub(super) fn file_size_limit() -> Option<u64> {
-    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
-    // SAFETY: the target is the structure that the call fills.
-    let got = unsafe { libc::getrlimit(libc::RLIMIT_FSIZE, &raw mut limit) };
-    (got == 0 && limit.rlim_cur != libc::RLIM_INFINITY).then_some(limit.rlim_cur)
-}
-
 /// A queue of events of files, which is read without waiting.
 pub(super) fn watch_queue() -> io::Result<File> {
     let fd = retry(|| {
@@ -247,19 +239,13 @@ pub(super) fn file_system(file: &File) -> io::Result<u32> {
     Ok(stat.f_type as u32)
 }
 
-/// File systems (by their magic number) whose files have the owner and the permissions that were given when it was mounted:
-/// FAT, exFAT, NTFS.
+/// File systems (by their magic number) whose files have the owner and the permissions that were given when it was
+/// mounted: FAT, exFAT, NTFS.
 const OWNERLESS: [u32; 4] = [0x4d44, 0x2011_BAB0, 0x5346_544E, 0x7366_746E];
 
 /// Whether the file system that holds `file` knows who owns each of its files.
 pub(super) fn has_owners(file: &File) -> bool {
     !file_system(file).is_ok_and(|magic| OWNERLESS.contains(&magic))
-}
-
-/// The user whose rights this process has.
-pub(super) fn user() -> u32 {
-    // SAFETY: a question without arguments, which cannot fail.
-    unsafe { libc::geteuid() }
 }
 
 /// Bytes of a page of memory.

@@ -1,7 +1,8 @@
 //! The files of an output once they are to be written: made or kept, reserved, opened again, checked, undone.
 //!
-//! Every file is remembered by its identity, and whatever is opened or removed later must still be that file. One that is
-//! longer than it is to be keeps its surplus until bytes of it were replaced by verified ones, or all others are right.
+//! Every file is remembered by its identity, and whatever is opened or removed later must still be that file. One that
+//! is longer than it is to be keeps its surplus until bytes of it were replaced by verified ones, or all others are
+//! right.
 
 use std::collections::{BTreeSet, HashSet};
 use std::env;
@@ -73,8 +74,8 @@ struct Entry {
 }
 
 impl Tree {
-    /// Makes what is missing on the ground, and makes every file that is to be written as long as it must be, with blocks.
-    /// Whatever was made is gone again when it fails.
+    /// Makes what is missing on the ground, and makes every file that is to be written as long as it must be, with
+    /// blocks. Whatever was made is gone again when it fails.
     /// The `programs`, by their paths, can be run.
     pub(super) fn make(
         ground: Ground,
@@ -144,8 +145,8 @@ impl Tree {
         Ok(())
     }
 
-    /// Makes every file that is to be written as long as it must be, and takes its blocks. One that has a surplus and all
-    /// its other bytes right is cut.
+    /// Makes every file that is to be written as long as it must be, and takes its blocks. One that has a surplus and
+    /// all its other bytes right is cut.
     fn reserve(&mut self) -> Result<(), DiskError> {
         self.check_room()?;
         let Self { root, layout, handle, entries, .. } = self;
@@ -187,7 +188,8 @@ impl Tree {
         Ok(())
     }
 
-    /// Opens a file again, by its index. To be looked at, any file is; those that are right already need not be writable.
+    /// Opens a file again, by its index. To be looked at, any file is; those that are right already need not be
+    /// writable.
     pub(super) fn open(&self, index: usize, access: Access) -> Result<File, DiskError> {
         let entry = &self.entries[index];
         let opened = self.opener().open(&entry.path, entry.id, access);
@@ -216,7 +218,8 @@ impl Tree {
         }
     }
 
-    /// Whether a file holds bytes of others that nothing but verified ones may replace: all it has, or what is too much.
+    /// Whether a file holds bytes of others that nothing but verified ones may replace: all it has, or what is too
+    /// much.
     pub(super) fn holds_others(&self, index: usize) -> bool {
         let entry = &self.entries[index];
         entry.verdict == Verdict::Foreign || entry.len_before > entry.len
@@ -278,8 +281,8 @@ impl Tree {
         shown(&self.root, &self.entries[index].path)
     }
 
-    /// Whether every file is still where and what it was, and no longer than that; with `sync`, that it is also on the disk,
-    /// folders and all.
+    /// Whether every file is still where and what it was, and no longer than that; with `sync`, that it is also on the
+    /// disk, folders and all.
     pub(super) fn finish(&self, sync: bool) -> Result<(), DiskError> {
         let mut opener = self.opener();
         for (index, entry) in self.entries.iter().enumerate() {
@@ -295,8 +298,8 @@ impl Tree {
         if sync { self.sync_folders() } else { Ok(()) }
     }
 
-    /// What the files are and when they were changed; they must be as long as they are to be, but for those of others that
-    /// got their old length back.
+    /// What the files are and when they were changed; they must be as long as they are to be, but for those of others
+    /// that got their old length back.
     pub(super) fn stamp(&self) -> Result<Stamp, DiskError> {
         let mut opener = self.opener();
         let mut stamper = Stamper::default();
@@ -350,9 +353,9 @@ impl Tree {
         }
     }
 
-    /// Removes the files and folders that were made, and makes longer ones as long as they were: those of others, and with
-    /// `cut` all. A lease that is still out writes to those of others only when it is sealed, and not to what was cut.
-    /// What is not ours (any more) stays. Tries everything; the first error is given.
+    /// Removes the files and folders that were made, and makes longer ones as long as they were: those of others, and
+    /// with `cut` all. A lease that is still out writes to those of others only when it is sealed, and not to what was
+    /// cut. What is not ours (any more) stays. Tries everything; the first error is given.
     pub(super) fn undo(&self, cut: bool) -> Result<(), DiskError> {
         if spare::refill() < UNDO_DESCRIPTORS {
             // Without descriptors nothing could be undone; the root stays locked.
@@ -386,8 +389,8 @@ impl Tree {
     /// Refuses at once what cannot fit, instead of filling the disk first. A file system that does not tell its size
     /// is asked by reserving only.
     ///
-    /// It looks more than once: xfs counts the room of a removed file some moments later, and whoever has just made room
-    /// on a full disk is the one who is here.
+    /// It looks more than once: xfs counts the room of a removed file some moments later, and whoever has just made
+    /// room on a full disk is the one who is here.
     fn check_room(&self) -> Result<(), DiskError> {
         let Ok(metadata) = self.handle.metadata() else { return Ok(()) };
         // A folder below the root may be another file system, with room of its own.

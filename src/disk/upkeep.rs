@@ -1,14 +1,15 @@
 //! The pages of mapped files: made ready before pieces arrive, and taken out of this process once they are verified.
 //!
-//! **Ahead.** The first write to a page makes the kernel find or clear it, enter it in the page table, and at times wait
-//! for the disk. A thread does that for the pieces that a peer was asked for, so that the threads of the rings mostly
-//! copy. It is a help only: where it comes too late or cannot, the receive itself does the same, or tells the error.
+//! **Ahead.** The first write to a page makes the kernel find or clear it, enter it in the page table, and at times
+//! wait for the disk. A thread does that for the pieces that a peer was asked for, so that the threads of the rings
+//! mostly copy. It is a help only: where it comes too late or cannot, the receive itself does the same, or tells the
+//! error.
 //!
-//! **Afterwards.** Nobody here reads verified pieces again, and without this the resident memory of a download would grow
-//! to its size. Each drop is a system call that interrupts the other threads of the process, so large pages are collected
-//! that are verified as a whole. A piece in flight in a dropped page would lose nothing but a fault at the next touch, yet
-//! such a fault on a large page is dear. Only where pieces are verified all over the place and no page becomes whole,
-//! everything is dropped.
+//! **Afterwards.** Nobody here reads verified pieces again, and without this the resident memory of a download would
+//! grow to its size. Each drop is a system call that interrupts the other threads of the process, so large pages are
+//! collected that are verified as a whole. A piece in flight in a dropped page would lose nothing but a fault at the
+//! next touch, yet such a fault on a large page is dear. Only where pieces are verified all over the place and no page
+//! becomes whole, everything is dropped.
 
 use std::ops::Range;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -18,8 +19,8 @@ use std::thread;
 
 use super::map::Map;
 
-/// Bytes that are made ready and not verified yet: what one fast peer is asked for at a time. Hundreds of peers are asked
-/// for much more, and all of it would be resident.
+/// Bytes that are made ready and not verified yet: what one fast peer is asked for at a time. Hundreds of peers are
+/// asked for much more, and all of it would be resident.
 const AHEAD_LEN_MAX: usize = 48 << 20;
 /// Bytes of whole pages that stay resident before they are dropped together.
 const SWEEP_LEN: usize = 16 << 20;
@@ -54,8 +55,8 @@ struct Verified {
 }
 
 impl Upkeep {
-    /// Has the pages of a range made ready, and those around them that belong to the same large page, unless many are ready
-    /// and not used yet.
+    /// Has the pages of a range made ready, and those around them that belong to the same large page, unless many are
+    /// ready and not used yet.
     pub(super) fn ahead(&self, map: &Arc<Map>, range: &Range<usize>) {
         if self.ready_len.load(Ordering::Relaxed) >= AHEAD_LEN_MAX {
             return;
@@ -68,8 +69,8 @@ impl Upkeep {
         }
     }
 
-    /// Notes that these stretches of files are verified, and drops the pages that have come together if they are enough.
-    /// Returns those that are verified as a whole.
+    /// Notes that these stretches of files are verified, and drops the pages that have come together if they are
+    /// enough. Returns those that are verified as a whole.
     pub(super) fn verified<'a>(
         &self,
         stretches: impl Iterator<Item = (&'a Arc<Map>, Range<usize>)>,

@@ -1,7 +1,8 @@
 //! Tells which files of an output somebody else has written to while they were mapped here.
 //!
 //! Stores to a map are no events of inotify, writes are: so what it reports of mapped files was done by others. Of what
-//! others do through maps of their own it reports nothing, and neither does any time of the file that tells them from us.
+//! others do through maps of their own it reports nothing, and neither does any time of the file that tells them from
+//! us.
 
 use std::fs::File;
 use std::io::{self, Read};

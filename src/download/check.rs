@@ -57,8 +57,8 @@ impl Job for Check {
     }
 }
 
-/// Hashes these pieces as `read` gives them, beside `done` bytes that are known to be right, and shows all their bytes to
-/// `see`.
+/// Hashes these pieces as `read` gives them, beside `done` bytes that are known to be right, and shows all their bytes
+/// to `see`.
 ///
 /// # Errors
 /// What the disk answers, and [`Error::Interrupted`].

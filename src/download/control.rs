@@ -84,7 +84,8 @@ pub(super) fn run(
     if observer.wants_peers(true) {
         observer.peers(&control.search.roster.table());
     }
-    // After trouble nobody knows what has become of what was verified: the record stays open, and its pieces are hashed.
+    // After trouble nobody knows what has become of what was verified: the record stays open, and its pieces are
+    // hashed.
     let is_sound = trouble.is_none() && !matches!(result, Err(Error::Disk(_) | Error::Panicked));
     if result.is_ok()
         && let Some(trouble) = trouble
@@ -103,8 +104,8 @@ pub(super) fn run(
     (done, result.map(|()| summary))
 }
 
-/// Gives files of others that nothing was put into their old length, where the output stays. Before the record is closed,
-/// which knows their lengths.
+/// Gives files of others that nothing was put into their old length, where the output stays. Before the record is
+/// closed, which knows their lengths.
 fn restore_untouched(run: &Run<'_>, done: u64) {
     if done > 0
         && let Err(error) = run.output.restore_untouched()

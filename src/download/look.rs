@@ -1,8 +1,8 @@
 //! Judges what stands at the output path, file by file, before anything is changed.
 //!
-//! A file belongs to this download when some of it is right, or when it holds nothing but zeroes. Where a record of ours
-//! names it, it may also hold nothing but pieces that are half done. All others are somebody else's, also those of which
-//! nothing can be told: a small file whose only pieces it shares with others that are not right.
+//! A file belongs to this download when some of it is right, or when it holds nothing but zeroes. Where a record of
+//! ours names it, it may also hold nothing but pieces that are half done. All others are somebody else's, also those of
+//! which nothing can be told: a small file whose only pieces it shares with others that are not right.
 
 use std::cell::OnceCell;
 
@@ -16,8 +16,8 @@ use crate::error::Error;
 use crate::meta::geometry::PieceIndex;
 use crate::swarm::bitfield::Bitfield;
 
-/// So many bytes of a right piece prove whose a file is, or all of a shorter one. Fewer may be alike by chance: many files
-/// begin the same.
+/// So many bytes of a right piece prove whose a file is, or all of a shorter one. Fewer may be alike by chance: many
+/// files begin the same.
 const PROOF_LEN: u64 = 4096;
 
 /// What was found out of the files.
@@ -146,8 +146,8 @@ impl Judge<'_> {
         }
     }
 
-    /// Has one of the recorded pieces of each file hashed, as the record does not tell whether somebody has written there
-    /// since. Where it is wrong, others.
+    /// Has one of the recorded pieces of each file hashed, as the record does not tell whether somebody has written
+    /// there since. Where it is wrong, others.
     fn probe(
         &mut self,
         looked: &mut Looked,

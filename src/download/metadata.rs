@@ -1,4 +1,5 @@
-//! What a magnet link stands for: its peers are found as those of any torrent, and asked for the info dictionary (BEP 9).
+//! What a magnet link stands for: its peers are found as those of any torrent, and asked for the info dictionary (BEP
+//! 9).
 
 use std::collections::HashSet;
 use std::net::SocketAddr;
@@ -93,8 +94,8 @@ pub fn resolve(
     };
     let (info, search) = ask(magnet, reach, Goal::Metadata, patience, interrupt, observer, answer)?;
     let mut resolved = Resolved::new(magnet, &info, Some(search), reach).map_err(Error::Metadata)?;
-    // What others than the trackers have told of its peers is not used (BEP 27). A new search begins under another name,
-    // and the trackers hear that this one is over.
+    // What others than the trackers have told of its peers is not used (BEP 27). A new search begins under another
+    // name, and the trackers hear that this one is over.
     if let Some(search) = resolved.search.take_if(|_| resolved.metainfo.private) {
         drop(search.finish(false));
     }

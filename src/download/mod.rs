@@ -89,8 +89,8 @@ pub struct Request {
     pub patience: Patience,
 }
 
-/// Whether connections to peers are encrypted ([`crate::wire::mse`]), which hides the protocol from networks that hinder
-/// it and costs a copy and a cipher.
+/// Whether connections to peers are encrypted ([`crate::wire::mse`]), which hides the protocol from networks that
+/// hinder it and costs a copy and a cipher.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum Encryption {
     /// None is.
@@ -202,11 +202,12 @@ pub fn run(
     run_with(request, None, search, interrupt, observer)
 }
 
-/// Runs a download of a single file, or of a piece, whose bytes go to standard output in order, each verified. The output of
-/// the request does not count, and nothing is kept for a later run.
+/// Runs a download of a single file, or of a piece, whose bytes go to standard output in order, each verified. The
+/// output of the request does not count, and nothing is kept for a later run.
 ///
 /// # Errors
-/// Those of [`run`], [`Error::Usage`] for several files or a terminal, and [`Error::Stdout`] where nobody reads any more.
+/// Those of [`run`], [`Error::Usage`] for several files or a terminal, and [`Error::Stdout`] where nobody reads any
+/// more.
 pub fn to_stdout(
     request: &Request,
     search: Option<Search>,

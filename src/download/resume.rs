@@ -2,15 +2,15 @@
 //!
 //! What is believed depends on how the last run ended:
 //!
-//! - It closed its record, and no file has changed since: the pieces that were synced are there, as far as it could tell
-//!   that nobody else wrote to their files during the run, which it cannot where it writes to them itself by `pwrite`.
-//!   Those that were only verified may be lost without a trace where the disk fails later, or with the machine: if that
-//!   has not gone down they are not fetched again, and hashed before the download is called done.
+//! - It closed its record, and no file has changed since: the pieces that were synced are there, as far as it could
+//!   tell that nobody else wrote to their files during the run, which it cannot where it writes to them itself by
+//!   `pwrite`. Those that were only verified may be lost without a trace where the disk fails later, or with the
+//!   machine: if that has not gone down they are not fetched again, and hashed before the download is called done.
 //! - It closed its record, and a file has changed since: no piece of it is believed, and no file passes for half done,
 //!   for somebody has written after us.
-//! - It was killed, the machine went down, or the disk failed: the record stayed open. Its pieces were synced before they
-//!   were recorded, but the times of the files cannot tell whether somebody has changed them. They are treated like those
-//!   that were only verified.
+//! - It was killed, the machine went down, or the disk failed: the record stayed open. Its pieces were synced before
+//!   they were recorded, but the times of the files cannot tell whether somebody has changed them. They are treated
+//!   like those that were only verified.
 //! - The record is damaged, of another version or torrent, or the files are others: nothing of it is believed.
 //!
 //! All other pieces are hashed first, as far as the files hold data there.
@@ -42,8 +42,8 @@ pub(super) struct Known {
     pub(super) trusted: Bitfield,
     /// Taken to be there, and to be hashed before the end.
     pub(super) provisional: Bitfield,
-    /// Whether the files are those of a download of this torrent, though no piece of it may be whole, and others may have
-    /// written to them since.
+    /// Whether the files are those of a download of this torrent, though no piece of it may be whole, and others may
+    /// have written to them since.
     pub(super) names_files: bool,
     /// Whether nobody has written to the files since.
     pub(super) is_unchanged: bool,
@@ -181,8 +181,8 @@ enum Unusable {
     Keep(String),
     /// It may be replaced.
     Replace(String),
-    /// It is of these files, but they were written to since. It may be replaced. `names_files` says whether that may have
-    /// been us.
+    /// It is of these files, but they were written to since. It may be replaced. `names_files` says whether that may
+    /// have been us.
     Stale { names_files: bool },
 }
 
@@ -236,8 +236,8 @@ impl Recorder {
             is_lost: false,
         }));
         let writer = Writer { notes, output, shared, sets };
-        // From now on the files change. And should this run be killed before anything is verified, the next one shall know
-        // whose they are.
+        // From now on the files change. And should this run be killed before anything is verified, the next one shall
+        // know whose they are.
         writer.save_open(every, false);
         Self { writer, every, first_at: clock::now() + every, thread: None }
     }

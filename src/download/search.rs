@@ -1,8 +1,8 @@
 //! The search for the peers of one torrent: all sources of addresses, the book in which they meet, and the inbox of the
 //! control thread.
 //!
-//! It is the part of a run that a magnet link needs twice, and that goes on in between: the torrent's metadata is fetched
-//! from the peers first, then its content.
+//! It is the part of a run that a magnet link needs twice, and that goes on in between: the torrent's metadata is
+//! fetched from the peers first, then its content.
 
 use std::collections::HashSet;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs, UdpSocket};
@@ -33,8 +33,8 @@ use crate::wire::pex::PeerExchange;
 
 /// Hosts that are looked up, the user's and a link's.
 pub const HOSTS_MAX: usize = 32;
-/// Hosts of peers that trackers name and that are looked up in one search: a stranger has this machine ask its name servers
-/// for no more.
+/// Hosts of peers that trackers name and that are looked up in one search: a stranger has this machine ask its name
+/// servers for no more.
 const TOLD_HOSTS_MAX: usize = 32;
 /// Addresses of one host that are dialed.
 const ADDRS_PER_HOST_MAX: usize = 4;
@@ -300,8 +300,8 @@ impl Search {
         self.inbox.recv_timeout(wait).ok()
     }
 
-    /// Takes in what a source says. Returns whether it is the first answer that may bring peers, which deserve their time
-    /// however long the answer took.
+    /// Takes in what a source says. Returns whether it is the first answer that may bring peers, which deserve their
+    /// time however long the answer took.
     pub(super) fn on_found(&mut self, found: Found, observer: &mut dyn Observer) -> bool {
         match found {
             Found::Announce(event) => self.on_announce(event, observer),

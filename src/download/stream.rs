@@ -1,8 +1,8 @@
-//! A download that goes to standard output: the bytes lie in a file without a name, and each piece is copied from there once
-//! all before it are verified.
+//! A download that goes to standard output: the bytes lie in a file without a name, and each piece is copied from there
+//! once all before it are verified.
 //!
-//! A reader that is slow holds up nothing but the copying, for the file has room for all of the content. One that closes its
-//! end ends the download.
+//! A reader that is slow holds up nothing but the copying, for the file has room for all of the content. One that
+//! closes its end ends the download.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, IsTerminal, Write};

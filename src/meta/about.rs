@@ -14,8 +14,8 @@ pub struct About {
 }
 
 impl About {
-    /// Reads the remarks of a torrent. There are none where something is wrong with it, or of another kind than it should
-    /// be.
+    /// Reads the remarks of a torrent. There are none where something is wrong with it, or of another kind than it
+    /// should be.
     pub fn parse(bytes: &[u8]) -> Self {
         let Ok((document, _)) = bencode::parse_prefix(bytes, Limits::METAINFO) else {
             return Self::default();

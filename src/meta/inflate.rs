@@ -42,8 +42,8 @@ pub fn is_packed(bytes: &[u8]) -> bool {
     is_gzip(bytes) || is_zlib(bytes)
 }
 
-/// Unpacks one layer of gzip (of one or several members), zlib or bare deflate, whichever it is. At most `max` bytes come
-/// out, and not much more than that is ever held. Bytes after the end of what is packed are left alone.
+/// Unpacks one layer of gzip (of one or several members), zlib or bare deflate, whichever it is. At most `max` bytes
+/// come out, and not much more than that is ever held. Bytes after the end of what is packed are left alone.
 ///
 /// # Errors
 /// [`InflateError`], also for what is not packed at all.
@@ -90,7 +90,11 @@ enum Wrapping {
 }
 
 fn inflate_as(packed: &[u8], wrapping: Wrapping, max: usize) -> Result<Inflated, InflateError> {
-    let mut machine = Decompress::new(wrapping == Wrapping::Zlib);
+    inflate_with(&mut Decompress::new(wrapping == Wrapping::Zlib), packed, max)
+}
+
+/// Unpacks with a machine that has unpacked nothing yet, or was reset.
+fn inflate_with(machine: &mut Decompress, packed: &[u8], max: usize) -> Result<Inflated, InflateError> {
     let mut bytes = Vec::new();
     loop {
         let (before_in, before_out) = (machine.total_in(), machine.total_out());
@@ -116,10 +120,12 @@ fn inflate_as(packed: &[u8], wrapping: Wrapping, max: usize) -> Result<Inflated,
 fn inflate_gzip(packed: &[u8], max: usize) -> Result<Vec<u8>, InflateError> {
     let mut bytes = Vec::new();
     let mut rest = packed;
-    // A member takes 18 bytes, so an empty one that is repeated does not hold this up.
+    // One for all members: it is much larger than an empty one, of which there can be very many.
+    let mut machine = Decompress::new(false);
     while is_gzip(rest) {
         let body = &rest[gzip_head_len(rest)?..];
-        let member = inflate_as(body, Wrapping::None, max - bytes.len());
+        machine.reset(false);
+        let member = inflate_with(&mut machine, body, max - bytes.len());
         let member = member.map_err(|error| match error {
             InflateError::TooLarge { .. } => InflateError::TooLarge { max },
             error => error,

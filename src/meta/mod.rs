@@ -1,4 +1,5 @@
-//! What is downloaded: bencode, metainfo, magnet links and the arithmetic of pieces, blocks and files. Pure: bytes in, values out.
+//! What is downloaded: bencode, metainfo, magnet links and the arithmetic of pieces, blocks and files. Pure: bytes in,
+//! values out.
 
 pub mod about;
 pub mod bencode;

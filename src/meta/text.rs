@@ -1,7 +1,7 @@
 //! Text of strangers, fit to be shown: what a terminal would act upon, and what nobody would see, becomes visible.
 //!
-//! Names, messages and URLs come from torrents, peers and trackers, and arguments from wherever they were copied. Whoever
-//! prints sends the whole text through [`escape`] last. Escaping twice is the same as escaping once.
+//! Names, messages and URLs come from torrents, peers and trackers, and arguments from wherever they were copied.
+//! Whoever prints sends the whole text through [`escape`] last. Escaping twice is the same as escaping once.
 
 use std::fmt::{self, Write as _};
 
@@ -30,8 +30,8 @@ impl fmt::Display for Escaped<'_> {
     }
 }
 
-/// A JSON text with each hidden character as `\u` and four digits of base 16, or two of these. JSON has them nowhere but
-/// inside of strings, so the value stays the same.
+/// A JSON text with each hidden character as `\u` and four digits of base 16, or two of these. JSON has them nowhere
+/// but inside of strings, so the value stays the same.
 pub fn escape_json(json: &str) -> String {
     let mut out = String::with_capacity(json.len());
     // Writing to a string cannot fail.

@@ -1,14 +1,16 @@
 //! The time that this process ran, for everything that gives up after a while.
 //!
-//! A process that was stopped (SIGSTOP, Ctrl-Z, a debugger, a machine that was paused) has missed what came meanwhile, and
-//! must not count that time against its peers. Nothing tells it that it was stopped. But its threads look at the clock many
-//! times a second for as long as it runs, so where nobody did for long, nobody could.
+//! A process that was stopped (SIGSTOP, Ctrl-Z, a debugger, a machine that was paused) has missed what came meanwhile,
+//! and must not count that time against its peers. Nothing tells it that it was stopped. But its threads look at the
+//! clock many times a second for as long as it runs, so where nobody did for long, nobody could.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
-/// A longer time in which no thread has looked at the clock is one in which none ran. Threads look ten times a second.
+/// A longer time in which no thread has looked at the clock is one in which none ran. While peers are
+/// connected or looked for, threads look ten times a second. While files are made, checked or synced for longer, that
+/// time does not count either, which does no harm: nobody waits for a peer then.
 const GAP_MAX: Duration = Duration::from_secs(2);
 
 /// The clock of this process.

@@ -17,8 +17,8 @@ const DESCRIPTORS_BASE: usize = 4;
 /// Maps that a process may have where the system does not say.
 const MAPS_USUAL: usize = 65_530;
 
-/// Raises the limit on descriptors as far as this process may, and keeps some back for what must be opened. The usual limit
-/// is for programs that look at each possible descriptor, of which this is none.
+/// Raises the limit on descriptors as far as this process may, and keeps some back for what must be opened. The usual
+/// limit is for programs that look at each possible descriptor, of which this is none.
 pub fn raise_descriptors() {
     let Ok(mut limit) = get(libc::RLIMIT_NOFILE) else { return };
     let wanted = limit.rlim_max.min(DESCRIPTORS_WANTED);
@@ -58,6 +58,12 @@ pub fn descriptors() -> usize {
         .ok()
         .and_then(|limit| usize::try_from(limit.rlim_cur).ok())
         .unwrap_or(DESCRIPTORS_WANTED as usize)
+}
+
+/// The bytes that a file of this process may have at most; `None` for no limit.
+pub fn file_size() -> Option<u64> {
+    let limit = get(libc::RLIMIT_FSIZE).ok()?.rlim_cur;
+    (limit != libc::RLIM_INFINITY).then_some(limit)
 }
 
 /// Bytes of address space that this process may still take; `None` for no limit but that of the machine.

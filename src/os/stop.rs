@@ -1,7 +1,7 @@
 //! The wish of the user that this process ends, where long work of the system is done for it.
 //!
-//! A thread that makes many files or reserves much room looks at nothing else meanwhile. Within [`heeding`] the calls that
-//! do so ask here first, and are refused once an end is wished for; what puts things back is not among them.
+//! A thread that makes many files or reserves much room looks at nothing else meanwhile. Within [`heeding`] the calls
+//! that do so ask here first, and are refused once an end is wished for; what puts things back is not among them.
 
 use std::cell::RefCell;
 use std::io;

@@ -6,9 +6,9 @@
 //! cursor into it. Spans are kept because hashes are taken over the bytes as they came ([`Value::raw`]), never over
 //! a re-encoding.
 //!
-//! What other programs write and read is taken ([`Form::Lenient`]), as hashes do not depend on the meaning of the bytes.
-//! Who looks at a value with `decode` is told of all that BEP 3 does not allow ([`Form::Strict`]), but for the order of
-//! keys, which old torrents have in any.
+//! What other programs write and read is taken ([`Form::Lenient`]), as hashes do not depend on the meaning of the
+//! bytes. Who looks at a value with `decode` is told of all that BEP 3 does not allow ([`Form::Strict`]), but for the
+//! order of keys, which old torrents have in any.
 
 mod encode;
 mod error;
@@ -117,8 +117,8 @@ impl<'a> Value<'a> {
         std::str::from_utf8(self.as_bytes()?).ok()
     }
 
-    /// The decimal digits with their sign, if it is an integer. Of any length; of an odd one ([`Form::Lenient`]) the text
-    /// that stands for them.
+    /// The decimal digits with their sign, if it is an integer. Of any length; of an odd one ([`Form::Lenient`]) the
+    /// text that stands for them.
     pub fn as_digits(self) -> Option<&'a str> {
         if self.kind() != Kind::Integer {
             return None;
@@ -151,8 +151,8 @@ impl<'a> Value<'a> {
         (self.kind() == Kind::Dict).then(|| Dict(self.children()))
     }
 
-    /// The value of a key, if it is a dictionary that has it; of a key that is there twice, the first. Looks at every key
-    /// in turn.
+    /// The value of a key, if it is a dictionary that has it; of a key that is there twice, the first. Looks at every
+    /// key in turn.
     pub fn get(self, key: impl AsRef<[u8]>) -> Option<Self> {
         let key = key.as_ref();
         self.as_dict()?.find(|(name, _)| *name == key).map(|(_, value)| value)

@@ -19,8 +19,8 @@ pub struct Limits {
 pub enum Form {
     /// What BEP 3 allows, with the keys of a dictionary in any order.
     Strict,
-    /// Also what cannot be misread: a key twice, of which the first counts ([`Value::get`](super::Value::get)); zeros in
-    /// front of a number; and in the place of an integer another text, such as `i1.5e`, which is no number to
+    /// Also what cannot be misread: a key twice, of which the first counts ([`Value::get`](super::Value::get)); zeros
+    /// in front of a number; and in the place of an integer another text, such as `i1.5e`, which is no number to
     /// whoever wants one.
     Lenient,
 }
@@ -291,8 +291,8 @@ impl Parser<'_> {
     }
 }
 
-/// The length of what stands at the start in the place of an integer: `i`, a text that looks like a number, `e`. The `e`
-/// of an exponent is told from the last one by what follows it, which no other value starts with.
+/// The length of what stands at the start in the place of an integer: `i`, a text that looks like a number, `e`. The
+/// `e` of an exponent is told from the last one by what follows it, which no other value starts with.
 fn odd_integer(bytes: &[u8]) -> Option<usize> {
     let is_text = |byte: &u8| matches!(byte, b'+' | b'-' | b'.' | b' ') || byte.is_ascii_alphanumeric();
     let mut end = 1 + bytes[1..].iter().take_while(|byte| **byte != b'e' && is_text(byte)).count();
