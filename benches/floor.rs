@@ -5,10 +5,14 @@
 //! picking, no runtime.
 //!
 //! ```text
-//! cargo bench --bench floor -- IP:PORT FILE.torrent OUT          from benches/seeder.rs
+//! cargo bench --bench floor -- IP:PORT FILE.torrent OUT [METHOD] from benches/seeder.rs
 //! cargo bench --bench floor -- IP:PORT FILE.torrent --discard    the sink: receive and throw away
 //! cargo bench --bench floor                                      from a thread of this process
 //! ```
+//!
+//! METHOD is `mmap`, or a way to write what was received into the same few MiB and verified there: `pwrite:LEN`, with
+//! so many KiB a call (`16K`), or `uncached:LEN`, the same with `RWF_DONTCACHE`. The least of them is the floor where
+//! memory is cold.
 #![expect(clippy::print_stdout, reason = "a benchmark tells its figures")]
 #![expect(unsafe_code, reason = "recvmsg, getrusage and mapped memory")]
 
@@ -17,6 +21,7 @@ use std::io::{self, Write};
 use std::net::{TcpListener, TcpStream};
 use std::os::fd::AsRawFd;
 use std::path::Path;
+use std::str::FromStr;
 use std::thread;
 use std::time::Instant;
 
@@ -38,17 +43,51 @@ fn main() -> io::Result<()> {
     let args: Vec<String> = std::env::args().skip(1).filter(|arg| arg != "--bench").collect();
     match args.iter().map(String::as_str).collect::<Vec<_>>()[..] {
         [] => alone(),
-        [addr, torrent, out] => {
-            let metainfo = Metainfo::parse(&std::fs::read(torrent)?).map_err(io::Error::other)?;
-            let mut stream = TcpStream::connect(addr)?;
-            stream.write_all(b"STREAM\n")?;
-            if out == "--discard" {
-                return discard(&stream);
-            }
-            let expected = |piece| *metainfo.piece_hash(piece);
-            receive(&stream, metainfo.geometry, &create(out.as_ref())?, expected)
-        }
-        _ => Err(io::Error::other("usage: floor IP:PORT FILE.torrent OUT|--discard")),
+        [addr, torrent, out] | [addr, torrent, out, "mmap"] => download(addr, torrent, out, None),
+        [addr, torrent, out, method] => download(addr, torrent, out, Some(method.parse()?)),
+        _ => Err(io::Error::other("usage: floor IP:PORT FILE.torrent OUT|--discard [METHOD]")),
+    }
+}
+
+fn download(addr: &str, torrent: &str, out: &str, method: Option<Method>) -> io::Result<()> {
+    let metainfo = Metainfo::parse(&std::fs::read(torrent)?).map_err(io::Error::other)?;
+    let mut stream = TcpStream::connect(addr)?;
+    stream.write_all(b"STREAM\n")?;
+    if out == "--discard" {
+        return discard(&stream);
+    }
+    let expected = |piece| *metainfo.piece_hash(piece);
+    let file = create(out.as_ref())?;
+    match method {
+        None => receive(&stream, metainfo.geometry, &file, expected),
+        Some(method) => receive_and_write(&stream, metainfo.geometry, &file, method, expected),
+    }
+}
+
+/// How what was received is written.
+#[derive(Clone, Copy)]
+struct Method {
+    /// Bytes a call.
+    len: usize,
+    /// Of `pwritev2`.
+    flags: libc::c_int,
+}
+
+impl FromStr for Method {
+    type Err = io::Error;
+
+    fn from_str(text: &str) -> io::Result<Self> {
+        let method = || {
+            let (name, len) = text.split_once(':')?;
+            let len = len.strip_suffix('K')?.parse::<usize>().ok()? << 10;
+            let flags = match name {
+                "pwrite" => 0,
+                "uncached" => libc::RWF_DONTCACHE,
+                _ => return None,
+            };
+            (len > 0).then_some(Self { len, flags })
+        };
+        method().ok_or_else(|| io::Error::other(format!("'{text}' is not mmap, pwrite:16K or uncached:16K")))
     }
 }
 
@@ -75,21 +114,66 @@ fn receive(
     let mut headers = [[0u8; PieceHeader::LEN]; BLOCKS_PER_RECEIVE];
     let mut batch = Vec::with_capacity(PIECES_PER_BATCH);
     for piece in geometry.pieces() {
-        receive_piece(stream, &geometry, piece, &mut map, &mut headers)?;
+        receive_piece(stream, &geometry, piece, &mut map, 0, &mut headers)?;
         batch.push(piece);
         if batch.len() == PIECES_PER_BATCH || piece.get() + 1 == geometry.piece_count() {
-            verify(&map, &geometry, &batch, &expected)?;
+            verify(&map, &geometry, &batch, 0, &expected)?;
             batch.clear();
         }
     }
     Ok(())
 }
 
+/// The same through memory of a batch of pieces, which is written from there.
+fn receive_and_write(
+    stream: &TcpStream,
+    geometry: Geometry,
+    file: &File,
+    method: Method,
+    expected: impl Fn(PieceIndex) -> [u8; 20],
+) -> io::Result<()> {
+    // SAFETY: as above.
+    if unsafe { libc::fallocate(file.as_raw_fd(), 0, 0, geometry.total_len() as i64) } != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    let mut memory = vec![0; PIECES_PER_BATCH * geometry.piece_len() as usize];
+    let mut headers = [[0u8; PieceHeader::LEN]; BLOCKS_PER_RECEIVE];
+    let pieces: Vec<PieceIndex> = geometry.pieces().collect();
+    for batch in pieces.chunks(PIECES_PER_BATCH) {
+        let start = geometry.piece_offset(batch[0]);
+        for &piece in batch {
+            receive_piece(stream, &geometry, piece, &mut memory, start, &mut headers)?;
+        }
+        verify(&memory, &geometry, batch, start, &expected)?;
+        let len: usize = batch.iter().map(|&piece| geometry.piece_size(piece) as usize).sum();
+        for (number, part) in memory[..len].chunks(method.len).enumerate() {
+            write(file, part, start + (number * method.len) as u64, method.flags)?;
+        }
+    }
+    Ok(())
+}
+
+fn write(file: &File, mut data: &[u8], mut at: u64, flags: libc::c_int) -> io::Result<()> {
+    while !data.is_empty() {
+        let part = libc::iovec { iov_base: data.as_ptr().cast_mut().cast(), iov_len: data.len() };
+        // SAFETY: the one part is `data`, which is only read and outlives the call.
+        let n = unsafe { libc::pwritev2(file.as_raw_fd(), &raw const part, 1, at as i64, flags) };
+        match usize::try_from(n) {
+            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+            Ok(n) => (data, at) = (&data[n..], at + n as u64),
+            Err(_) => return Err(io::Error::last_os_error()),
+        }
+    }
+    Ok(())
+}
+
+/// Receives a piece to its place in `memory`, which has the content from `start` on.
 fn receive_piece(
     stream: &TcpStream,
     geometry: &Geometry,
     piece: PieceIndex,
-    map: &mut MmapMut,
+    memory: &mut [u8],
+    start: u64,
     headers: &mut [[u8; PieceHeader::LEN]; BLOCKS_PER_RECEIVE],
 ) -> io::Result<()> {
     let mut next = 0;
@@ -99,8 +183,8 @@ fn receive_piece(
         let (mut count, mut len) = (0, 0);
         for header in headers.iter_mut().take((geometry.block_count(piece) - next) as usize) {
             let block = geometry.block(piece, next);
-            let start = (geometry.piece_offset(piece) + u64::from(block.begin)) as usize;
-            let body = &mut map[start..][..block.len as usize];
+            let at = (geometry.piece_offset(piece) - start + u64::from(block.begin)) as usize;
+            let body = &mut memory[at..][..block.len as usize];
             segments[count] = libc::iovec { iov_base: header.as_mut_ptr().cast(), iov_len: header.len() };
             segments[count + 1] = libc::iovec { iov_base: body.as_mut_ptr().cast(), iov_len: body.len() };
             count += 2;
@@ -123,14 +207,15 @@ fn receive_piece(
 }
 
 fn verify(
-    map: &MmapMut,
+    memory: &[u8],
     geometry: &Geometry,
     batch: &[PieceIndex],
+    start: u64,
     expected: impl Fn(PieceIndex) -> [u8; 20],
 ) -> io::Result<()> {
     let bytes = |piece: PieceIndex| {
-        let start = geometry.piece_offset(piece) as usize;
-        Message::from(&map[start..][..geometry.piece_size(piece) as usize])
+        let at = (geometry.piece_offset(piece) - start) as usize;
+        Message::from(&memory[at..][..geometry.piece_size(piece) as usize])
     };
     let messages: Vec<Message<'_>> = batch.iter().map(|&piece| bytes(piece)).collect();
     let mut digests = vec![[0; 20]; batch.len()];

@@ -317,7 +317,7 @@ fn what_makes_no_sense_is_said_in_one_line() {
         ),
         (&["download", "-o", "/tmp/x", "--port", "65536", single], "--port: '65536' is not a whole number"),
         (&["download", "-o", "/tmp/x", "--threads=", single], "--threads: '' is not a whole number"),
-        (&["download", "-o", "/tmp/x", "--io", "dma", single], "'dma' is not mmap, pwrite or auto"),
+        (&["download", "-o", "/tmp/x", "--io", "dma", single], "'dma' is not mmap, pwrite, uncached or auto"),
         (
             &["download", "-o", "/tmp/x", "--backend", "select", single],
             "'select' is not uring, epoll or auto",
@@ -505,7 +505,9 @@ fn both_ways_to_write_give_the_same_output_and_go_on_with_each_other() {
     let (_, payload) = FOLDERS[1];
     let content = Content::sample("padded");
     let expected = folder::list(&samples().join("payload").join(payload));
-    for (first, second) in [("mmap", "pwrite"), ("pwrite", "mmap"), ("auto", "pwrite")] {
+    for (first, second) in
+        [("mmap", "pwrite"), ("pwrite", "mmap"), ("auto", "uncached"), ("uncached", "mmap")]
+    {
         let dir = temp_dir("download");
         content.torrent(&dir.path().join("t"), &[]);
         let download = |peer: &Peer, io: &str| {

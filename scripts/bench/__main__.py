@@ -9,12 +9,14 @@ import argparse
 import itertools
 import os
 import pathlib
+import random
 import resource
 import shutil
 import signal
 import subprocess
 import sys
 import tempfile
+import time
 
 sys.path.append(str(pathlib.Path(__file__).resolve().parent.parent))
 
@@ -72,6 +74,11 @@ def arguments():
     who.add_argument("--against", metavar="BINARY", help="another ringtide, as the row 'before'")
     how = parser.add_argument_group("how")
     how.add_argument("--runs", type=int, help="rounds (7; with --hits 1)")
+    how.add_argument("--everyday", action="store_true", help="memory as it is found: nothing is touched beforehand, "
+                     "there is a pause before each run, the order is another in each round, and the floor is measured "
+                     "with every way to write")
+    how.add_argument("--pause", type=float, default=0.1 if smoke else 5, help="seconds before each run, with "
+                     "--everyday (5)")
     how.add_argument("--dest", default="/var/tmp", help="folder for payload and outputs (/var/tmp)")
     how.add_argument("--timeout", type=float, default=60 if smoke else 900, help="seconds for one download (900)")
     how.add_argument("--json", metavar="FILE", help="all figures of all runs")
@@ -152,30 +159,45 @@ class Bench:
         # Shows how fast the seeder is; only the bench seeder can be drained.
         can_drain = args.floor_binary and configs[0].seeder == "bench"
         self.sink = Row(drain, self.places[0]) if can_drain else None
+        # Who ran last.
+        self.last = None
 
     def run(self):
         for round in range(self.args.runs):
-            shift = round % len(self.rows)
-            for row in self.rows[shift:] + self.rows[:shift]:
+            for row in self.order(round):
                 self.measure(row, round)
             if self.sink:
                 self.measure(self.sink, round)
 
+    def order(self, round):
+        """Everybody's turn: rotated from round to round, or, as what ran before leaves its memory, in any order."""
+        if self.args.everyday:
+            return random.Random(round).sample(self.rows, len(self.rows))
+        shift = round % len(self.rows)
+        return self.rows[shift:] + self.rows[:shift]
+
     def measure(self, row, round):
         place = row.place
-        run = {"error": row.client.problem or place.fault(), "round": round}
+        run = {"error": row.client.problem or place.fault(), "round": round, "after": self.last}
+        self.last = row.client.name
         if not run["error"]:
             out = self.work / "out"
             shutil.rmtree(out, ignore_errors=True)
             out.mkdir()
             os.sync()
-            # Last, as a host takes memory back from a guest within seconds of its being freed.
-            self.warmth.prepare(0 if row is self.sink else place.config.size)
-            before = place.seeder_cpu()
+            if self.args.everyday:
+                time.sleep(self.args.pause)
+            else:
+                # Last, as a host takes memory back from a guest within seconds of its being freed.
+                self.warmth.prepare(0 if row is self.sink else place.config.size)
+            before, machine_before = place.seeder_cpu(), measure.machine_cpu()
             try:
                 command = row.client.command(place, out)
                 run.update(measure.execute(command, out, self.args.timeout, self.children))
+                # What is not on the disk yet must be brought there.
+                os.sync()
                 run["seeder_cpu"] = place.seeder_cpu() - before
+                run["machine_cpu"] = measure.machine_cpu() - machine_before - run["seeder_cpu"]
                 if not run["error"]:
                     run["error"] = None if row is self.sink else place.torrent.check(out)
                     run.update(row.client.figures((out / ".stdout").read_text(errors="replace")))

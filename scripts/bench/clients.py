@@ -21,6 +21,9 @@ import shutil
 import subprocess
 import sys
 
+# Beside the mapped file: how many bytes are written at a time.
+FLOOR_METHODS = ["pwrite:16K", "pwrite:64K", "pwrite:256K", "uncached:64K", "uncached:256K"]
+
 HERE = pathlib.Path(__file__).resolve().parent
 VENV = HERE.parent.parent / "target/clients/venv/bin/python3"
 
@@ -43,7 +46,9 @@ def known(args, network):
 
     no_loopback = network.refused and f"it connects to no 127.0.0.0/8, and there is no namespace: {network.refused}"
     found = [
-        Client("floor", args.floor_binary, functools.partial(floor, args.floor_binary)),
+        Client("floor", args.floor_binary, functools.partial(floor, args.floor_binary, "mmap")),
+        *(Client(f"floor {method}", args.floor_binary if args.everyday else None,
+                 functools.partial(floor, args.floor_binary, method)) for method in FLOOR_METHODS),
         own("ringtide", args.ringtide),
         own("ringtide --sync", args.ringtide, "--sync"),
         own("before", args.against),
@@ -102,9 +107,9 @@ def ringtide_figures(text):
     return json.loads(text) if text.strip() else {}
 
 
-def floor(binary, place, out):
+def floor(binary, method, place, out):
     address, port = place.peers[0]
-    return [binary, f"{address}:{port}", str(place.torrent.path), str(out / "payload.bin")]
+    return [binary, f"{address}:{port}", str(place.torrent.path), str(out / "payload.bin"), method]
 
 
 def sink(binary, place):

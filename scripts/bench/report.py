@@ -38,10 +38,14 @@ def write(bench):
         told = [row for row in bench.rows if row.runs and "blocks_direct" in row.runs[0]]
         if told:
             print()
-            table(["", "blocks direct", "blocks copied", "hit rate % (worst)", "receives/MiB", "bytes wasted"],
-                  [[label(bench, row)] + scatter(row) for row in told])
+            table(["", "blocks direct", "blocks copied", "hit rate % (worst)", "receives/MiB", "bytes wasted", "method",
+                   "pages, s/GiB"], [[label(bench, row)] + scatter(row) + method(row) for row in told])
+        if bench.args.everyday:
+            print()
+            table(*order_dependence(bench))
     print()
-    print("Each figure is the median (minimum) of the runs; memory is a peak, median (minimum to maximum).")
+    print("Each figure is the median (minimum) of the runs; machine CPU is that of all but the seeders, until all is "
+          "on the disk; memory is a peak, median (minimum to maximum).")
     for line in notes(bench):
         print(line)
     if bench.args.json:
@@ -52,6 +56,8 @@ def header(bench):
     args, config = bench.args, bench.places[0].config
     yield config.title() + f"; {args.runs} interleaved run(s); destination {filesystem(args.dest)}"
     yield machine()
+    if args.everyday:
+        yield f"everyday memory: nothing is touched beforehand, {args.pause:g} s of rest before each run, any order"
     if bench.sink and bench.sink.runs:
         seconds = [run["wall"] for run in bench.sink.runs]
         seeder = [run["seeder_cpu"] / (config.size / GIB) for run in bench.sink.runs]
@@ -79,7 +85,7 @@ def notes(bench):
 
 def costs(bench, sweep):
     """One line a row. Where several configurations are measured, each is compared with the first of its client."""
-    titles = ["", "CPU s/GiB", "user s/GiB", "sys s/GiB", "wall s", "MB/s", "RSS MiB", "anon RSS MiB",
+    titles = ["", "CPU s/GiB", "user s/GiB", "sys s/GiB", "machine CPU s/GiB", "wall s", "MB/s", "RSS MiB", "anon RSS MiB",
               "switches/MiB vol.+invol.", "seeder CPU s/GiB"]
     if sweep:
         titles += ["CPU / first", "wall / first", "hit rate %"]
@@ -95,6 +101,7 @@ def costs(bench, sweep):
         of = lambda name: [run[name] for run in row.runs]
         gib = row.place.config.size / GIB
         cells = [spread(of(name), gib, digits) for name, digits in (("cpu", 3), ("user", 3), ("sys", 3))]
+        cells += [spread(of("machine_cpu"), gib, 3)]
         cells += [spread(of("wall"), 1, 2), spread([row.place.config.size / 1e6 / wall for wall in of("wall")], 1, 0)]
         cells += [peak(of(name)) for name in ("rss", "anon")]
         switches = [median(of(f"switches_{kind}")) / gib / 1024 for kind in ("voluntary", "involuntary")]
@@ -127,6 +134,17 @@ def hits_row(bench, row):
     return [row.place.config.seeder] + scatter(row) + costs + [failed]
 
 
+def order_dependence(bench):
+    """What each row cost by who ran before it."""
+    names = list(dict.fromkeys(row.client.name for row in bench.rows))
+    lines = []
+    for row in bench.rows:
+        gib = row.place.config.size / GIB
+        by = {name: [run["cpu"] / gib for run in row.runs if run["after"] == name] for name in names}
+        lines.append([label(bench, row)] + [f"{median(by[name]):.2f}" if by[name] else "-" for name in names])
+    return ["CPU s/GiB after"] + names, lines
+
+
 def scatter(row):
     """How ringtide received: blocks that the kernel put in place, blocks that were copied, and so on."""
     runs = [run for run in row.runs if "blocks_direct" in run]
@@ -137,6 +155,14 @@ def scatter(row):
     mib = row.place.config.size / MIB
     return [f"{of('blocks_direct'):.0f}", f"{of('blocks_copied'):.0f}", f"{median(rates):.2f} ({min(rates):.2f})",
             f"{of('receives') / mib:.2f}", f"{of('bytes_wasted'):.0f}"]
+
+
+def method(row):
+    """How ringtide wrote, and what a page cost it."""
+    methods = [run.get("io", "?") for run in row.runs]
+    prices = [run["page_seconds_per_gib"] for run in row.runs if run.get("page_seconds_per_gib") is not None]
+    told = ", ".join(f"{name} {methods.count(name)}x" for name in sorted(set(methods)))
+    return [told, f"{median(prices):.2f}" if prices else "-"]
 
 
 def spread(values, unit, digits):

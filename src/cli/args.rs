@@ -163,7 +163,7 @@ macro_rules! transfers {
             /// replace what is wrong in files that hold something else; what is right is kept
             #[argh(switch)]
             overwrite: bool,
-            /// how to write: mmap, pwrite or auto (default: auto, which maps where the file system is good at it)
+            /// how to write: mmap, pwrite, uncached or auto (default: auto, which maps where that is good)
             #[argh(option, default = "Io::Auto", from_str_fn(io), arg_name = "method")]
             io: Io,
             /// how to receive: uring, epoll or auto (default: auto, which takes io_uring where the kernel gives one)
@@ -437,7 +437,7 @@ fn encryption(when: &str) -> Result<Encryption, String> {
 }
 
 fn io(method: &str) -> Result<Io, String> {
-    method.parse().map_err(|_| "mmap, pwrite or auto".to_owned())
+    method.parse().map_err(|_| "mmap, pwrite, uncached or auto".to_owned())
 }
 
 fn backend(name: &str) -> Result<Option<Backend>, String> {

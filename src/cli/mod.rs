@@ -481,6 +481,7 @@ fn result(request: &Request, finished: &Finished) -> Value {
         "blocks_copied": summary.misses,
         "receives": summary.receives,
         "io": finished.io.name(),
+        "page_seconds_per_gib": finished.page_price.map(|price| price.as_secs_f64()),
         "backend": summary.backend.name(),
     })
 }

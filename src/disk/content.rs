@@ -22,11 +22,28 @@ struct Stretch<'a> {
 impl Output {
     /// Writes `data` to the files that have the content from `at` on. Pad bytes are in none.
     pub(super) fn write(&self, at: u64, data: &[u8]) -> Result<(), DiskError> {
+        self.write_by(at, data, |file, data, start| file.write_all_at(data, start))
+    }
+
+    /// The same, for what nobody here reads again: around the page cache, where the method is that.
+    pub(super) fn write_last(&self, at: u64, data: &[u8]) -> Result<(), DiskError> {
+        match self.uncached() {
+            Some(uncached) => self.write_by(at, data, |file, data, start| uncached.write(file, data, start)),
+            None => self.write(at, data),
+        }
+    }
+
+    fn write_by(
+        &self,
+        at: u64,
+        data: &[u8],
+        write: impl Fn(&Arc<File>, &[u8], u64) -> io::Result<()>,
+    ) -> Result<(), DiskError> {
         for Stretch { place, bytes } in self.stretches(at, data.len()) {
             let Some((backing, start)) = place else { continue };
             let file = self.file(backing.index, Access::Write)?;
             let data = &data[bytes];
-            file.write_all_at(data, start).map_err(|err| {
+            write(&file, data, start).map_err(|err| {
                 cause::of_write("write", &self.tree.path(backing.index), &file, data.len() as u64, &err)
             })?;
             self.tree.cut_surplus(&file, backing.index)?;

@@ -238,13 +238,13 @@ impl Draft {
             for at in bytes.clone().step_by(READ_LEN) {
                 copy.resize(READ_LEN.min(bytes.end - at), 0);
                 self.bring(output, at, &mut copy)?;
-                output.write(self.start + at as u64, &copy)?;
+                output.write_last(self.start + at as u64, &copy)?;
             }
         }
         let Some(buffer) = &self.buffer else { return Ok(()) };
         for run in self.unsaved.runs() {
             let bytes = self.bytes_of(&run);
-            output.write(self.start + bytes.start as u64, &buffer.window.bytes()[bytes])?;
+            output.write_last(self.start + bytes.start as u64, &buffer.window.bytes()[bytes])?;
             self.unsaved.remove_run(run);
         }
         Ok(())

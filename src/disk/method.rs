@@ -14,8 +14,10 @@ pub enum Io {
     Mmap,
     /// A piece is received into private memory and written to its files once it is verified.
     Pwrite,
+    /// The same, and the pages leave the page cache as soon as the disk has them, for the next ones to use.
+    Uncached,
     /// The map, except where a file system has none or a poor one, or where the files are too many or too long for what
-    /// this process may take.
+    /// this process may take; and [`Io::Uncached`] from the moment on at which pages turn out to be dear.
     #[default]
     Auto,
 }
@@ -26,6 +28,7 @@ impl Io {
         match self {
             Self::Mmap => "mmap",
             Self::Pwrite => "pwrite",
+            Self::Uncached => "uncached",
             Self::Auto => "auto",
         }
     }
@@ -41,10 +44,10 @@ impl FromStr for Io {
     type Err = String;
 
     fn from_str(name: &str) -> Result<Self, String> {
-        [Self::Mmap, Self::Pwrite, Self::Auto]
+        [Self::Mmap, Self::Pwrite, Self::Uncached, Self::Auto]
             .into_iter()
             .find(|io| io.name() == name)
-            .ok_or_else(|| format!("'{name}' is not mmap, pwrite or auto"))
+            .ok_or_else(|| format!("'{name}' is not mmap, pwrite, uncached or auto"))
     }
 }
 
@@ -55,6 +58,14 @@ const UNMAPPABLE: [u32; 6] = [0x6573_5546, 0x0000_6969, 0x0000_517B, 0xFF53_4D42
 /// Whether the file system that holds `file` is one to leave unmapped. One that does not say what it is may be mapped.
 pub(super) fn is_unmappable(file: &File) -> bool {
     sys::file_system(file).is_ok_and(|magic| UNMAPPABLE.contains(&magic))
+}
+
+/// File systems whose files are memory and nothing else: tmpfs, ramfs.
+const IN_MEMORY: [u32; 2] = [0x0102_1994, 0x8584_58F6];
+
+/// Whether the file system that holds `file` has no other place for it than the page cache.
+pub(super) fn is_in_memory(file: &File) -> bool {
+    sys::file_system(file).is_ok_and(|magic| IN_MEMORY.contains(&magic))
 }
 
 /// Which part of the maps that a process may have the files of an output take. Those of pieces in flight that lie
@@ -121,10 +132,10 @@ mod tests {
 
     #[test]
     fn every_method_is_found_by_its_name() {
-        for io in [Io::Mmap, Io::Pwrite, Io::Auto] {
+        for io in [Io::Mmap, Io::Pwrite, Io::Uncached, Io::Auto] {
             assert_eq!(io.to_string().parse(), Ok(io));
         }
-        assert_eq!("Mmap".parse::<Io>(), Err("'Mmap' is not mmap, pwrite or auto".to_owned()));
+        assert_eq!("Mmap".parse::<Io>(), Err("'Mmap' is not mmap, pwrite, uncached or auto".to_owned()));
     }
 
     #[test]

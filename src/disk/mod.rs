@@ -22,6 +22,7 @@
 //!   for and that must not be written yet;
 //! - `record`: what was verified, written down beside the output, so that it need not be hashed again; `durable`: what
 //!   that needs of the files; `metafile`: what a magnet link stands for, kept there too;
+//! - `price`: what pages cost; `uncached`: writes that go around the page cache where that is dear;
 //! - `watch`: which files others have written to meanwhile;
 //! - `cause`: what is wrong with a file that can no longer be written or read;
 //! - `sys`: the system calls that `std` does not have.
@@ -51,11 +52,13 @@ mod parts;
 mod plan;
 mod pool;
 mod prealloc;
+mod price;
 pub mod record;
 mod scratch;
 mod site;
 mod sys;
 mod tree;
+mod uncached;
 mod upkeep;
 mod walker;
 mod watch;

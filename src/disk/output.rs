@@ -7,11 +7,12 @@ use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::time::Duration;
 
 use super::draft::Draft;
 use super::handles::Handles;
 use super::lease::Leases;
-use super::map::{Map, Window};
+use super::map::{LARGE_PAGE_LEN, Map, Window};
 use super::method::{Need, Room};
 use super::opener::Access;
 use super::parts::Parts;
@@ -19,6 +20,7 @@ use super::plan::{Span, Target};
 use super::pool::{Buffer, Pool};
 use super::scratch::Scratch;
 use super::tree::{Existing, Tree};
+use super::uncached::Uncached;
 use super::upkeep::Upkeep;
 use super::watch::Watch;
 use super::{DiskError, Found, Io, PieceLease, Plan, Refused, Site, Verdict, guard, sys};
@@ -40,8 +42,11 @@ pub struct Output {
     /// How the files are to be written.
     io: Io,
     /// Whether they are written piece by piece. Where the user leaves it open that begins as soon as a map cannot be
-    /// had.
+    /// had, or is dear.
     is_written: AtomicBool,
+    /// Whether whole pieces are written around the page cache.
+    is_uncached: AtomicBool,
+    uncached: Uncached,
     pub(super) tree: Tree,
     pub(super) spans: Box<[Placed]>,
     leases: Leases,
@@ -119,7 +124,9 @@ impl Output {
         let mut output = Self {
             geometry,
             io,
-            is_written: AtomicBool::new(io == Io::Pwrite),
+            is_written: AtomicBool::new(matches!(io, Io::Pwrite | Io::Uncached)),
+            is_uncached: AtomicBool::new(io == Io::Uncached),
+            uncached: Uncached::default(),
             tree,
             spans,
             leases: Leases::new(geometry.piece_count()),
@@ -137,13 +144,25 @@ impl Output {
         }
         if output.io() == Io::Mmap {
             output.watch = output.tree.watch();
+            output.probe();
         }
         Arc::new(output)
     }
 
-    /// How the files are written: [`Io::Mmap`] or [`Io::Pwrite`].
+    /// How the files are written: never [`Io::Auto`].
     pub fn io(&self) -> Io {
-        if self.is_written.load(Ordering::Relaxed) { Io::Pwrite } else { Io::Mmap }
+        if !self.is_written.load(Ordering::Relaxed) {
+            Io::Mmap
+        } else if self.is_uncached.load(Ordering::Relaxed) {
+            Io::Uncached
+        } else {
+            Io::Pwrite
+        }
+    }
+
+    /// The CPU time of a GiB of pages for the map, as measured last; `None` where few were made ready ahead.
+    pub fn page_price(&self) -> Option<Duration> {
+        self.upkeep.price().latest()
     }
 
     /// The lease of a piece: the right to write it until the lease is dropped.
@@ -157,7 +176,7 @@ impl Output {
         let range = self.range(piece).ok_or(Refused::Outside)?;
         let size = self.geometry.piece_size(piece);
         let mut lease = PieceLease::take(self, piece, size)?;
-        if self.io() == Io::Mmap {
+        if self.io() == Io::Mmap && !self.instead_of_dear_pages() {
             match self.parts(&lease, range.clone()) {
                 Ok(parts) => {
                     lease.set_parts(parts);
@@ -184,19 +203,62 @@ impl Output {
     }
 
     /// Has all further leases write their pieces, if the error says that there are no maps for them. Returns whether
-    /// they do. What is leased goes on in its maps: what is stored to a map and what is written to its file meet in the
-    /// same pages of the page cache on every file system that is mapped here, and they are bytes of different pieces.
+    /// they do.
     fn instead_of_maps(&self, error: &DiskError) -> bool {
         if self.io != Io::Auto || !matches!(error, DiskError::NoMaps { .. }) {
             return false;
         }
-        if !self.is_written.swap(true, Ordering::Relaxed) {
+        if self.leave_maps() {
             tracing::info!("{error}; writing it from now on");
+        }
+        true
+    }
+
+    /// The same, around the page cache, if the pages of the maps have turned out to be dear.
+    fn instead_of_dear_pages(&self) -> bool {
+        if self.io != Io::Auto || !self.upkeep.price().is_dear() || self.tree.is_in_memory() {
+            return false;
+        }
+        // Before the other, so that nobody takes it for plain writing.
+        self.is_uncached.store(true, Ordering::Relaxed);
+        if self.leave_maps() {
+            let seconds = self.page_price().unwrap_or_default().as_secs_f64();
+            tracing::info!("memory is cold: pages cost {seconds:.1} s/GiB; writing uncached from now on");
+        }
+        true
+    }
+
+    /// Has all further leases write their pieces; whether they were mapped before. What is leased goes on in its maps:
+    /// what is stored to a map and what is written to its file meet in the same pages of the page cache on every file
+    /// system that is mapped here, and they are bytes of different pieces.
+    fn leave_maps(&self) -> bool {
+        if self.is_written.load(Ordering::Relaxed) {
+            return false;
+        }
+        // Before anything is written.
+        if let Some(watch) = &self.watch {
+            watch.close();
+        }
+        if self.is_written.swap(true, Ordering::Relaxed) {
+            return false;
         }
         for file in self.spans.iter().filter_map(|span| span.file.as_ref()) {
             file.map.lock().unwrap_or_else(PoisonError::into_inner).kept = None;
         }
         true
+    }
+
+    /// Makes a few pages ready to learn what they cost, where the method depends on it.
+    fn probe(&self) {
+        if self.io != Io::Auto || !self.works_ahead() {
+            return;
+        }
+        let mut files = self.spans.iter().filter_map(|span| Some((span.file.as_ref()?, span.len)));
+        let Some((file, len)) = files.find(|&(_, len)| len >= LARGE_PAGE_LEN as u64) else { return };
+        // A look only: whatever is wrong is told when the file is needed.
+        if let Ok(map) = self.map(file, len) {
+            self.upkeep.probe(&map);
+        }
     }
 
     /// Has the disk write verified pieces as they come, for a download that will wait for it in the end.
@@ -285,6 +347,11 @@ impl Output {
     pub(super) fn works_ahead(&self) -> bool {
         let ends = self.spans.first().zip(self.spans.last());
         self.is_fresh && ends.is_some_and(|(first, last)| last.end() - first.offset >= LARGE_LEN)
+    }
+
+    /// Whether whole pieces are written around the page cache, and how.
+    pub(super) fn uncached(&self) -> Option<&Uncached> {
+        self.is_uncached.load(Ordering::Relaxed).then_some(&self.uncached)
     }
 
     pub(super) const fn upkeep(&self) -> &Upkeep {

@@ -14,6 +14,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::ptr;
 use std::sync::OnceLock;
+use std::time::Duration;
 
 use crate::os::{spare, stop};
 
@@ -171,6 +172,34 @@ pub(super) fn start_writeback(file: &File, from: u64, len: u64) -> io::Result<()
         unsafe { libc::sync_file_range(file.as_raw_fd(), from, len, libc::SYNC_FILE_RANGE_WRITE) }
     })?;
     Ok(())
+}
+
+/// Has the system forget what it keeps in memory of a range of a file, but for what is mapped or still to be written.
+pub(super) fn forget_range(file: &File, from: u64, len: u64) {
+    let (Ok(from), Ok(len)) = (offset(from), offset(len)) else { return };
+    // SAFETY: as in `forget_cached`.
+    let _ = unsafe { libc::posix_fadvise(file.as_raw_fd(), from, len, libc::POSIX_FADV_DONTNEED) };
+}
+
+/// Writes some of `data` at `at` of a file, so that its pages leave the page cache once they are written back. Gives the
+/// number of bytes that were written.
+pub(super) fn write_uncached(file: &File, data: &[u8], at: u64) -> io::Result<usize> {
+    let at = offset(at)?;
+    let part = libc::iovec { iov_base: data.as_ptr().cast_mut().cast(), iov_len: data.len() };
+    // SAFETY: the one part is `data`, which is only read and outlives the call; the descriptor is open.
+    let n = unsafe { libc::pwritev2(file.as_raw_fd(), &raw const part, 1, at, libc::RWF_DONTCACHE) };
+    usize::try_from(n).map_err(|_| io::Error::last_os_error())
+}
+
+/// The CPU time that this thread has taken; zero where the system does not tell.
+pub(super) fn thread_cpu() -> Duration {
+    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: the target is the structure that the call fills.
+    if unsafe { libc::clock_gettime(libc::CLOCK_THREAD_CPUTIME_ID, &raw mut time) } != 0 {
+        return Duration::ZERO;
+    }
+    // Both are never negative.
+    Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
 }
 
 /// The next stretch of data at or behind `from`, as start and end; `None` when only a hole is left.

@@ -271,6 +271,11 @@ impl Tree {
         method::is_unmappable(&self.handle)
     }
 
+    /// Whether the output lies on a file system that is nothing but memory.
+    pub(super) fn is_in_memory(&self) -> bool {
+        method::is_in_memory(&self.handle)
+    }
+
     /// The output path.
     pub(super) fn root(&self) -> &Path {
         &self.root

@@ -18,10 +18,13 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::thread;
 
 use super::map::Map;
+use super::price::Price;
 
 /// Bytes that are made ready and not verified yet: what one fast peer is asked for at a time. Hundreds of peers are
 /// asked for much more, and all of it would be resident.
 const AHEAD_LEN_MAX: usize = 48 << 20;
+/// Bytes that are made ready before the first piece is asked for, where it is to be known what they cost.
+const PROBE_LEN: usize = 4 << 20;
 /// Bytes of whole pages that stay resident before they are dropped together.
 const SWEEP_LEN: usize = 16 << 20;
 /// The same in pages: those of small files are short.
@@ -42,6 +45,8 @@ pub(super) struct Upkeep {
     /// Bytes of the pages that were ordered and are not verified as a whole.
     ready_len: AtomicUsize,
     verified: Mutex<Verified>,
+    /// Of the pages that were made ready.
+    price: Arc<Price>,
 }
 
 #[derive(Default)]
@@ -61,12 +66,25 @@ impl Upkeep {
         if self.ready_len.load(Ordering::Relaxed) >= AHEAD_LEN_MAX {
             return;
         }
-        let Some(thread) = self.ahead.get_or_init(|| start(&self.resting)) else { return };
+        let Some(thread) = self.ahead.get_or_init(|| start(&self.resting, &self.price)) else { return };
         for page in map.order_pages(range) {
             self.ready_len.fetch_add(page.len(), Ordering::Relaxed);
             // It fails only when the thread is gone, and then nothing needs it.
             let _ = thread.send((Arc::clone(map), page));
         }
+    }
+
+    /// Has the first pages of a map made ready at once, to learn what they cost.
+    pub(super) fn probe(&self, map: &Map) {
+        for page in map.order_pages(&(0..map.len().min(PROBE_LEN))) {
+            self.ready_len.fetch_add(page.len(), Ordering::Relaxed);
+            self.price.of(page.len(), || map.populate(&page));
+        }
+    }
+
+    /// What the pages cost that were made ready last.
+    pub(super) fn price(&self) -> &Price {
+        &self.price
     }
 
     /// Notes that these stretches of files are verified, and drops the pages that have come together if they are
@@ -153,14 +171,14 @@ fn join(stretches: &[Stretch]) -> Vec<Stretch> {
 }
 
 /// Starts the thread that works ahead. It ends with the output, and holds nothing but maps.
-fn start(resting: &Arc<Mutex<bool>>) -> Option<Sender<Stretch>> {
+fn start(resting: &Arc<Mutex<bool>>, price: &Arc<Price>) -> Option<Sender<Stretch>> {
     let (sender, orders) = mpsc::channel::<Stretch>();
-    let resting = Arc::clone(resting);
+    let (resting, price) = (Arc::clone(resting), Arc::clone(price));
     let work = move || {
         for (map, page) in orders {
             let is_resting = resting.lock().unwrap_or_else(PoisonError::into_inner);
             if !*is_resting {
-                map.populate(&page);
+                price.of(page.len(), || map.populate(&page));
             }
         }
     };

@@ -66,6 +66,18 @@ impl Watch {
         }
     }
 
+    /// Tells nothing more of any file but what is known to be written: this process is about to write itself.
+    pub(super) fn close(&self) {
+        self.look();
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        state.watched.clear();
+        state
+            .files
+            .iter_mut()
+            .filter(|known| **known == Knowledge::Untouched)
+            .for_each(|known| *known = Knowledge::None);
+    }
+
     /// Whether others may have written to each file: true also for those that are not watched.
     pub(super) fn may_be_written(&self) -> Vec<bool> {
         self.look().into_iter().map(|known| known != Knowledge::Untouched).collect()

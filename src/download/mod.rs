@@ -172,6 +172,8 @@ pub struct Finished {
     pub summary: Summary,
     /// How the output was written.
     pub io: Io,
+    /// The CPU time of a GiB of pages for the map, as measured last; `None` where it was not.
+    pub page_price: Option<Duration>,
     farewell: Option<Farewell>,
 }
 
@@ -272,7 +274,8 @@ fn run_with(
         return Err(error);
     }
     summary.checked += checked;
-    Ok(Finished { summary, io: run.output.io(), farewell })
+    let (io, page_price) = (run.output.io(), run.output.page_price());
+    Ok(Finished { summary, io, page_price, farewell })
 }
 
 /// What a run works on.

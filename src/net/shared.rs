@@ -308,7 +308,7 @@ impl Shared {
     /// the next.
     pub(super) fn aim_room(&self) -> usize {
         match self.output.io() {
-            Io::Pwrite => {
+            Io::Pwrite | Io::Uncached => {
                 let in_use = self.output.memory_in_use() / BLOCK_LEN as usize;
                 let left = PRIVATE_MAX.saturating_sub(in_use + self.aimed.load(Ordering::Relaxed));
                 (left / AIMED_SHARE).max(AIMED_MIN)
