@@ -59,8 +59,14 @@
 //!   and a page is dropped from the process when all of it is verified. `benches/README.md` has the numbers, and what
 //!   was rejected.
 //! - **The map or `pwrite`.** A file system that cannot map, or not well, gets whole pieces by `pwrite` from warm
-//!   private memory, through the same leases; never both on one output. From one peer the two cost the same within the
-//!   noise, from many the map costs less, so it is what is used where there is a choice.
+//!   private memory, through the same leases. From one peer the two cost the same within the noise, from many the map
+//!   costs less, so it is what is used where there is a choice.
+//! - **Around the page cache where memory is cold.** A host that takes free memory back from its guests makes the first
+//!   touch of a page five times as dear as all the rest of a download, and large pages are the coldest. So the price of
+//!   pages is measured while it is paid (`disk::price`), and above 0.8 s/GiB further leases write whole pieces whose
+//!   pages leave the cache once they are on the disk (`disk::uncached`): the next ones take the same, warm memory. Map
+//!   and writes meet in the same pages of the page cache, and no two leases have a byte in common, so one file may have
+//!   both.
 //! - **io_uring, or readiness where it is refused.** Both backends have the same operations with the same ownership,
 //!   below one enum, and everything above is the same code. On epoll a receive happens as a whole while its future is
 //!   polled; it is attempted until the socket says it is empty, because a receive also ends early where the map cannot
