@@ -81,8 +81,8 @@
 //! - **A record is believed as far as it can be.** What was verified is written down beside the output after it was
 //!   synced ([`disk::record`]). It is believed where nobody else can have written it. After an orderly end the times of
 //!   the files must be the recorded ones, and what was on the disk is not hashed again, as long as nobody else wrote to
-//!   the mapped files during the run, which inotify tells; of stores through maps of others, and of files that are
-//!   written by `pwrite` here, it cannot tell, and the latter are hashed. All else that is recorded, and everything
+//!   the files during the run, which fanotify tells. Stores through maps of others it cannot tell; and where only
+//!   inotify is to be had, files that are written by `pwrite` here are hashed. All else that is recorded, and everything
 //!   after a kill or a crash, is not fetched again but hashed before the end, one recorded piece of each file at the
 //!   start.
 //! - **Writeback is the kernel's affair**, unless the user waits for it: started early it costs and gains nothing, but

@@ -37,7 +37,7 @@ const BAD_OUTPUT: i32 = 5;
 /// How long a download may take: many times what it should.
 const LIMIT: Duration = Duration::from_secs(120);
 
-const METHODS: [&str; 2] = ["mmap", "pwrite"];
+const METHODS: [&str; 3] = ["mmap", "pwrite", "uncached"];
 
 /// Bytes of the content, and of its pieces.
 const LEN: u64 = (24 << 20) + 12_345;

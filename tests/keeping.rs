@@ -661,7 +661,7 @@ fn keep_randomly(seed: u64) {
     for run in 0..4 {
         let is_last = run == 3;
         let overwrites = is_last || random.below(4) == 0;
-        let io = random.pick(&["auto", "mmap", "pwrite"]);
+        let io = random.pick(&["auto", "mmap", "pwrite", "uncached"]);
         let addr = if is_last || random.below(4) > 0 { honest.addr } else { liar.addr }.to_string();
         let mut args = vec!["--io", io, "--timeout", "1", "--peer", &addr];
         if overwrites {

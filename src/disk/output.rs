@@ -58,7 +58,7 @@ pub struct Output {
     /// Whether the files held nothing. A page that is made ready or written counts as changed as a whole, and large
     /// ones reach far: what was there before is not written again for its neighbours.
     is_fresh: bool,
-    /// What others write to mapped files; `None` where that cannot be told from what is written here.
+    /// What others write to the files; `None` where that cannot be told from what is written here.
     pub(super) watch: Option<Watch>,
     /// For files that are written.
     pub(super) pool: Pool,
@@ -142,8 +142,9 @@ impl Output {
         if io == Io::Auto {
             *output.is_written.get_mut() = !(Room::now().has(output.need()) && output.is_mappable());
         }
+        let watch = output.tree.watch();
+        output.watch = watch.filter(|watch| output.io() == Io::Mmap || watch.knows_processes());
         if output.io() == Io::Mmap {
-            output.watch = output.tree.watch();
             output.probe();
         }
         Arc::new(output)
@@ -237,7 +238,7 @@ impl Output {
         }
         // Before anything is written.
         if let Some(watch) = &self.watch {
-            watch.close();
+            watch.prepare_for_writes();
         }
         if self.is_written.swap(true, Ordering::Relaxed) {
             return false;

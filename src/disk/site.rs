@@ -4,11 +4,10 @@
 //! are is for those to judge who know the hashes of the pieces ([`Site::read`]). Only then [`Site::make`] touches the
 //! disk: it makes what is missing, and opens for writing only the files that are to be written.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::HashSet;
 use std::fs::{self, File, Metadata};
 use std::ops::Range;
-use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -19,7 +18,7 @@ use super::plan::Layout;
 use super::record::{Stamp, Stamper};
 use super::tree::{Existing, Tree};
 use super::walker::Walker;
-use super::{DiskError, Found, Io, Output, Plan, sys};
+use super::{DiskError, Found, Io, Output, Plan, sys, uncached};
 use crate::meta::geometry::{Geometry, PieceIndex};
 
 /// The files of an output as they were found.
@@ -34,6 +33,8 @@ pub struct Site {
     stamp: Stamp,
     /// The file that was read last, as pieces are looked at in order.
     open: RefCell<Option<(usize, File)>>,
+    /// Whether the file system refuses reads that leave nothing in memory.
+    is_cached: Cell<bool>,
 }
 
 /// What stands at the output path.
@@ -123,8 +124,8 @@ impl Site {
         let ground =
             Ground { root, layout, handle, files: Vec::with_capacity(files.len()), locks: Vec::new() };
         let (found, open) = (Found::nothing(geometry), RefCell::default());
-        let mut site =
-            Self { geometry, io, programs, spans, ground, found, stamp: Stamper::default().finish(), open };
+        let (stamp, is_cached) = (Stamper::default().finish(), Cell::default());
+        let mut site = Self { geometry, io, programs, spans, ground, found, stamp, open, is_cached };
         // One that cannot be looked at is no file that could be written.
         let torrent = torrent.and_then(|path| fs::metadata(path).ok()).map(|metadata| FileId::of(&metadata));
         site.find_files(files, existing, torrent)?;
@@ -259,7 +260,7 @@ impl Site {
             _ => self.open_to_read(file)?,
         };
         let path = self.path(file);
-        opened.read_exact_at(out, at).map_err(|err| match err.kind() {
+        uncached::read_exact(&opened, out, at, &self.is_cached).map_err(|err| match err.kind() {
             std::io::ErrorKind::UnexpectedEof => {
                 let expected = self.present_len(file).unwrap_or(0);
                 let found = opened.metadata().map_or(at, |metadata| metadata.len());
@@ -336,6 +337,7 @@ fn find_below(
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::FileExt;
     use std::thread;
     use std::time::Duration;
 

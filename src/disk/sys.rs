@@ -143,7 +143,46 @@ pub(super) fn ignore_size_signal() {
     }
 }
 
-/// A queue of events of files, which is read without waiting.
+/// A queue of events of files that tells which process they come from, which is read without waiting. It takes Linux
+/// 5.13, or rights.
+pub(super) fn watch_queue_by_process() -> io::Result<File> {
+    let flags = libc::FAN_CLASS_NOTIF | libc::FAN_REPORT_FID | libc::FAN_NONBLOCK | libc::FAN_CLOEXEC;
+    let fd = retry(|| {
+        // SAFETY: plain numbers.
+        unsafe { libc::fanotify_init(flags, libc::O_RDONLY as libc::c_uint) }
+    })?;
+    // SAFETY: the kernel has just given us this descriptor; nothing else knows it.
+    Ok(File::from(unsafe { OwnedFd::from_raw_fd(fd) }))
+}
+
+/// Has every write to a file told in such a queue, and gives the handle under which it is told: its type and its bytes.
+pub(super) fn watch_writes_by_process(queue: &File, file: &File) -> io::Result<Vec<u8>> {
+    #[repr(C)]
+    struct Handle {
+        head: libc::file_handle,
+        bytes: [u8; libc::MAX_HANDLE_SZ as usize],
+    }
+    let head =
+        libc::file_handle { handle_bytes: libc::MAX_HANDLE_SZ as libc::c_uint, handle_type: 0, f_handle: [] };
+    let mut handle = Handle { head, bytes: [0; libc::MAX_HANDLE_SZ as usize] };
+    let mut mount = 0;
+    retry(|| {
+        let to = (&raw mut handle).cast::<libc::file_handle>();
+        let flags = libc::AT_EMPTY_PATH;
+        // SAFETY: the name is empty and NUL-terminated; the kernel writes the head and at most `handle_bytes` bytes
+        // behind it, which is what `Handle` has there; the descriptor is open.
+        unsafe { libc::name_to_handle_at(file.as_raw_fd(), c"".as_ptr(), to, &raw mut mount, flags) }
+    })?;
+    retry(|| {
+        let (queue, file) = (queue.as_raw_fd(), file.as_raw_fd());
+        // SAFETY: without a name it is the file of the descriptor, which is open, as that of the queue is.
+        unsafe { libc::fanotify_mark(queue, libc::FAN_MARK_ADD, libc::FAN_MODIFY, file, ptr::null()) }
+    })?;
+    let len = (handle.head.handle_bytes as usize).min(handle.bytes.len());
+    Ok([&handle.head.handle_type.to_ne_bytes(), &handle.bytes[..len]].concat())
+}
+
+/// A queue of events of files, whoever they come from, which is read without waiting.
 pub(super) fn watch_queue() -> io::Result<File> {
     let fd = retry(|| {
         // SAFETY: plain numbers.
@@ -188,6 +227,16 @@ pub(super) fn write_uncached(file: &File, data: &[u8], at: u64) -> io::Result<us
     let part = libc::iovec { iov_base: data.as_ptr().cast_mut().cast(), iov_len: data.len() };
     // SAFETY: the one part is `data`, which is only read and outlives the call; the descriptor is open.
     let n = unsafe { libc::pwritev2(file.as_raw_fd(), &raw const part, 1, at, libc::RWF_DONTCACHE) };
+    usize::try_from(n).map_err(|_| io::Error::last_os_error())
+}
+
+/// Reads some bytes at `at` of a file, so that pages that were not in memory before leave it again. Gives the number of
+/// bytes that were read.
+pub(super) fn read_uncached(file: &File, out: &mut [u8], at: u64) -> io::Result<usize> {
+    let at = offset(at)?;
+    let part = libc::iovec { iov_base: out.as_mut_ptr().cast(), iov_len: out.len() };
+    // SAFETY: the one part is `out`, which nobody else uses during the call; the descriptor is open.
+    let n = unsafe { libc::preadv2(file.as_raw_fd(), &raw const part, 1, at, libc::RWF_DONTCACHE) };
     usize::try_from(n).map_err(|_| io::Error::last_os_error())
 }
 

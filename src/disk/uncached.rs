@@ -1,10 +1,12 @@
-//! Writes whose pages leave the page cache as soon as the disk has them, so that the next ones take the same memory.
+//! Writes whose pages leave the page cache as soon as the disk has them, and reads whose pages do not stay there, so that
+//! the next ones take the same memory.
 //!
 //! Memory that was used a moment ago is there, which cannot be said of free memory on a virtual machine (see
 //! [`price`](super::price)). Linux 6.14 and later do that for a write that asks for it (`RWF_DONTCACHE`) on file systems
 //! that can (ext4, XFS). Elsewhere the write is started, and some MiB later the pages are forgotten, if they are written
 //! by then.
 
+use std::cell::Cell;
 use std::collections::VecDeque;
 use std::fs::File;
 use std::io;
@@ -43,9 +45,7 @@ impl Uncached {
                 Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
                 Ok(n) => (data, at) = (&data[n..], at + n as u64),
                 Err(err) if err.kind() == io::ErrorKind::Interrupted => {}
-                Err(err)
-                    if matches!(err.raw_os_error(), Some(libc::EOPNOTSUPP | libc::ENOSYS | libc::EINVAL)) =>
-                {
+                Err(err) if is_refusal(&err) => {
                     tracing::debug!(%err, "no uncached writes here; forgetting pages by hand");
                     self.is_refused.store(true, Ordering::Relaxed);
                 }
@@ -75,6 +75,33 @@ impl Uncached {
     }
 }
 
+/// Fills `out` from `at` of the file on, so that pages that were not in memory before leave it again, where that can be
+/// had; `is_refused` keeps whether it cannot.
+///
+/// # Errors
+/// Those of a read; [`io::ErrorKind::UnexpectedEof`] where the file ends before.
+pub(super) fn read_exact(
+    file: &File,
+    mut out: &mut [u8],
+    mut at: u64,
+    is_refused: &Cell<bool>,
+) -> io::Result<()> {
+    while !is_refused.get() && !out.is_empty() {
+        match sys::read_uncached(file, out, at) {
+            Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+            Ok(n) => (out, at) = (&mut out[n..], at + n as u64),
+            Err(err) if err.kind() == io::ErrorKind::Interrupted => {}
+            Err(err) if is_refusal(&err) => is_refused.set(true),
+            Err(err) => return Err(err),
+        }
+    }
+    file.read_exact_at(out, at)
+}
+
+fn is_refusal(err: &io::Error) -> bool {
+    matches!(err.raw_os_error(), Some(libc::EOPNOTSUPP | libc::ENOSYS | libc::EINVAL))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -94,7 +121,12 @@ mod tests {
             for part in 0..80 {
                 file.read_exact_at(&mut read, part << 20).unwrap();
                 assert!(read == data);
+                read.fill(0);
+                read_exact(&file, &mut read, part << 20, &Cell::new(is_refused)).unwrap();
+                assert!(read == data);
             }
+            let error = read_exact(&file, &mut read, (80 << 20) - 1, &Cell::new(is_refused)).unwrap_err();
+            assert_eq!(error.kind(), io::ErrorKind::UnexpectedEof);
         }
     }
 

@@ -1,19 +1,28 @@
-//! Tells which files of an output somebody else has written to while they were mapped here.
+//! Tells which files of an output somebody else has written to while they were open here.
 //!
-//! Stores to a map are no events of inotify, writes are: so what it reports of mapped files was done by others. Of what
-//! others do through maps of their own it reports nothing, and neither does any time of the file that tells them from
-//! us.
+//! Writes are events of fanotify, which says whether they come from this process. Where that is not to be had (before
+//! Linux 5.13, in most containers, on file systems without handles) inotify tells of all writes, and of mapped files
+//! these are those of others, as stores to a map are no events. Of what others do through maps of their own neither
+//! reports anything, nor does any time of the file that tells them from us.
 
+use std::collections::HashMap;
 use std::fs::File;
 use std::io::{self, Read};
-use std::sync::{Mutex, PoisonError};
+use std::process;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::sys;
 
 /// Files that are watched at most: each takes about a kilobyte of the kernel's memory.
 const WATCHES_MAX: usize = 4096;
-/// Bytes of an event before the name, which those of single files do not have.
+/// Bytes of an event of inotify before the name, which those of single files do not have.
 const EVENT_LEN: usize = 16;
+/// Bytes of an event of fanotify before what it is about.
+const PROCESS_EVENT_LEN: usize = 24;
+/// Bytes of what it is about before the handle: its type and length, the file system, and the length of the handle.
+const ABOUT_LEN: usize = 16;
+/// Bytes of events that are read at a time.
+const BUFFER_LEN: usize = 16 << 10;
 
 /// What is known of what others did to a file.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -34,9 +43,25 @@ pub(super) struct Watch {
 struct State {
     /// Where the events are read.
     events: File,
-    /// The file of each watch, by the number that the kernel has given it, from 1.
-    watched: Vec<usize>,
+    watched: Watched,
     files: Vec<Knowledge>,
+}
+
+/// The files that are watched, by what the kernel calls them.
+enum Watched {
+    /// By fanotify: their handles, type and bytes.
+    ByProcess(HashMap<Vec<u8>, usize>),
+    /// By inotify: the numbers that it gave them, from 1.
+    All(Vec<usize>),
+}
+
+impl Watched {
+    fn len(&self) -> usize {
+        match self {
+            Self::ByProcess(files) => files.len(),
+            Self::All(files) => files.len(),
+        }
+    }
 }
 
 impl Watch {
@@ -46,36 +71,44 @@ impl Watch {
     /// What the system says, which may not have any to give.
     pub(super) fn start(file_count: usize) -> io::Result<Self> {
         let files = vec![Knowledge::None; file_count];
-        Ok(Self { state: Mutex::new(State { events: sys::watch_queue()?, watched: Vec::new(), files }) })
+        let (events, watched) = match sys::watch_queue_by_process() {
+            Ok(events) => (events, Watched::ByProcess(HashMap::new())),
+            Err(_) => (sys::watch_queue()?, Watched::All(Vec::new())),
+        };
+        Ok(Self { state: Mutex::new(State { events, watched, files }) })
+    }
+
+    /// Whether it tells what others write from what this process writes.
+    pub(super) fn knows_processes(&self) -> bool {
+        matches!(self.lock().watched, Watched::ByProcess(_))
     }
 
     /// Watches a file from now on, by its index; false where no more can be.
     pub(super) fn add(&self, index: usize, file: &File) -> bool {
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        if state.watched.len() >= WATCHES_MAX {
-            return false;
+        let mut state = self.lock();
+        let count = state.watched.len();
+        let is_added = count < WATCHES_MAX
+            && match state.add(index, file) {
+                // The first file tells whether its file system can be watched so.
+                Err(_) if count == 0 && state.fall_back().is_ok() => state.add(index, file).is_ok(),
+                added => added.is_ok(),
+            };
+        if is_added {
+            state.files[index] = Knowledge::Untouched;
         }
-        let number = state.watched.len() + 1;
-        match sys::watch_writes(&state.events, file) {
-            Ok(given) if usize::try_from(given) == Ok(number) => {
-                state.watched.push(index);
-                state.files[index] = Knowledge::Untouched;
-                true
-            }
-            _ => false,
-        }
+        is_added
     }
 
-    /// Tells nothing more of any file but what is known to be written: this process is about to write itself.
-    pub(super) fn close(&self) {
+    /// Notes that this process is about to write to the files itself. If that cannot be told from what others do, nothing
+    /// more is told of any file but what is known to be written.
+    pub(super) fn prepare_for_writes(&self) {
         self.look();
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        state.watched.clear();
-        state
-            .files
-            .iter_mut()
-            .filter(|known| **known == Knowledge::Untouched)
-            .for_each(|known| *known = Knowledge::None);
+        let mut state = self.lock();
+        let Watched::All(watched) = &mut state.watched else { return };
+        watched.clear();
+        for known in state.files.iter_mut().filter(|known| **known == Knowledge::Untouched) {
+            *known = Knowledge::None;
+        }
     }
 
     /// Whether others may have written to each file: true also for those that are not watched.
@@ -89,8 +122,8 @@ impl Watch {
     }
 
     fn look(&self) -> Vec<Knowledge> {
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut buffer = [0; 256 * EVENT_LEN];
+        let mut state = self.lock();
+        let mut buffer = [0; BUFFER_LEN];
         loop {
             match state.events.read(&mut buffer) {
                 Ok(0) => break,
@@ -106,28 +139,90 @@ impl Watch {
         }
         state.files.clone()
     }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 impl State {
-    fn take(&mut self, mut events: &[u8]) {
-        while let Some((head, rest)) = events.split_first_chunk::<EVENT_LEN>() {
-            let word = |at: usize| u32::from_ne_bytes([head[at], head[at + 1], head[at + 2], head[at + 3]]);
-            let (watch, mask, name_len) = (word(0), word(4), word(12) as usize);
-            events = rest.get(name_len..).unwrap_or_default();
-            if mask & libc::IN_Q_OVERFLOW != 0 {
-                self.files.fill(Knowledge::None);
-            } else if mask & libc::IN_MODIFY != 0
-                && let Some(&index) = (watch as usize).checked_sub(1).and_then(|at| self.watched.get(at))
-            {
-                self.files[index] = Knowledge::Written;
+    fn add(&mut self, index: usize, file: &File) -> io::Result<()> {
+        match &mut self.watched {
+            Watched::ByProcess(files) => {
+                files.insert(sys::watch_writes_by_process(&self.events, file)?, index);
+            }
+            Watched::All(files) => {
+                let number = sys::watch_writes(&self.events, file)?;
+                if usize::try_from(number) != Ok(files.len() + 1) {
+                    return Err(io::Error::other("the watches are not counted from 1"));
+                }
+                files.push(index);
+            }
+        }
+        Ok(())
+    }
+
+    /// Goes on with inotify, as no file is watched yet.
+    fn fall_back(&mut self) -> io::Result<()> {
+        (self.events, self.watched) = (sys::watch_queue()?, Watched::All(Vec::new()));
+        Ok(())
+    }
+
+    fn take(&mut self, events: &[u8]) {
+        match &self.watched {
+            Watched::ByProcess(watched) => take_by_process(events, watched, &mut self.files),
+            Watched::All(watched) => take_all(events, watched, &mut self.files),
+        }
+    }
+}
+
+fn take_by_process(mut events: &[u8], watched: &HashMap<Vec<u8>, usize>, files: &mut [Knowledge]) {
+    while let Some((head, _)) = events.split_first_chunk::<PROCESS_EVENT_LEN>() {
+        let (len, process) = (word(head, 0) as usize, word(head, 20));
+        let mask = u64::from_ne_bytes(std::array::from_fn(|at| head[8 + at]));
+        let (event, rest) = events.split_at(len.clamp(PROCESS_EVENT_LEN, events.len()));
+        events = rest;
+        if mask & libc::FAN_Q_OVERFLOW != 0 {
+            files.fill(Knowledge::None);
+        } else if process != process::id() {
+            match handle(&event[PROCESS_EVENT_LEN..]).and_then(|handle| watched.get(handle)) {
+                Some(&index) => files[index] = Knowledge::Written,
+                // Nobody knows which.
+                None => files.fill(Knowledge::None),
             }
         }
     }
 }
 
+/// The handle, type and bytes, of what an event is about.
+fn handle(about: &[u8]) -> Option<&[u8]> {
+    let (head, _) = about.split_first_chunk::<ABOUT_LEN>()?;
+    let len = word(head, ABOUT_LEN - 4) as usize;
+    about.get(ABOUT_LEN..)?.get(..len.checked_add(4)?)
+}
+
+fn take_all(mut events: &[u8], watched: &[usize], files: &mut [Knowledge]) {
+    while let Some((head, rest)) = events.split_first_chunk::<EVENT_LEN>() {
+        let (watch, mask, name_len) = (word(head, 0), word(head, 4), word(head, 12) as usize);
+        events = rest.get(name_len..).unwrap_or_default();
+        if mask & libc::IN_Q_OVERFLOW != 0 {
+            files.fill(Knowledge::None);
+        } else if mask & libc::IN_MODIFY != 0
+            && let Some(&index) = (watch as usize).checked_sub(1).and_then(|at| watched.get(at))
+        {
+            files[index] = Knowledge::Written;
+        }
+    }
+}
+
+fn word(bytes: &[u8], at: usize) -> u32 {
+    u32::from_ne_bytes(std::array::from_fn(|byte| bytes[at + byte]))
+}
+
 #[cfg(test)]
 mod tests {
     use std::os::unix::fs::FileExt;
+    use std::process::{Command, Stdio};
 
     use super::*;
     use crate::disk::map::Map;
@@ -146,7 +241,41 @@ mod tests {
         window.write(0, &[1; 100_000]);
         file.sync_all().unwrap();
         assert_eq!(watch.may_be_written(), [true, false, true]);
-        file.write_all_at(b"other", 50_000).unwrap();
+        file.write_all_at(b"our own", 50_000).unwrap();
+        assert_eq!(watch.is_written(), [false, !watch.knows_processes(), false]);
+        write_as_another(&file);
         assert_eq!((watch.may_be_written(), watch.is_written()), (vec![true; 3], vec![false, true, false]));
+    }
+
+    /// Has another process write to the file.
+    fn write_as_another(file: &File) {
+        let stdout = Stdio::from(file.try_clone().unwrap());
+        assert!(Command::new("echo").arg("other").stdout(stdout).status().unwrap().success());
+    }
+
+    #[test]
+    fn without_processes_what_is_written_here_ends_the_knowledge() {
+        let (one, other) = (tempfile::tempfile().unwrap(), tempfile::tempfile().unwrap());
+        let watch = Watch::start(2).unwrap();
+        watch.lock().fall_back().unwrap();
+        assert!(watch.add(0, &one) && watch.add(1, &other) && !watch.knows_processes());
+        write_as_another(&other);
+        watch.prepare_for_writes();
+        one.write_all_at(b"our own", 0).unwrap();
+        assert_eq!((watch.may_be_written(), watch.is_written()), (vec![true; 2], vec![false, true]));
+    }
+
+    #[test]
+    fn an_event_of_what_is_not_known_ends_the_knowledge() {
+        let events = tempfile::tempfile().unwrap();
+        let watched = Watched::ByProcess(HashMap::from([(vec![0; 12], 0)]));
+        let mut state = State { events, watched, files: vec![Knowledge::Untouched] };
+        state.take(&[0; PROCESS_EVENT_LEN - 1]);
+        assert_eq!(state.files, [Knowledge::Untouched], "half an event is none");
+        for len in [PROCESS_EVENT_LEN, 40, 100] {
+            state.files = vec![Knowledge::Untouched];
+            state.take(&vec![0x11; len]);
+            assert_eq!(state.files, [Knowledge::None], "{len}");
+        }
     }
 }

@@ -3,8 +3,8 @@
 //! What is believed depends on how the last run ended:
 //!
 //! - It closed its record, and no file has changed since: the pieces that were synced are there, as far as it could
-//!   tell that nobody else wrote to their files during the run, which it cannot where it writes to them itself by
-//!   `pwrite`. Those that were only verified may be lost without a trace where the disk fails later, or with the
+//!   tell that nobody else wrote to their files during the run, which on some systems it cannot where it writes to
+//!   them itself by `pwrite`. Those that were only verified may be lost without a trace where the disk fails later, or with the
 //!   machine: if that has not gone down they are not fetched again, and hashed before the download is called done.
 //! - It closed its record, and a file has changed since: no piece of it is believed, and no file passes for half done,
 //!   for somebody has written after us.
