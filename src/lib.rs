@@ -63,8 +63,9 @@
 //!   costs less, so it is what is used where there is a choice.
 //! - **Around the page cache where memory is cold.** A host that takes free memory back from its guests makes the first
 //!   touch of a page five times as dear as all the rest of a download, and large pages are the coldest. So the price of
-//!   pages is measured while it is paid (`disk::price`), and above 0.8 s/GiB further leases write whole pieces whose
-//!   pages leave the cache once they are on the disk (`disk::uncached`): the next ones take the same, warm memory. Map
+//!   pages is measured while it is paid (`disk::price`), and above 0.8 s/GiB further leases write whole pieces, 64 KiB a
+//!   call: free blocks of that size were never given back. Where that costs more than 0.5 s/GiB, as there are no more of
+//!   them, pages leave the cache once they are on the disk (`disk::uncached`), and the next ones take the same memory. Map
 //!   and writes meet in the same pages of the page cache, and no two leases have a byte in common, so one file may have
 //!   both.
 //! - **io_uring, or readiness where it is refused.** Both backends have the same operations with the same ownership,

@@ -11,6 +11,9 @@ use super::opener::Access;
 use super::output::Backing;
 use super::{DiskError, Output, cause};
 
+/// Bytes that are written by one call where memory may be cold.
+const PART_LEN: usize = 64 << 10;
+
 /// What of a range lies in one file or pad.
 struct Stretch<'a> {
     /// The file and where in it; `None` for pad bytes.
@@ -25,12 +28,21 @@ impl Output {
         self.write_by(at, data, |file, data, start| file.write_all_at(data, start))
     }
 
-    /// The same, for what nobody here reads again: around the page cache, where the method is that.
+    /// The same, for what nobody here reads again: around the page cache, where the method is that or becomes that.
     pub(super) fn write_last(&self, at: u64, data: &[u8]) -> Result<(), DiskError> {
-        match self.uncached() {
-            Some(uncached) => self.write_by(at, data, |file, data, start| uncached.write(file, data, start)),
-            None => self.write(at, data),
+        if let Some(uncached) = self.uncached() {
+            return self.write_by(at, data, |file, data, start| uncached.write(file, data, start));
         }
+        let Some(price) = self.weighed_writes() else { return self.write(at, data) };
+        let written = self.write_by(at, data, |file, data, start| {
+            price.of(data.len(), || {
+                // The pages are as large as the write, and of small ones there are warm ones the longest.
+                let mut parts = data.chunks(PART_LEN).zip((start..).step_by(PART_LEN));
+                parts.try_for_each(|(part, start)| file.write_all_at(part, start))
+            })
+        });
+        self.avoid_dear_writes();
+        written
     }
 
     fn write_by(

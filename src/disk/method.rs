@@ -17,7 +17,7 @@ pub enum Io {
     /// The same, and the pages leave the page cache as soon as the disk has them, for the next ones to use.
     Uncached,
     /// The map, except where a file system has none or a poor one, or where the files are too many or too long for what
-    /// this process may take; and [`Io::Uncached`] from the moment on at which pages turn out to be dear.
+    /// this process may take, or pages turn out to be dear; and where writing is dear, too, around the page cache.
     #[default]
     Auto,
 }

@@ -18,6 +18,7 @@ use super::opener::Access;
 use super::parts::Parts;
 use super::plan::{Span, Target};
 use super::pool::{Buffer, Pool};
+use super::price::{DEAR_PAGES, DEAR_WRITES, Price};
 use super::scratch::Scratch;
 use super::tree::{Existing, Tree};
 use super::uncached::Uncached;
@@ -44,6 +45,9 @@ pub struct Output {
     /// Whether they are written piece by piece. Where the user leaves it open that begins as soon as a map cannot be
     /// had, or is dear.
     is_written: AtomicBool,
+    /// Whether it is looked at what writing costs, to do it around the page cache where that is cheaper.
+    weighs_writes: AtomicBool,
+    writes: Price,
     /// Whether whole pieces are written around the page cache.
     is_uncached: AtomicBool,
     uncached: Uncached,
@@ -125,6 +129,8 @@ impl Output {
             geometry,
             io,
             is_written: AtomicBool::new(matches!(io, Io::Pwrite | Io::Uncached)),
+            weighs_writes: AtomicBool::new(false),
+            writes: Price::default(),
             is_uncached: AtomicBool::new(io == Io::Uncached),
             uncached: Uncached::default(),
             tree,
@@ -215,18 +221,31 @@ impl Output {
         true
     }
 
-    /// The same, around the page cache, if the pages of the maps have turned out to be dear.
+    /// The same, if the pages of the maps have turned out to be dear; and around the page cache once those that are written
+    /// are, too.
     fn instead_of_dear_pages(&self) -> bool {
-        if self.io != Io::Auto || !self.upkeep.price().is_dear() || self.tree.is_in_memory() {
+        if self.io != Io::Auto || !self.upkeep.price().is_above(DEAR_PAGES) || self.tree.is_in_memory() {
             return false;
         }
-        // Before the other, so that nobody takes it for plain writing.
-        self.is_uncached.store(true, Ordering::Relaxed);
+        self.weighs_writes.store(true, Ordering::Relaxed);
         if self.leave_maps() {
             let seconds = self.page_price().unwrap_or_default().as_secs_f64();
-            tracing::info!("memory is cold: pages cost {seconds:.1} s/GiB; writing uncached from now on");
+            tracing::info!("memory is cold: large pages cost {seconds:.1} s/GiB; writing from now on");
         }
         true
+    }
+
+    /// What writing costs, where that is looked at.
+    pub(super) fn weighed_writes(&self) -> Option<&Price> {
+        self.weighs_writes.load(Ordering::Relaxed).then_some(&self.writes)
+    }
+
+    /// Has all that is written from now on go around the page cache if what was written was dear.
+    pub(super) fn avoid_dear_writes(&self) {
+        if self.writes.is_above(DEAR_WRITES) && !self.is_uncached.swap(true, Ordering::Relaxed) {
+            let seconds = self.writes.latest().unwrap_or_default().as_secs_f64();
+            tracing::info!("memory is cold: writing costs {seconds:.1} s/GiB; uncached from now on");
+        }
     }
 
     /// Has all further leases write their pieces; whether they were mapped before. What is leased goes on in its maps:

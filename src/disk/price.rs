@@ -12,10 +12,13 @@ use super::sys;
 /// Bytes over which a price is formed.
 const WINDOW_LEN: usize = 4 << 20;
 
-/// CPU time of a GiB of pages, above which a map is dearer than writing around the page cache.
-const DEAR: Duration = Duration::from_millis(800);
+/// CPU time of a GiB of pages that are made ready for a map, above which writing is cheaper.
+pub(super) const DEAR_PAGES: Duration = Duration::from_millis(800);
 
-/// The price of pages that were made ready.
+/// CPU time of a GiB that is written, copy and pages, above which writing around the page cache is cheaper.
+pub(super) const DEAR_WRITES: Duration = Duration::from_millis(500);
+
+/// The price of pages that were made ready, or written.
 #[derive(Default)]
 pub(super) struct Price {
     state: Mutex<State>,
@@ -32,10 +35,11 @@ struct State {
 
 impl Price {
     /// Makes `len` bytes of pages ready by `pay`, and measures what that takes of this thread's CPU time.
-    pub(super) fn of(&self, len: usize, pay: impl FnOnce()) {
+    pub(super) fn of<T>(&self, len: usize, pay: impl FnOnce() -> T) -> T {
         let before = sys::thread_cpu();
-        pay();
+        let paid = pay();
         self.paid(len, sys::thread_cpu().saturating_sub(before));
+        paid
     }
 
     fn paid(&self, len: usize, cpu: Duration) {
@@ -53,9 +57,9 @@ impl Price {
         self.state.lock().unwrap_or_else(PoisonError::into_inner).latest
     }
 
-    /// Whether pages cost more than it costs to write around them.
-    pub(super) fn is_dear(&self) -> bool {
-        self.latest().is_some_and(|latest| latest > DEAR)
+    /// Whether a GiB costs more than that.
+    pub(super) fn is_above(&self, limit: Duration) -> bool {
+        self.latest().is_some_and(|latest| latest > limit)
     }
 }
 
@@ -67,11 +71,13 @@ mod tests {
     fn a_price_is_that_of_the_last_window() {
         let price = Price::default();
         price.paid(WINDOW_LEN / 2, Duration::from_millis(4));
-        assert_eq!((price.latest(), price.is_dear()), (None, false));
+        assert_eq!((price.latest(), price.is_above(DEAR_PAGES)), (None, false));
         price.paid(WINDOW_LEN / 2, Duration::from_millis(4));
-        assert_eq!((price.latest(), price.is_dear()), (Some(Duration::from_millis(2048)), true));
+        assert_eq!(price.latest(), Some(Duration::from_millis(2048)));
+        assert!(price.is_above(DEAR_PAGES));
         price.paid(WINDOW_LEN, Duration::from_millis(1));
-        assert_eq!((price.latest(), price.is_dear()), (Some(Duration::from_millis(256)), false));
+        assert_eq!(price.latest(), Some(Duration::from_millis(256)));
+        assert!(!price.is_above(DEAR_WRITES));
     }
 
     #[test]
