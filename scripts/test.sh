@@ -43,6 +43,7 @@ step "benchmarks, smoke size"
 RINGTIDE_BENCH_SMOKE=1 cargo bench --profile checked --bench '*'
 export RINGTIDE_BENCH_PROFILE=checked
 RINGTIDE_BENCH_SMOKE=1 scripts/bench.sh
+RINGTIDE_BENCH_SMOKE=1 scripts/bench.sh --everyday --clients 'floor pwrite:64K,floor uncached:64K,ringtide'
 RINGTIDE_BENCH_SMOKE=1 scripts/bench.sh --sweep 'peers=4;seeder=rtorrent;pieces=1000,piece=16K,zeros'
 
 step "tests"

@@ -384,7 +384,9 @@ fn kill_often(make: fn() -> Download, kills: usize, seed: u64) {
     while killed < kills {
         let download = make();
         let peer = download.peer(3_000);
+        let first = killed;
         loop {
+            assert!(killed - first < 4 * kills, "it does not come to an end (seed {seed}, kill {killed})");
             let right = download.right_pieces();
             if let Some(record) = download.read_record() {
                 let wrong = members(&record.verified).find(|piece| !right.contains(piece));

@@ -620,6 +620,39 @@ mod tests {
     }
 
     #[test]
+    fn where_pages_are_dear_pieces_are_written_and_where_writes_are_dear_uncached() {
+        for io in [Io::Auto, Io::Mmap] {
+            let folder = tempfile::tempdir().unwrap();
+            let geometry = Geometry::new(15, 5).unwrap();
+            let path = folder.path().join("f");
+            let (output, _) = Output::open(Plan::file(&path, geometry).with_io(io), Existing::Keep).unwrap();
+            let lease = |index| output.lease(geometry.piece(index).unwrap()).unwrap();
+            let fetch = |mut lease: PieceLease, data: &[u8; 5]| {
+                lease.write(0, data);
+                lease.seal().unwrap();
+            };
+            // A file of memory has no other place.
+            let adapts = io == Io::Auto && !output.tree.is_in_memory();
+            let mapped = lease(0);
+            output.upkeep.price().paid(1 << 30, DEAR_PAGES * 2);
+            let written = lease(1);
+            assert_eq!(output.io(), if adapts { Io::Pwrite } else { Io::Mmap });
+            fetch(mapped, b"hello");
+            fetch(written, b", all");
+            output.writes.paid(1 << 30, DEAR_WRITES * 2);
+            output.avoid_dear_writes();
+            fetch(lease(2), b" five");
+            assert!(!adapts || output.io() == Io::Uncached);
+            assert_eq!(std::fs::read(&path).unwrap(), b"hello, all five");
+            assert!(
+                !adapts
+                    || output.doubtful().next().is_none()
+                    || !output.watch.as_ref().unwrap().knows_processes()
+            );
+        }
+    }
+
+    #[test]
     fn many_files_or_many_in_a_piece_are_not_mapped() {
         for (count, len, piece_len, expected) in
             [(600, 10, 16_384, Io::Pwrite), (600, 16_384, 16_384, Io::Mmap), (500, 10, 16_384, Io::Mmap)]

@@ -42,7 +42,8 @@ impl Price {
         paid
     }
 
-    fn paid(&self, len: usize, cpu: Duration) {
+    /// Notes what `len` bytes of pages took.
+    pub(super) fn paid(&self, len: usize, cpu: Duration) {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         state.cpu += cpu;
         state.len += len;

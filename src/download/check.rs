@@ -17,6 +17,8 @@ const IN_FLIGHT_BYTES: u64 = 64 << 20;
 const IN_FLIGHT_MAX: usize = 256;
 /// Bytes of the longest piece that is read as a whole; longer ones are hashed bit by bit.
 const WHOLE_LEN_MAX: usize = 64 << 20;
+/// Bytes of zeroes at the end of a block, from which on it may have been received in part: a kill comes at any byte.
+const GAP_LEN: usize = 16;
 /// Bytes read at a time of a longer one.
 const READ_LEN: usize = 1 << 20;
 
@@ -26,7 +28,7 @@ pub(super) type Read<'a> = dyn Fn(u64, &mut [u8]) -> Result<(), DiskError> + 'a;
 /// Bytes of a piece that was hashed.
 pub(super) struct Sight<'a> {
     pub(super) is_right: bool,
-    /// Whether a block of the piece holds nothing but zeroes: it may be half done.
+    /// Whether a block of the piece ends in zeroes: it may be half done.
     pub(super) has_gap: bool,
     /// Where in the content the bytes are.
     pub(super) at: u64,
@@ -186,10 +188,28 @@ fn long_piece(
 }
 
 fn has_gap(bytes: &[u8]) -> bool {
-    bytes.chunks(BLOCK_LEN as usize).any(is_zeroes)
+    bytes.chunks(BLOCK_LEN as usize).any(|block| is_zeroes(&block[block.len().saturating_sub(GAP_LEN)..]))
 }
 
 /// Whether every byte is zero: what a file holds where nothing was ever written.
 pub(super) fn is_zeroes(bytes: &[u8]) -> bool {
     bytes.iter().all(|&byte| byte == 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_piece_with_half_a_block_may_be_half_done() {
+        let block = BLOCK_LEN as usize;
+        let received = |len: usize| {
+            let mut piece = vec![7; 4 * block];
+            piece[block + len..2 * block].fill(0);
+            has_gap(&piece)
+        };
+        assert!(received(0) && received(1) && received(block - GAP_LEN));
+        assert!(!received(block - GAP_LEN + 1) && !received(block));
+        assert!(!has_gap(&[7, 0]) && has_gap(&[0, 0]));
+    }
 }
