@@ -369,6 +369,8 @@ impl Connection {
                 let number = number_of(offer, "ut_pex").map_or(THEIR_UT_PEX, |number| number as u8);
                 if !gossip.peers.is_empty() {
                     self.send(20, &[&[number], &exchange(&gossip.peers)[..]].concat())?;
+                    // Whoever has the metadata may have no time left to dial them.
+                    thread::sleep(Duration::from_millis(300));
                 }
             }
             Some((&UT_METADATA, request)) => {
